@@ -1,2 +1,4 @@
 //! What the kernel program and the supervisor agree on.
 #![cfg_attr(not(test), no_std)]
+
+pub mod slot;

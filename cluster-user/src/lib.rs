@@ -1,1 +1,9 @@
-//! cluster.
+//! cluster: a process manager for Linux whose load balancer is the kernel.
+//!
+//! Modules in reading order. `state` decides and does nothing else; `process`, `datapath` and `api` do
+//! and know nothing of each other; `supervisor` is what joins them.
+
+pub mod api;
+pub mod config;
+pub mod datapath;
+pub mod id;

@@ -1,0 +1,291 @@
+//! What travels over the daemon's socket. A change here changes [`VERSION`].
+//!
+//! Requests are `GET` for nouns and `POST` for verbs. A verb answers with a stream of JSON lines
+//! ([`Line`]): progress, then exactly one `done` or `failed`.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{instances::Scale, spec::AppSpec},
+    datapath::{Mode, Protocol},
+    id::{AppId, Instance},
+};
+
+/// Version of these messages; a command and a daemon that differ refuse each other.
+pub const VERSION: u32 = 1;
+
+/// A request to the supervisor, decoded.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// `POST /v1/start`
+    Start(Box<StartRequest>),
+    /// `POST /v1/stop`
+    Stop(TargetsRequest),
+    /// `POST /v1/restart`: running ones stop first; stopped and errored ones start.
+    Restart(TargetsRequest),
+    /// `POST /v1/delete`: stopped and forgotten.
+    Delete(TargetsRequest),
+    /// `POST /v1/scale`
+    Scale(ScaleRequest),
+    /// `POST /v1/flush`: log files emptied.
+    Flush(TargetsRequest),
+    /// `POST /v1/kill`: every app is stopped, then the daemon ends.
+    Kill(KillRequest),
+    /// `GET /v1/apps`, with `?target=` any number of times; answers `done` with the apps.
+    Apps(TargetsRequest),
+    /// `GET /v1/ping`; answers `pong`.
+    Ping,
+}
+
+/// Starts a new app.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRequest {
+    /// The app.
+    pub spec: AppSpec,
+    /// Whether to answer only when all workers are ready or the start has failed.
+    pub wait: bool,
+}
+
+/// Names apps and workers as typed: `name | id | name:instance | namespace | all | /regex/`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetsRequest {
+    /// At least one for verbs; none means all for nouns.
+    pub targets: Vec<String>,
+    /// Whether to answer only when it is done.
+    #[serde(default = "yes")]
+    pub wait: bool,
+}
+
+/// Changes the number of workers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleRequest {
+    /// Which app.
+    pub target: String,
+    /// To how many, or by how many.
+    pub to: Scale,
+    /// Whether to answer only when it is done.
+    #[serde(default = "yes")]
+    pub wait: bool,
+}
+
+/// Ends the daemon.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KillRequest {}
+
+fn yes() -> bool {
+    true
+}
+
+/// One line of an answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum Line {
+    /// A worker moved on, while a verb is being carried out.
+    Progress(Progress),
+    /// Something the user should know that is no failure.
+    Notice(Notice),
+    /// Carried out; the apps concerned as they are now.
+    Done(Done),
+    /// Not carried out.
+    Failed(Failure),
+    /// Answer to `ping`.
+    Pong(Pong),
+}
+
+/// A worker moved on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    /// Name of the app.
+    pub app: String,
+    /// Which of its workers.
+    pub instance: Instance,
+    /// Its phase now.
+    pub status: Status,
+    /// Workers of the app that have reached what the command waits for, and of how many.
+    pub reached: u32,
+    /// See `reached`.
+    pub wanted: u32,
+}
+
+/// Something the user should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// A lowercase fragment.
+    pub message: String,
+    /// The next step.
+    pub hint: Option<String>,
+}
+
+/// Carried out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Done {
+    /// The apps concerned, by id.
+    pub apps: Vec<AppView>,
+}
+
+/// Not carried out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// Decides the exit code; stable.
+    pub reason: Reason,
+    /// A lowercase fragment that says what happened to what.
+    pub message: String,
+    /// The next step.
+    pub hint: Option<String>,
+    /// The last lines a failed worker wrote, oldest first.
+    #[serde(default)]
+    pub output: Vec<String>,
+}
+
+/// Stable reason of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The request makes no sense.
+    BadRequest,
+    /// No app or worker is meant by a target.
+    NotFound,
+    /// The name, or something else asked for, is in use.
+    Conflict,
+    /// Workers failed to come up, or to do what was asked.
+    Failed,
+    /// The peer may not use this daemon.
+    NotPermitted,
+    /// The host lacks what was asked for.
+    Unsupported,
+    /// The daemon is ending.
+    Unavailable,
+}
+
+/// The daemon about itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pong {
+    /// Of these messages.
+    pub version: u32,
+    /// Of the program.
+    pub release: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Everything it keeps.
+    pub home: PathBuf,
+    /// How connections are carried.
+    pub mode: Mode,
+    /// What is missing for kernel mode, when in plain mode.
+    pub missing: Vec<Notice>,
+    /// Since its start.
+    pub uptime_ms: u64,
+}
+
+/// State of an app or a worker, in PM2's words where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Spawned, not ready yet.
+    Starting,
+    /// Ready, and chosen for connections.
+    Online,
+    /// Out of the route, finishing what it has.
+    Draining,
+    /// Told to end.
+    Stopping,
+    /// Waits before it is started again.
+    Backoff,
+    /// Given up after too many failures.
+    Errored,
+    /// Not running, because asked to or by its exit code.
+    Stopped,
+}
+
+/// An app as `list`, `describe` and `--json` show it. Sizes in bytes, times in milliseconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AppView {
+    /// Number of the app.
+    pub id: AppId,
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// How connections are carried.
+    pub mode: Mode,
+    /// Worst state of its workers.
+    pub status: Status,
+    /// Workers online.
+    pub online: u32,
+    /// Workers wanted.
+    pub instances: u32,
+    /// Every port it serves.
+    pub ports: Vec<PortView>,
+    /// The rule that picks a worker.
+    pub policy: String,
+    /// Replacements of workers that died or were restarted, all workers together.
+    pub restarts: u32,
+    /// Fraction of one CPU since the last look, in per cent, all workers together.
+    pub cpu_percent: f64,
+    /// Resident memory of all processes of all workers.
+    pub memory_bytes: u64,
+    /// Since the oldest online worker got ready; absent when none is online.
+    pub uptime_ms: Option<u64>,
+    /// When it was started, milliseconds since the epoch.
+    pub created_ms: u64,
+    /// Its workers, by instance.
+    pub workers: Vec<WorkerView>,
+    /// The specification, environment included.
+    pub spec: AppSpec,
+}
+
+/// A port that an app serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortView {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Workers that serve it.
+    pub workers: u32,
+}
+
+/// A worker as shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// Its number within the app.
+    pub instance: Instance,
+    /// Process id; absent when not running.
+    pub pid: Option<u32>,
+    /// Its state.
+    pub status: Status,
+    /// Why it is in that state, when that is no matter of course.
+    pub reason: Option<String>,
+    /// Times it was replaced.
+    pub restarts: u32,
+    /// Unstable runs in a row.
+    pub unstable: u32,
+    /// Per cent of one CPU since the last look.
+    pub cpu_percent: f64,
+    /// Resident memory of all its processes.
+    pub memory_bytes: u64,
+    /// Since it got ready.
+    pub uptime_ms: Option<u64>,
+    /// Open connections, queued ones included; absent when they could not be counted.
+    pub connections: Option<u32>,
+    /// Connections sent to it by the kernel program; absent in plain mode.
+    pub selected: Option<u64>,
+    /// Its log files.
+    pub logs: LogFiles,
+    /// Environment particular to this worker.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Where a worker's output goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFiles {
+    /// Standard output.
+    pub out: PathBuf,
+    /// Standard error.
+    pub err: PathBuf,
+}

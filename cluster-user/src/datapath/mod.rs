@@ -1,0 +1,248 @@
+//! What carries connections to workers, behind one trait: the kernel program, or plain `SO_REUSEPORT`.
+//!
+//! Both implementations follow one protocol. The supervisor *admits* a worker before it is spawned, so
+//! that the worker's sockets can be seen; the data path *reports* each listening socket with a ticket;
+//! the supervisor answers every ticket with `open` (first of its group), `join`, or `refuse`; and it
+//! *publishes* routes. Which worker belongs into which slot is decided by `state`, never here.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    os::fd::{BorrowedFd, OwnedFd},
+    task::{Context, Poll},
+};
+
+use cluster_common::slot::Slot;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{GroupId, Ticket, WorkerId};
+
+/// How connections reach workers; shown in `list`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A program in the kernel picks the socket of each connection.
+    Kernel,
+    /// The kernel's own hash over the sockets of the group.
+    Plain,
+}
+
+/// TCP or UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// A listening stream socket.
+    Tcp,
+    /// A bound datagram socket.
+    Udp,
+}
+
+/// What makes two sockets members of one reuseport group (kernel: `inet_reuseport_add_sock`,
+/// `inet_rcv_saddr_equal`): all of it must be equal.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupKey {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Local address and port; the port is never 0.
+    pub address: SocketAddr,
+    /// `IPV6_V6ONLY`; false for IPv4.
+    pub v6only: bool,
+    /// Uid of the socket's inode.
+    pub uid: u32,
+    /// Interface index of `SO_BINDTODEVICE`, 0 for none.
+    pub device: u32,
+    /// `SO_NETNS_COOKIE` of the socket's network namespace.
+    pub netns: u64,
+}
+
+/// What a worker's sockets did, as the data path saw it.
+#[derive(Debug)]
+pub enum Report {
+    /// A socket listens (TCP) or is bound (UDP); answer its ticket with `open`, `join` or `refuse`.
+    Listening {
+        /// Whose socket it is.
+        worker: WorkerId,
+        /// Names the socket until it is answered.
+        ticket: Ticket,
+        /// The group it is, or would be, a member of.
+        key: GroupKey,
+    },
+    /// A worker is about to bind; explains a failure that may follow.
+    Binding {
+        /// Whose socket it is.
+        worker: WorkerId,
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Where to.
+        address: SocketAddr,
+    },
+    /// A socket listens that no group can take, such as one of multipath TCP.
+    Unusable {
+        /// Whose socket it is.
+        worker: WorkerId,
+        /// Where it listens, when that could be read.
+        address: Option<SocketAddr>,
+        /// A lowercase fragment for the user.
+        reason: String,
+    },
+}
+
+/// Where a worker is about to be spawned.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    /// Id (inode number) of the worker's own cgroup, when there is one.
+    pub cgroup: Option<u64>,
+    /// Ports to balance; empty for all.
+    pub ports: &'a [u16],
+}
+
+/// What the spawned process must do for its sockets to be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Nothing: hooks at its cgroup see it.
+    Cgroup,
+    /// Install the seccomp filter of [`plain`](self::plain) and hand over the notification descriptor.
+    Seccomp,
+}
+
+/// What becomes of a connection that finds no worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMiss {
+    /// The waiting room holds it for the next worker (TCP; UDP is refused).
+    Wait,
+    /// It is refused, and so is what the waiting room holds.
+    Refuse,
+}
+
+/// A group's properties beyond its key.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// Name of the app, for records of decisions.
+    pub app: String,
+    /// Whether the kernel program logs each decision.
+    pub trace: bool,
+}
+
+/// What a worker has to do still.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Connections that wait in accept queues.
+    pub queued: u32,
+    /// Connections in their handshake.
+    pub handshakes: u32,
+    /// Connections accepted (or queued) and not closed by the worker.
+    pub established: u32,
+}
+
+/// Counters of one slot since it was filled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotCounters {
+    /// Connections (TCP) or datagrams (UDP) sent to this slot.
+    pub selected: u64,
+    /// Connections that moved here from a socket that closed.
+    pub migrated_in: u64,
+}
+
+/// Why a socket could not be joined to a group.
+#[derive(Debug)]
+pub enum JoinError {
+    /// Another program's sockets are in this group already.
+    Stranger {
+        /// `pid (command)` of the holder, when it could be found.
+        holder: String,
+    },
+    /// The socket is gone: its worker closed it or died.
+    Gone,
+    /// Anything else the kernel said.
+    Failed(anyhow::Error),
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stranger { holder } => write!(f, "the port is held by {holder}"),
+            Self::Gone => f.write_str("the socket was closed before it could join"),
+            Self::Failed(error) => write!(f, "{error:#}"),
+        }
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+/// The protocol between the supervisor and what carries connections.
+///
+/// All calls return at once (no waiting for a worker); all run on the supervisor's thread.
+pub trait DataPath {
+    /// Which implementation this is.
+    fn mode(&self) -> Mode;
+
+    /// Expects a worker, before it is spawned.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the worker must not be spawned then.
+    fn admit(&mut self, worker: WorkerId, place: &Place<'_>) -> anyhow::Result<Admission>;
+
+    /// Learns that an admitted worker runs, with its notification descriptor if it was to hand one over.
+    fn started(
+        &mut self,
+        worker: WorkerId,
+        pid: u32,
+        process: BorrowedFd<'_>,
+        notifier: Option<OwnedFd>,
+    );
+
+    /// Forgets a worker, its tickets included. Its slots are vacated separately.
+    fn dismiss(&mut self, worker: WorkerId);
+
+    /// Waits for the next report.
+    fn poll_report(&mut self, context: &mut Context<'_>) -> Poll<Report>;
+
+    /// Founds a group with the socket of `ticket`: program attached, waiting room made, route empty. The
+    /// ticket stays valid for the `join` that follows.
+    ///
+    /// # Errors
+    /// [`JoinError`]; nothing is left of the group then, and the ticket is spent.
+    fn open(
+        &mut self,
+        group: GroupId,
+        ticket: Ticket,
+        options: &GroupOptions,
+    ) -> Result<(), JoinError>;
+
+    /// Puts the socket of `ticket` into a free slot. It gets no connection until a route names the slot.
+    ///
+    /// # Errors
+    /// [`JoinError`]; the ticket is spent either way.
+    fn join(&mut self, ticket: Ticket, group: GroupId, slot: Slot) -> Result<(), JoinError>;
+
+    /// Lets go of a socket that shall not be joined.
+    fn refuse(&mut self, ticket: Ticket);
+
+    /// Makes `route` what the program walks, in one step; an empty route leaves `OnMiss`. When the
+    /// waiting room holds connections and the route is not empty, they are handed over.
+    ///
+    /// # Errors
+    /// When the group is unknown or the route too long.
+    fn publish(&mut self, group: GroupId, route: &[Slot]) -> anyhow::Result<()>;
+
+    /// Empties a slot, if its socket has not done so by closing.
+    fn vacate(&mut self, group: GroupId, slot: Slot);
+
+    /// Says what becomes of connections that find no worker.
+    fn on_miss(&mut self, group: GroupId, on_miss: OnMiss);
+
+    /// Ends a group: waiting room closed, maps freed.
+    fn close(&mut self, group: GroupId);
+
+    /// Slots of `group` whose socket has gone although nobody vacated them. Cheap when nothing missed.
+    fn lost(&mut self, group: GroupId) -> Vec<Slot>;
+
+    /// What a worker has to do still.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic>;
+
+    /// Counters of a slot.
+    fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters;
+}
