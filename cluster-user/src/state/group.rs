@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use cluster_common::slot::{SLOTS, Slot};
+use cluster_common::slot::Slot;
 
 use crate::{
     datapath::GroupKey,
@@ -62,7 +62,8 @@ impl Group {
 
     /// The lowest free slot, now taken; `None` when all are.
     pub(super) fn take(&mut self, worker: WorkerId) -> Option<Slot> {
-        let slot = (1..SLOTS).map(Slot).find(|slot| !self.slots.contains_key(slot))?;
+        let slot =
+            (1..u16::MAX).map_while(Slot::new).find(|slot| !self.slots.contains_key(slot))?;
         self.slots.insert(slot, Member { worker, state: MemberState::Joining });
         Some(slot)
     }
@@ -85,6 +86,8 @@ impl Group {
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
+    use cluster_common::slot::SLOTS;
+
     use super::*;
     use crate::datapath::Protocol;
 
@@ -92,17 +95,17 @@ mod tests {
     fn a_slot_is_taken_once_and_the_waiting_rooms_never() {
         let mut group = group();
         let taken: Vec<_> = (0..3).map(|worker| group.take(WorkerId(worker)).unwrap()).collect();
-        assert_eq!(taken, [Slot(1), Slot(2), Slot(3)]);
-        group.slots.remove(&Slot(2));
-        assert_eq!(group.take(WorkerId(9)), Some(Slot(2)));
+        assert_eq!(taken, [Slot::masked(1), Slot::masked(2), Slot::masked(3)]);
+        group.slots.remove(&Slot::masked(2));
+        assert_eq!(group.take(WorkerId(9)), Some(Slot::masked(2)));
     }
 
     #[test]
     fn a_full_group_takes_no_more() {
         let mut group = group();
         assert_eq!(
-            (1..SLOTS).filter_map(|n| group.take(WorkerId(n.into()))).count(),
-            usize::from(SLOTS) - 1
+            (1..SLOTS).filter_map(|n| group.take(WorkerId(u64::from(n)))).count(),
+            SLOTS as usize - 1
         );
         assert_eq!(group.take(WorkerId(0)), None);
     }
@@ -114,8 +117,11 @@ mod tests {
             let slot = group.take(WorkerId(worker)).unwrap();
             group.slots.get_mut(&slot).unwrap().state = MemberState::Joined;
         }
-        group.slots.get_mut(&Slot(2)).unwrap().state = MemberState::Joining;
-        assert_eq!(group.wanted_route(|worker| worker != WorkerId(3)), [Slot(1), Slot(3)]);
+        group.slots.get_mut(&Slot::masked(2)).unwrap().state = MemberState::Joining;
+        assert_eq!(
+            group.wanted_route(|worker| worker != WorkerId(3)),
+            [Slot::masked(1), Slot::masked(3)]
+        );
     }
 
     fn group() -> Group {

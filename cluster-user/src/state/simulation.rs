@@ -148,5 +148,14 @@ fn come_to_rest(world: &mut World) {
         let Some(deadline) = world.state.deadline() else { return };
         world.pass(deadline.saturating_duration_since(world.now));
     }
-    panic!("still at work after 400 deadlines");
+    let phases: Vec<_> = world
+        .state
+        .apps(&[])
+        .iter()
+        .map(|app| format!("{:?} {:?}", app.seats, app.ports))
+        .collect();
+    panic!(
+        "still at work after 400 deadlines: {phases:?}, alive {:?}, dying {:?}",
+        world.alive, world.dying
+    );
 }

@@ -29,7 +29,7 @@ fn a_started_app_is_done_when_all_its_workers_listen() {
     world.listen(world.worker(0, 1).unwrap(), 80);
     world.deliver_all();
     assert_eq!(world.answer(call), Some(&Tale::Done { apps: vec![AppId(0)] }));
-    assert_eq!(world.routes[&GROUP], [Slot(1), Slot(2)]);
+    assert_eq!(world.routes[&GROUP], [Slot::masked(1), Slot::masked(2)]);
 }
 
 #[test]
@@ -38,12 +38,12 @@ fn a_crashed_worker_leaves_the_route_and_is_replaced_at_once_in_its_seat() {
     world.pass(Duration::from_secs(5));
     world.exit(world.worker(0, 0).unwrap(), Exit::Signal(11));
     world.deliver(0);
-    assert_eq!(world.routes[&GROUP], [Slot(2)]);
+    assert_eq!(world.routes[&GROUP], [Slot::masked(2)]);
     world.deliver_all();
     let replacement = world.worker(0, 0).unwrap();
     world.listen(replacement, 80);
     world.deliver_all();
-    assert_eq!(world.routes[&GROUP], [Slot(1), Slot(2)]);
+    assert_eq!(world.routes[&GROUP], [Slot::masked(1), Slot::masked(2)]);
     assert_eq!(world.state.apps(&[])[0].seats[0].restarts, 1);
 }
 
@@ -55,7 +55,7 @@ fn a_stopping_worker_leaves_the_route_before_it_is_signalled_and_is_killed_when_
     assert!(world.routes[&GROUP].is_empty() && world.signals.is_empty(), "drained first");
     world.deliver_all();
     assert_eq!(world.signals, [(worker, 15)]);
-    world.pass(Duration::from_secs(11));
+    world.pass(Duration::from_millis(10_500));
     assert_eq!(world.kills, [worker]);
     world.deliver_all();
     assert_eq!(world.answer(call), Some(&Tale::Done { apps: vec![AppId(0)] }));
@@ -88,7 +88,7 @@ fn scaling_down_waits_for_idle_connections_and_stopping_does_not() {
         world.command(command);
         world.deliver_all();
         assert_eq!(world.signals.len(), signalled);
-        assert_eq!(world.routes[&GROUP], [Slot(1)], "the highest number leaves");
+        assert_eq!(world.routes[&GROUP], [Slot::masked(1)], "the highest number leaves");
     }
 }
 
@@ -134,8 +134,8 @@ fn a_worker_that_keeps_crashing_backs_off_and_ends_as_errored() {
             world.deliver_all();
             world.exit(worker, Exit::Code(3));
             lives += 1;
-        } else {
-            world.pass(Duration::from_secs(16));
+        } else if let Some(deadline) = world.state.deadline() {
+            world.pass(deadline - world.now);
         }
     }
     assert_eq!(lives, 16);
@@ -181,7 +181,7 @@ fn a_port_of_another_app_is_an_error_for_who_comes_second() {
     world.deliver_all();
     let Some(Tale::Failed { reason, .. }) = world.answer(call) else { panic!() };
     assert_eq!(reason, "0.0.0.0:80 is served by app `web`");
-    assert_eq!(world.routes[&GROUP], [Slot(1)], "web is not disturbed");
+    assert_eq!(world.routes[&GROUP], [Slot::masked(1)], "web is not disturbed");
 }
 
 #[test]
@@ -202,12 +202,12 @@ fn a_name_in_use_an_unknown_target_and_an_impossible_scale_change_nothing() {
 #[test]
 fn a_socket_that_its_worker_closed_leaves_the_route() {
     let mut world = online("web", 2);
-    world.sockets.remove(&(GROUP, Slot(1)));
-    world.handle(Event::Lost { group: GROUP, slot: Slot(1) });
-    assert_eq!(world.routes[&GROUP], [Slot(2)]);
+    world.sockets.remove(&(GROUP, Slot::masked(1)));
+    world.handle(Event::Lost { group: GROUP, slot: Slot::masked(1) });
+    assert_eq!(world.routes[&GROUP], [Slot::masked(2)]);
     world.listen(WorkerId(0), 80);
     world.deliver_all();
-    assert_eq!(world.routes[&GROUP], [Slot(1), Slot(2)]);
+    assert_eq!(world.routes[&GROUP], [Slot::masked(1), Slot::masked(2)]);
 }
 
 #[test]

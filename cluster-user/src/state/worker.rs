@@ -168,11 +168,10 @@ impl Worker {
                     self.end(Ending::Failed { reason, fatal });
                     Step::default()
                 }
-                Input::Ready
-                | Input::Measured(_)
-                | Input::Exited(_)
-                | Input::Swept
-                | Input::Deadline => Step::default(),
+                Input::Exited(exit) => self.sweep(now, exit),
+                Input::Ready | Input::Measured(_) | Input::Swept | Input::Deadline => {
+                    Step::default()
+                }
             },
             Phase::Starting { deadline } => match input {
                 Input::Ready => self.ready(now),
