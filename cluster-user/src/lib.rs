@@ -4,6 +4,8 @@
 //! and know nothing of each other; `supervisor` is what joins them.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod id;
+pub mod supervisor;

@@ -5,6 +5,8 @@
 //! the supervisor answers every ticket with `open` (first of its group), `join`, or `refuse`; and it
 //! *publishes* routes. Which worker belongs into which slot is decided by `state`, never here.
 
+pub mod feature;
+
 use std::{
     fmt,
     net::SocketAddr,
