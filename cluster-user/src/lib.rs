@@ -9,3 +9,5 @@ pub mod state;
 pub mod process;
 pub mod datapath;
 pub mod api;
+pub mod supervisor;
+pub mod cli;
