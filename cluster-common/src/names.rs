@@ -41,5 +41,5 @@ pub const LOST_EVENTS: &str = "LOST_EVENTS";
 pub const JOINING: &str = "JOINING";
 /// Join object: worker's cgroup id → [`PortFilter`](crate::event::PortFilter). No entry: every port is balanced.
 pub const PORT_FILTER: &str = "PORT_FILTER";
-/// Join object, a `u32` global: how deep below the root of the hierarchy the workers' cgroups are.
+/// Join object, an `i32` global: how deep below the root of the hierarchy the workers' cgroups are.
 pub const WORKER_LEVEL: &str = "WORKER_LEVEL";

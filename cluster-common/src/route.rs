@@ -26,6 +26,9 @@ pub const ROUTE_ENTRIES: usize = 4096;
 /// Tables of a group: the one in use, and the one the next publication writes.
 pub const BUFFERS: u32 = 2;
 
+/// Cursors of a group, one for each [`Lane`].
+pub const LANES: u32 = 2;
+
 /// Which of a group's cursors a decision draws from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -39,7 +42,7 @@ pub enum Lane {
 
 impl Lane {
     /// Every lane, in the order of their numbers.
-    pub const ALL: [Self; 2] = [Self::Syn, Self::Cookie];
+    pub const ALL: [Self; LANES as usize] = [Self::Syn, Self::Cookie];
 
     /// The key of this lane's entry in the cursor map.
     #[inline(always)]
