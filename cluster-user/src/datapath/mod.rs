@@ -5,6 +5,10 @@
 //! the supervisor answers every ticket with `open` (first of its group), `join`, or `refuse`; and it
 //! *publishes* routes. Which worker belongs into which slot is decided by `state`, never here.
 
+pub mod holder;
+pub mod plain;
+pub mod socket;
+
 use std::{
     fmt,
     net::SocketAddr,
