@@ -253,9 +253,8 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use std::{net::{TcpListener, TcpStream, UdpSocket}, os::fd::AsFd as _};
 
-    use nix::sys::socket::{getsockopt, sockopt};
-
     use super::*;
+    use crate::datapath::socket::cookie;
 
     #[test]
     fn a_listener_is_described_with_its_cookie_and_its_queue() {
@@ -267,7 +266,7 @@ mod tests {
 
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!((found[0].local, found[0].queued), (address, 1));
-        assert_eq!(found[0].cookie, cookie(&listener));
+        assert_eq!(found[0].cookie, cookie(listener.as_fd()).unwrap());
         assert!(found[0].cgroup.is_some());
     }
 
@@ -302,9 +301,5 @@ mod tests {
         assert_eq!(decode(&[0; 40]), None);
         assert!(status(&[]).is_ok());
         assert_eq!(status(&(-22_i32).to_ne_bytes()).unwrap_err().raw_os_error(), Some(22));
-    }
-
-    fn cookie(socket: &impl std::os::fd::AsFd) -> u64 {
-        getsockopt(&socket.as_fd(), sockopt::SocketCookie).unwrap_or_default()
     }
 }

@@ -5,6 +5,8 @@ use std::{
     io,
     mem::offset_of,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    path::Path,
+    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -12,25 +14,31 @@ use cluster_common::{
     abi,
     choose,
     publish::{self, Mapped},
-    slot::{SLOTS, Slot},
+    slot::Slot,
     stats::{GroupStats, SlotStats},
 };
 
 use super::{
     bpf,
+    hub::{Hub, Source},
     load::{Select, SelectMaps},
     mapping::Mapping,
     trace::Trace,
     waiting::WaitingRoom,
 };
-use crate::datapath::{GroupKey, JoinError, OnMiss, Protocol, SlotCounters};
+use crate::{
+    datapath::{GroupKey, JoinError, OnMiss, Protocol, SlotCounters},
+    id::GroupId,
+};
 
 /// A group whose program is attached.
 ///
 /// Dropping it closes the waiting room; the program goes with the last socket of the group.
 #[derive(Debug)]
 pub(super) struct Group {
+    id: GroupId,
     key: GroupKey,
+    hub: Arc<Hub>,
     program: OwnedFd,
     sockets: OwnedFd,
     config: OwnedFd,
@@ -66,16 +74,20 @@ impl Group {
     /// # Errors
     /// What the kernel said; the program is detached again then.
     pub(super) fn found(
+        id: GroupId,
         key: &GroupKey,
         founder: BorrowedFd<'_>,
         select: &Select,
+        hub: Arc<Hub>,
     ) -> anyhow::Result<Self> {
         let SelectMaps { program, sockets, config, routes, cursors, slot_stats, group_stats } =
             select.load()?;
         // SAFETY: both mappings have the size of the tables and are kept in `_tables`; nobody else has them.
         let board = unsafe { Mapped::new(routes.start(), cursors.start()) };
         let mut group = Self {
+            id,
             key: key.clone(),
+            hub,
             program,
             sockets,
             config,
@@ -115,24 +127,22 @@ impl Group {
         &self.key
     }
 
-    /// Number of the program, as the kernel counts them.
-    pub(super) fn program_id(&self) -> io::Result<u32> {
-        bpf::program_id(self.program.as_fd())
-    }
-
-    /// Where the program's records go.
-    pub(super) fn set_trace(&mut self, trace: Trace) {
+    /// Writes the program's records to a file from now on.
+    ///
+    /// # Errors
+    /// When they cannot be read, or the file cannot be written.
+    pub(super) fn start_trace(&mut self, file: &Path) -> anyhow::Result<()> {
+        let trace = Trace::new(bpf::program_id(self.program.as_fd())?, file)?;
+        self.hub.watch(&trace, Source::Trace(self.id))?;
         self.trace = Some(trace);
+        Ok(())
     }
 
-    /// The trace, if this group is traced.
-    pub(super) fn trace(&mut self) -> Option<&mut Trace> {
-        self.trace.as_mut()
-    }
-
-    /// The waiting room; a group of datagram sockets has none.
-    pub(super) fn waiting_room(&self) -> Option<&WaitingRoom> {
-        self.waiting_room.as_ref()
+    /// Writes down what the program has recorded.
+    pub(super) fn flush_trace(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.flush();
+        }
     }
 
     /// Puts a socket into a slot, in place of whatever was there.
@@ -174,10 +184,10 @@ impl Group {
         drop(bpf::delete(self.sockets.as_fd(), slot.index()));
     }
 
-    /// Makes `route` what the program walks. Returns whether connections wait that can be handed over now.
+    /// Makes `route` what the program walks, and hands over what waits if somebody is in it.
     ///
     /// # Errors
-    /// When it is too long.
+    /// When it is too long, or what waits cannot be handed over; the route is published then all the same.
     pub(super) fn publish(&mut self, route: &[Slot]) -> anyhow::Result<()> {
         let entries: Vec<u16> = route.iter().map(|slot| slot.get()).collect();
         publish::publish(&mut self.board, &entries)?;
@@ -213,6 +223,7 @@ impl Group {
 
     fn replace_waiting_room(&mut self) -> anyhow::Result<()> {
         let room = WaitingRoom::new(&self.key)?;
+        self.hub.watch(&room, Source::WaitingRoom(self.id))?;
         self.put(Slot::WAITING_ROOM, room.as_fd()).context("put the waiting room into its slot")?;
         // Closes the old one, whose connections the program now places.
         self.waiting_room = Some(room);
@@ -252,6 +263,7 @@ impl Group {
         self.route.iter().any(alive)
     }
 
+    /// Whether a slot has the socket with this cookie.
     fn holds(&self, slot: Slot, cookie: u64) -> bool {
         bpf::lookup(self.sockets.as_fd(), slot.index()).is_ok_and(|found| found == cookie)
     }
@@ -282,5 +294,3 @@ fn detach(socket: BorrowedFd<'_>) {
     // The socket is gone if this fails, and its group with it.
     drop(aya::programs::SkReuseport::detach(socket));
 }
-
-const _: () = assert!(SLOTS as usize <= u16::MAX as usize + 1);
