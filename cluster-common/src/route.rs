@@ -101,6 +101,9 @@ const POSITION: u64 = (1 << POSITION_BITS) - 1;
 pub struct Cursor(u64);
 
 impl Cursor {
+    /// The beginning of the empty route that a new group has.
+    pub const ZERO: Self = Self(0);
+
     /// The cursor that stands at `position` of the table published as `version`.
     pub const fn new(version: u32, position: u64) -> Self {
         Self(((version & 0xff) as u64) << POSITION_BITS | position & POSITION)

@@ -37,7 +37,8 @@ pub(crate) fn fingerprint(workspace: &Path) -> io::Result<String> {
             hash.update(part);
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    let digits: Vec<String> = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(digits.concat())
 }
 
 fn collect(workspace: &Path, path: PathBuf, files: &mut Vec<PathBuf>) -> io::Result<()> {

@@ -30,8 +30,7 @@ pub(crate) fn decision(ctx: &SkReuseportContext, kind: Kind, hash: u32, decision
         Verdict::Refused => ("refused", 0),
         Verdict::Hashed => ("hashed", 0),
     };
-    let (version, position) =
-        decision.cursor.map_or((0, 0), |cursor| (cursor.version(), cursor.position()));
+    let (version, position) = (decision.cursor.version(), decision.cursor.position());
     info!(
         ctx,
         "{} {} slot={} version={} position={} hash={:x}",
