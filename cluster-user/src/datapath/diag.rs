@@ -10,7 +10,9 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
 
 use super::{Protocol, Traffic};
 
@@ -251,7 +253,10 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::{TcpListener, TcpStream, UdpSocket}, os::fd::AsFd as _};
+    use std::{
+        net::{TcpListener, TcpStream, UdpSocket},
+        os::fd::AsFd as _,
+    };
 
     use super::*;
     use crate::datapath::socket::cookie;

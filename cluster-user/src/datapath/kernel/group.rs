@@ -11,8 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use cluster_common::{
-    abi,
-    choose,
+    abi, choose,
     publish::{self, Mapped},
     slot::Slot,
     stats::{GroupStats, SlotStats},
@@ -21,7 +20,7 @@ use cluster_common::{
 use super::{
     bpf,
     hub::{Hub, Source},
-    load::{Select, SelectMaps},
+    load::SelectMaps,
     mapping::Mapping,
     trace::Trace,
     waiting::WaitingRoom,
@@ -77,11 +76,11 @@ impl Group {
         id: GroupId,
         key: &GroupKey,
         founder: BorrowedFd<'_>,
-        select: &Select,
+        maps: SelectMaps,
         hub: Arc<Hub>,
     ) -> anyhow::Result<Self> {
         let SelectMaps { program, sockets, config, routes, cursors, slot_stats, group_stats } =
-            select.load()?;
+            maps;
         // SAFETY: both mappings have the size of the tables and are kept in `_tables`; nobody else has them.
         let board = unsafe { Mapped::new(routes.start(), cursors.start()) };
         let mut group = Self {
@@ -155,7 +154,8 @@ impl Group {
         socket: BorrowedFd<'_>,
         cookie: u64,
     ) -> Result<(), JoinError> {
-        let failed = |error: io::Error, what| JoinError::Failed(anyhow::Error::new(error).context(what));
+        let failed =
+            |error: io::Error, what| JoinError::Failed(anyhow::Error::new(error).context(what));
         // A group of datagram sockets dies with its last one, and its successor has no program. Other programs
         // may have attached their own. Doing it again is harmless and takes a few microseconds.
         bpf::attach_to_group(self.program.as_fd(), socket).map_err(|error| match error {
@@ -165,9 +165,12 @@ impl Group {
         match self.put(slot, socket) {
             Ok(()) => {}
             // A socket is in one slot at most, and setting it again is refused like setting another.
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && self.holds(slot, cookie) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && self.holds(slot, cookie) => {
+            }
             // Not listening (any more), or not in a group: the worker closed it (`reuseport_array_update_check`).
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Err(JoinError::Gone),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                return Err(JoinError::Gone);
+            }
             Err(error) => {
                 return Err(failed(error, "put the socket into its slot"));
             }
@@ -237,9 +240,8 @@ impl Group {
             return Vec::new();
         }
         self.misses = misses;
-        let gone = |(slot, filled): (&Slot, &Filled)| {
-            (!self.holds(*slot, filled.cookie)).then_some(*slot)
-        };
+        let gone =
+            |(slot, filled): (&Slot, &Filled)| (!self.holds(*slot, filled.cookie)).then_some(*slot);
         self.filled.iter().filter_map(gone).collect()
     }
 

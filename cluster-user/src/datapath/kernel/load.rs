@@ -28,8 +28,7 @@ const TRACE_BYTES: u32 = 256 * 1024;
 /// Bytes of the ring buffer of a group that is not traced: one page, the least there is.
 const NO_TRACE_BYTES: u32 = 4096;
 
-static SELECT: &[u8] =
-    aya::include_bytes_aligned!("../../../../cluster-ebpf/object/select.bpf.o");
+static SELECT: &[u8] = aya::include_bytes_aligned!("../../../../cluster-ebpf/object/select.bpf.o");
 static JOIN: &[u8] = aya::include_bytes_aligned!("../../../../cluster-ebpf/object/join.bpf.o");
 
 /// The program of groups, ready to be loaded for one more.
@@ -68,8 +67,7 @@ impl Select {
             // `reuseport_migrate_sock`).
             attach_type: attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE as u32,
         };
-        let mut object =
-            Prepared::new(SELECT, &[(names::TRACE, &[u8::from(trace)])], &[wanted])?;
+        let mut object = Prepared::new(SELECT, &[(names::TRACE, &[u8::from(trace)])], &[wanted])?;
         object.resize(names::TRACE_LOG, if trace { TRACE_BYTES } else { NO_TRACE_BYTES });
         Ok(Self(object))
     }
@@ -113,10 +111,7 @@ impl Join {
     ///
     /// # Errors
     /// What the kernel said.
-    pub(super) fn new(
-        root: &Path,
-        worker_level: u32,
-    ) -> anyhow::Result<(Self, RingBuf<MapData>)> {
+    pub(super) fn new(root: &Path, worker_level: u32) -> anyhow::Result<(Self, RingBuf<MapData>)> {
         let cgroup = File::open(root).with_context(|| format!("open {}", root.display()))?;
         let level = worker_level.to_ne_bytes();
         let object = Prepared::new(JOIN, &[(names::WORKER_LEVEL, &level)], &JOIN_PROGRAMS)?;

@@ -23,8 +23,8 @@ unsafe impl Send for Mapping {}
 impl Mapping {
     /// Maps the first `bytes` of an array for reading, and for writing if `writable`.
     pub(super) fn new(map: BorrowedFd<'_>, bytes: usize, writable: bool) -> io::Result<Self> {
-        let length = NonZeroUsize::new(bytes)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let length =
+            NonZeroUsize::new(bytes).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let mut protection = ProtFlags::PROT_READ;
         protection.set(ProtFlags::PROT_WRITE, writable);
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.

@@ -2,7 +2,7 @@
 //!
 //! In reading order: what is loaded ([`load`], through [`object`] and [`bpf`]), how a worker's socket is found
 //! ([`report`]), what a group is ([`group`], [`waiting`]), and what of it can be watched ([`hub`], [`trace`]).
-//! [`probe`] tells why a host cannot do all this.
+//! [`probe`] and [`selftest`] tell why a host cannot do all this.
 //!
 //! Everything goes when the supervisor goes, except for the program of a group, which the kernel keeps for as long
 //! as the group has a socket.
@@ -15,6 +15,8 @@ mod mapping;
 mod object;
 pub mod probe;
 mod report;
+mod selftest;
+mod spare;
 mod trace;
 mod waiting;
 
@@ -41,11 +43,11 @@ use self::{
     hub::{Hub, Source},
     load::{Join, Select},
     report::{Located, Observed, What},
+    spare::Spare,
 };
 use super::{
     Admission, DataPath, GroupKey, GroupOptions, JoinError, Mode, OnMiss, Place, Report,
-    SlotCounters, Traffic,
-    diag,
+    SlotCounters, Traffic, diag,
     feature::Feature,
     holder::{self, Holder},
 };
@@ -53,7 +55,7 @@ use crate::id::{GroupId, Ticket, WorkerId};
 
 /// The kernel's data path.
 pub struct Kernel {
-    select: Select,
+    spare: Spare,
     join: Join,
     events: RingBuf<MapData>,
     hub: Arc<Hub>,
@@ -131,9 +133,7 @@ impl Kernel {
 
     fn try_new(root: &Path, worker_level: u32, logs: &Path) -> anyhow::Result<Self> {
         let hub = Arc::new(Hub::new()?);
-        let select = Select::new(false)?;
-        // Loaded once to see that it can be: better plain mode now than an app that cannot start later.
-        drop(select.load()?);
+        let spare = Spare::new(Select::new(false)?)?;
         let (join, events) = Join::new(root, worker_level)?;
         hub.watch(&events, Source::Events)?;
         // SAFETY: the hub keeps its descriptor open for as long as it lives, and is never replaced.
@@ -141,7 +141,7 @@ impl Kernel {
             unsafe { AsyncFd::register_with_interest(Arc::clone(&hub), Interest::READABLE) };
         let arrivals = Arc::new(arrivals.map_err(io::Error::from)?);
         Ok(Self {
-            select,
+            spare,
             join,
             events,
             hub,
@@ -264,14 +264,15 @@ impl Kernel {
             return Err(JoinError::Failed(anyhow!("group {} exists already", id.0)));
         }
         self.refuse_strangers(founder)?;
-        let traced = if options.trace {
-            Some(Select::new(true).map_err(JoinError::Failed)?)
+        let maps = if options.trace {
+            // Another program, in the verifier's eyes: only here the code that records is reachable.
+            Select::new(true).and_then(|select| select.load())
         } else {
-            None
+            self.spare.take()
         };
-        let select = traced.as_ref().unwrap_or(&self.select);
+        let maps = maps.map_err(JoinError::Failed)?;
         let hub = Arc::clone(&self.hub);
-        let mut group = Group::found(id, &founder.key, founder.socket.as_fd(), select, hub)
+        let mut group = Group::found(id, &founder.key, founder.socket.as_fd(), maps, hub)
             .map_err(JoinError::Failed)?;
         if options.trace {
             let file = self.logs.join(format!("{}-trace.log", options.app));
@@ -294,6 +295,8 @@ impl DataPath for Kernel {
     fn admit(&mut self, worker: WorkerId, place: &Place<'_>) -> anyhow::Result<Admission> {
         let cgroup = place.cgroup.context("kernel mode recognises a worker by its cgroup")?;
         self.join.filter(cgroup, place.ports)?;
+        // It may found a group.
+        self.spare.refill();
         self.by_cgroup.insert(cgroup, worker);
         let cgroup_path = place.cgroup_path.map(Path::to_owned);
         let worker_entry = Worker { cgroup, cgroup_path, pid: None, ports: BTreeSet::new() };

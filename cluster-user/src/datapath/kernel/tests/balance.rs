@@ -66,9 +66,10 @@ fn no_turn_is_skipped_or_doubled_while_routes_are_published() {
         let (mut published, started) = (0_u32, Instant::now());
         while started.elapsed() < Duration::from_millis(1500) {
             world.publish(GROUP, &[1, 2, 3]);
+            thread::sleep(Duration::from_micros(200));
             world.publish(GROUP, &[1, 2]);
             published += 2;
-            thread::sleep(Duration::from_micros(200));
+            thread::sleep(Duration::from_micros(100));
         }
         over.store(true, Ordering::Relaxed);
 
@@ -90,8 +91,7 @@ fn a_killed_workers_queue_moves_to_the_others() {
         let workers = world.group_of(GROUP, 2, TCP, "0.0.0.0", 8080);
         world.publish(GROUP, &[1, 2]);
         world.signal(workers[0], Signal::SIGSTOP);
-        let clients: Vec<_> =
-            (0..40).map(|_| thread::spawn(|| ask("127.0.0.1:8080"))).collect();
+        let clients: Vec<_> = (0..40).map(|_| thread::spawn(|| ask("127.0.0.1:8080"))).collect();
         // Half of them wait in the stopped worker's queue.
         wait_until("all have connected", || {
             let counted = |number| world.kernel.counters(GROUP, slot(number)).selected;

@@ -70,7 +70,10 @@ fn a_strangers_group_is_left_alone() {
         let refused = world.kernel.open(GROUP, socket.ticket, &options).unwrap_err();
 
         let holder = format!("pid {} (python3", stranger.id());
-        assert!(matches!(&refused, JoinError::Stranger { holder: h } if h.starts_with(&holder)), "{refused}");
+        assert!(
+            matches!(&refused, JoinError::Stranger { holder: h } if h.starts_with(&holder)),
+            "{refused}"
+        );
         let again = world.kernel.open(GROUP, socket.ticket, &options).unwrap_err();
         assert!(matches!(again, JoinError::Gone), "the ticket is spent");
         stranger.kill().unwrap();
@@ -151,8 +154,10 @@ fn a_dual_stack_group_serves_both_families() {
 #[test]
 fn a_port_that_is_not_to_be_balanced_is_not_reported() {
     in_a_world(|world| {
-        let two = format!("import threading, sys\nthreading.Thread(target=lambda: exec({SHARING:?})).start()\nimport time; time.sleep(0.2)\nsys.argv[2] = '8081'\n{TCP}");
-        world.spawn_for(&two, &["8080", "8080", "1"], &[8081]);
+        let two = format!(
+            "import socket; other = socket.socket(); other.bind(('0.0.0.0', 8080)); other.listen()\n{TCP}"
+        );
+        world.spawn_for(&two, &["0.0.0.0", "8081", "1"], &[8081]);
         let socket = world.listening();
         assert_eq!(socket.key.address.port(), 8081);
     });

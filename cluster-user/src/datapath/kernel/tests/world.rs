@@ -103,8 +103,9 @@ impl World {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let inside = runtime.enter();
         let started = Instant::now();
-        let kernel = Kernel::new(&root, 2, &std::env::temp_dir())
-            .unwrap_or_else(|missing| panic!("kernel mode is needed: {missing} {:#}", missing.error));
+        let kernel = Kernel::new(&root, 2, &std::env::temp_dir()).unwrap_or_else(|missing| {
+            panic!("kernel mode is needed: {missing} {:#}", missing.error)
+        });
         println!("data path ready after {:?}", started.elapsed());
         drop(inside);
         Self { kernel, runtime, root, workers: BTreeMap::new(), next_worker: 1 }
@@ -166,7 +167,14 @@ impl World {
     }
 
     /// Starts workers that run `code` and takes them into `group` in slots 1, 2, …; founds it with the first.
-    pub(super) fn group_of(&mut self, group: GroupId, workers: u16, code: &str, host: &str, port: u16) -> Vec<WorkerId> {
+    pub(super) fn group_of(
+        &mut self,
+        group: GroupId,
+        workers: u16,
+        code: &str,
+        host: &str,
+        port: u16,
+    ) -> Vec<WorkerId> {
         let port = port.to_string();
         let mut ids = vec![];
         for number in 1..=workers {
@@ -294,7 +302,11 @@ fn raise_loopback() {
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     // SAFETY: a request of this kind takes this structure.
     let result = unsafe {
-        libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCSIFFLAGS, &raw const request)
+        libc::ioctl(
+            std::os::fd::AsRawFd::as_raw_fd(&socket),
+            libc::SIOCSIFFLAGS,
+            &raw const request,
+        )
     };
     assert_eq!(result, 0);
 }
