@@ -1,4 +1,4 @@
-//! What the kernel knows about sockets without anybody's help: sock_diag(7) over netlink.
+//! What the kernel knows about sockets without anybody's help: `sock_diag(7)` over netlink.
 //!
 //! Sockets are found by port or by the cgroup they were made in, filtered in the kernel. Everything is of the
 //! network namespace of the calling thread.
@@ -22,12 +22,18 @@ const INET_DIAG_REQ_BYTECODE: u16 = 1;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 const INET_DIAG_BC_CGROUP_COND: u8 = 13;
+/// Bytes of that condition: `struct inet_diag_bc_op` and the id.
+const CONDITION: u8 = 12;
 
 /// `NLM_F_REQUEST | NLM_F_DUMP`
 const DUMP: u16 = 0x301;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// `struct nlmsghdr`
 const HEADER: usize = 16;
 /// `struct inet_diag_req_v2`
 const REQUEST: usize = 56;
@@ -69,7 +75,7 @@ pub struct Entry {
 /// Sockets that take what arrives at a port: listening ones of TCP, bound and unconnected ones of UDP.
 ///
 /// # Errors
-/// When the kernel cannot be asked; `ENOENT` if it has no sock_diag for this protocol.
+/// When the kernel cannot be asked; `ENOENT` if it has no `sock_diag` for this protocol.
 pub fn listeners(protocol: Protocol, port: u16) -> io::Result<Vec<Entry>> {
     let states = match protocol {
         Protocol::Tcp => 1 << LISTEN,
@@ -116,8 +122,8 @@ pub fn traffic(cgroup: u64, ports: &BTreeSet<u16>) -> io::Result<Traffic> {
     Ok(traffic)
 }
 
-/// Both families: an IPv4 connection to a dual-stack listener is of the latter.
-const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
+/// `AF_INET` and `AF_INET6`: an IPv4 connection to a dual-stack listener is of the latter.
+const FAMILIES: [u8; 2] = [2, 10];
 
 struct Query {
     family: u8,
@@ -132,24 +138,23 @@ struct Query {
 impl Query {
     fn encode(&self) -> Vec<u8> {
         let protocol = match self.protocol {
-            Protocol::Tcp => libc::IPPROTO_TCP,
-            Protocol::Udp => libc::IPPROTO_UDP,
+            Protocol::Tcp => TCP,
+            Protocol::Udp => UDP,
         };
         let mut bytes = vec![0; HEADER];
-        bytes.extend([self.family, protocol as u8, 0, 0]);
+        bytes.extend([self.family, protocol, 0, 0]);
         bytes.extend(self.states.to_ne_bytes());
         bytes.extend(self.port.to_be_bytes());
         bytes.resize(HEADER + REQUEST, 0);
         if let Some(cgroup) = self.cgroup {
             // One instruction: accept by going on at the end, refuse by going on beyond it.
-            let instruction = 4 + size_of::<u64>() as u8;
-            bytes.extend((4 + u16::from(instruction)).to_ne_bytes());
+            bytes.extend((4 + u16::from(CONDITION)).to_ne_bytes());
             bytes.extend(INET_DIAG_REQ_BYTECODE.to_ne_bytes());
-            bytes.extend([INET_DIAG_BC_CGROUP_COND, instruction]);
-            bytes.extend((u16::from(instruction) + 4).to_ne_bytes());
+            bytes.extend([INET_DIAG_BC_CGROUP_COND, CONDITION]);
+            bytes.extend((u16::from(CONDITION) + 4).to_ne_bytes());
             bytes.extend(cgroup.to_ne_bytes());
         }
-        let length = bytes.len() as u32;
+        let length = u32::try_from(bytes.len()).unwrap_or_default();
         bytes[..4].copy_from_slice(&length.to_ne_bytes());
         bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         bytes[6..8].copy_from_slice(&DUMP.to_ne_bytes());

@@ -126,10 +126,22 @@ pub(super) fn freeze_map(map: BorrowedFd<'_>) -> io::Result<()> {
     call(bpf_cmd::BPF_MAP_FREEZE, &element(map, 0, 0)).map(drop)
 }
 
-/// Writes one element. `value` must have the size of the map's values (rounded up to 8 by nobody).
+/// Writes one element. `value` must have the size of the map's values.
 pub(super) fn update(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> io::Result<()> {
     call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &element(map, address(&key), value.as_ptr().addr() as u64))
         .map(drop)
+}
+
+/// Puts a socket into one element of a socket array whose values have 8 bytes.
+///
+/// # Errors
+/// `EBUSY` when the socket is in a slot already, `EINVAL` when it does not listen or shares no port.
+pub(super) fn update_socket(
+    map: BorrowedFd<'_>,
+    key: u32,
+    socket: BorrowedFd<'_>,
+) -> io::Result<()> {
+    update(map, key, &i64::from(socket.as_raw_fd()).to_ne_bytes())
 }
 
 /// Reads the 8-byte value of one element; of a socket array that is the cookie of the socket.
@@ -192,22 +204,20 @@ pub(super) fn link_to_cgroup(
 /// The kernel's number of a loaded program.
 pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
     // `struct bpf_prog_info` begins with the type and the id; the kernel writes as much as asked for.
+    const LENGTH: u32 = 8;
     let mut info = [0_u32; 2];
     let written = info.as_mut_ptr().expose_provenance() as u64;
     call(
         bpf_cmd::BPF_OBJ_GET_INFO_BY_FD,
-        &ObjectInfo {
-            object: program.as_raw_fd(),
-            length: size_of_val(&info) as u32,
-            info: written,
-        },
+        &ObjectInfo { object: program.as_raw_fd(), length: LENGTH, info: written },
     )?;
     Ok(info[1])
 }
 
 /// Attaches a program to the reuseport group of a socket, in place of whatever program it had.
 pub(super) fn attach_to_group(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()> {
-    let value = program.as_raw_fd();
+    const LENGTH: libc::socklen_t = 4;
+    let value: i32 = program.as_raw_fd();
     // SAFETY: `value` is an int that lives through the call, and its length is given.
     let result = unsafe {
         libc::setsockopt(
@@ -215,7 +225,7 @@ pub(super) fn attach_to_group(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -
             libc::SOL_SOCKET,
             libc::SO_ATTACH_REUSEPORT_EBPF,
             std::ptr::from_ref(&value).cast(),
-            size_of_val(&value) as libc::socklen_t,
+            LENGTH,
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -231,7 +241,7 @@ fn load_logged(shape: &ProgramShape<'_>, log: &mut [u8]) -> io::Result<OwnedFd> 
             instructions: shape.instructions.as_ptr().expose_provenance() as u64,
             license: shape.license.as_ptr().expose_provenance() as u64,
             log_level: u32::from(!log.is_empty()),
-            log_size: log.len() as u32,
+            log_size: u32::try_from(log.len()).map_err(io::Error::other)?,
             log: if log.is_empty() { 0 } else { log.as_mut_ptr().expose_provenance() as u64 },
             kernel_version: 0,
             flags: 0,
@@ -287,5 +297,9 @@ fn call<T>(command: bpf_cmd, attributes: &T) -> io::Result<RawFd> {
             size_of::<T>(),
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        RawFd::try_from(result).map_err(io::Error::other)
+    }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     mem::offset_of,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
     sync::Arc,
 };
@@ -45,7 +45,7 @@ pub(super) struct Group {
     /// The memory behind `board`.
     _tables: [Mapping; 2],
     slot_stats: Mapping,
-    group_stats: Mapping,
+    totals: Mapping,
     filled: BTreeMap<Slot, Filled>,
     /// What the program walks.
     route: Vec<Slot>,
@@ -78,6 +78,7 @@ impl Group {
         founder: BorrowedFd<'_>,
         maps: SelectMaps,
         hub: Arc<Hub>,
+        trace: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let SelectMaps { program, sockets, config, routes, cursors, slot_stats, group_stats } =
             maps;
@@ -93,7 +94,7 @@ impl Group {
             board,
             _tables: [routes, cursors],
             slot_stats,
-            group_stats,
+            totals: group_stats,
             filled: BTreeMap::new(),
             route: Vec::new(),
             on_miss: OnMiss::Refuse,
@@ -101,6 +102,9 @@ impl Group {
             waiting_room: None,
             trace: None,
         };
+        if let Some(file) = trace {
+            group.start_trace(file)?;
+        }
         group.configure(choose::OnMiss::Hash)?;
         bpf::attach_to_group(group.program.as_fd(), founder).context("attach the program")?;
         let opened = match key.protocol {
@@ -126,11 +130,7 @@ impl Group {
         &self.key
     }
 
-    /// Writes the program's records to a file from now on.
-    ///
-    /// # Errors
-    /// When they cannot be read, or the file cannot be written.
-    pub(super) fn start_trace(&mut self, file: &Path) -> anyhow::Result<()> {
+    fn start_trace(&mut self, file: &Path) -> anyhow::Result<()> {
         let trace = Trace::new(bpf::program_id(self.program.as_fd())?, file)?;
         self.hub.watch(&trace, Source::Trace(self.id))?;
         self.trace = Some(trace);
@@ -235,7 +235,7 @@ impl Group {
 
     /// Slots whose socket has gone although nobody vacated them.
     pub(super) fn lost(&mut self) -> Vec<Slot> {
-        let misses = self.group_stats.counter(offset_of!(GroupStats, misses));
+        let misses = self.totals.counter(offset_of!(GroupStats, misses));
         if misses == self.misses {
             return Vec::new();
         }
@@ -271,8 +271,7 @@ impl Group {
     }
 
     fn put(&self, slot: Slot, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let value = socket.as_raw_fd() as u64;
-        bpf::update(self.sockets.as_fd(), slot.index(), &value.to_ne_bytes())
+        bpf::update_socket(self.sockets.as_fd(), slot.index(), socket)
     }
 
     fn configure(&self, on_miss: choose::OnMiss) -> anyhow::Result<()> {

@@ -36,7 +36,8 @@ impl Source {
     }
 
     fn from_word(word: u64) -> Self {
-        let group = GroupId(word as u32);
+        let [a, b, c, d, ..] = word.to_le_bytes();
+        let group = GroupId(u32::from_le_bytes([a, b, c, d]));
         match word >> 32 {
             WAITING_ROOM => Self::WaitingRoom(group),
             TRACE => Self::Trace(group),

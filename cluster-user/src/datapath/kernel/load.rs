@@ -97,6 +97,16 @@ impl Select {
     }
 }
 
+/// The joining programs, and what they report through.
+pub(super) struct Joined {
+    /// The programs.
+    pub(super) join: Join,
+    /// [`names::EVENTS`]
+    pub(super) events: RingBuf<MapData>,
+    /// [`names::LOST_EVENTS`]
+    pub(super) overflow: Mapping,
+}
+
 /// The programs that see workers bind and listen, attached for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Join {
@@ -107,11 +117,11 @@ pub(super) struct Join {
 
 impl Join {
     /// Loads the programs and attaches them to `root`, below which the workers' cgroups are at
-    /// `worker_level` (counted from the root of the hierarchy). Also returns what they report through.
+    /// `worker_level`, counted from the root of the hierarchy.
     ///
     /// # Errors
     /// What the kernel said.
-    pub(super) fn new(root: &Path, worker_level: u32) -> anyhow::Result<(Self, RingBuf<MapData>)> {
+    pub(super) fn attach(root: &Path, worker_level: u32) -> anyhow::Result<Joined> {
         let cgroup = File::open(root).with_context(|| format!("open {}", root.display()))?;
         let level = worker_level.to_ne_bytes();
         let object = Prepared::new(JOIN, &[(names::WORKER_LEVEL, &level)], &JOIN_PROGRAMS)?;
@@ -124,7 +134,10 @@ impl Join {
         }
         let events = Map::RingBuf(MapData::from_fd(loaded.take_map(names::EVENTS)?)?);
         let filters = Map::HashMap(MapData::from_fd(loaded.take_map(names::PORT_FILTER)?)?);
-        Ok((Self { links, filters: filters.try_into()? }, events.try_into()?))
+        let overflow = loaded.take_map(names::LOST_EVENTS)?;
+        let overflow = Mapping::new(overflow.as_fd(), size_of::<u64>(), false)?;
+        let join = Self { links, filters: filters.try_into()? };
+        Ok(Joined { join, events: events.try_into()?, overflow })
     }
 
     /// Restricts the worker of a cgroup to these ports; none means all.
@@ -143,7 +156,7 @@ impl Join {
             filter.ports.len()
         );
         filter.ports[..ports.len()].copy_from_slice(ports);
-        filter.count = ports.len() as u32;
+        filter.count = u32::try_from(ports.len())?;
         self.filters.insert(cgroup, filter, 0).context("restrict a worker to its ports")
     }
 

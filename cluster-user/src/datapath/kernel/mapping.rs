@@ -39,7 +39,7 @@ impl Mapping {
 
     /// The counter at `offset` bytes, a multiple of 8; 0 beyond the end.
     pub(super) fn counter(&self, offset: usize) -> u64 {
-        if offset % size_of::<u64>() != 0 || offset + size_of::<u64>() > self.bytes {
+        if !offset.is_multiple_of(size_of::<u64>()) || offset + size_of::<u64>() > self.bytes {
             return 0;
         }
         // SAFETY: the offset is inside the mapping, as just checked.

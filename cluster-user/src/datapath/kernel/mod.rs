@@ -1,11 +1,11 @@
 //! Kernel mode: a program in the kernel picks the socket of each connection.
 //!
 //! In reading order: what is loaded ([`load`], through [`object`] and [`bpf`]), how a worker's socket is found
-//! ([`report`]), what a group is ([`group`], [`waiting`]), and what of it can be watched ([`hub`], [`trace`]).
-//! [`probe`] and [`selftest`] tell why a host cannot do all this.
+//! ([`watch`], [`report`]), what a group is ([`group`], [`waiting`]), and what of it can be waited for ([`hub`],
+//! [`trace`]). [`probe`] and [`selftest`] tell why a host cannot do all this.
 //!
 //! Everything goes when the supervisor goes, except for the program of a group, which the kernel keeps for as long
-//! as the group has a socket.
+//! as the group has a socket: connections are served on.
 
 mod bpf;
 mod group;
@@ -19,31 +19,30 @@ mod selftest;
 mod spare;
 mod trace;
 mod waiting;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::BTreeMap,
     fmt, io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use anyhow::{Context as _, anyhow, ensure};
-use aya::maps::{MapData, RingBuf};
 use cluster_common::slot::Slot;
-use socket2::{Domain, Socket, Type};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use self::{
     group::Group,
     hub::{Hub, Source},
-    load::{Join, Select},
-    report::{Located, Observed, What},
+    load::Select,
     spare::Spare,
+    watch::{Pending, Watch},
 };
 use super::{
     Admission, DataPath, GroupKey, GroupOptions, JoinError, Mode, OnMiss, Place, Report,
@@ -56,39 +55,12 @@ use crate::id::{GroupId, Ticket, WorkerId};
 /// The kernel's data path.
 pub struct Kernel {
     spare: Spare,
-    join: Join,
-    events: RingBuf<MapData>,
+    watch: Watch,
+    groups: BTreeMap<GroupId, Group>,
     hub: Arc<Hub>,
     /// The hub, as the runtime sees it.
     arrivals: Arc<AsyncFd<Arc<Hub>>>,
     logs: PathBuf,
-    /// `SO_NETNS_COOKIE` of the network namespace the supervisor is in.
-    netns: u64,
-    workers: BTreeMap<WorkerId, Worker>,
-    by_cgroup: BTreeMap<u64, WorkerId>,
-    tickets: BTreeMap<Ticket, Pending>,
-    next_ticket: u64,
-    groups: BTreeMap<GroupId, Group>,
-    reports: VecDeque<Report>,
-}
-
-/// An admitted worker.
-struct Worker {
-    cgroup: u64,
-    cgroup_path: Option<PathBuf>,
-    /// Its first process, once it runs.
-    pid: Option<u32>,
-    /// Where it has listened.
-    ports: BTreeSet<u16>,
-}
-
-/// A socket whose ticket has not been answered.
-struct Pending {
-    worker: WorkerId,
-    /// Keeps the kernel from clearing slots and migrating queues, so it goes as soon as the ticket is answered.
-    socket: OwnedFd,
-    cookie: u64,
-    key: GroupKey,
 }
 
 /// Why there is no kernel mode on this host.
@@ -103,13 +75,8 @@ pub struct Missing {
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.features.first() {
-            Some(feature) => {
-                f.write_str(&feature.name)?;
-                match &feature.detail {
-                    Some(detail) => write!(f, ": {detail}"),
-                    None => f.write_str(" is missing"),
-                }
-            }
+            Some(Feature { name, detail: Some(detail), .. }) => write!(f, "{name}: {detail}"),
+            Some(Feature { name, detail: None, .. }) => write!(f, "{name} is missing"),
             None => write!(f, "{:#}", self.error),
         }
     }
@@ -123,6 +90,7 @@ impl Kernel {
     /// (`/a/b/c` has depth 3). Records of traced groups go to `logs`, as `<app>-trace.log`.
     ///
     /// Must be called in a tokio runtime with I/O enabled, by the thread whose network namespace is to be served.
+    /// Takes about 3 ms of waiting for the verifier.
     ///
     /// # Errors
     /// [`Missing`] says what the host lacks.
@@ -134,27 +102,13 @@ impl Kernel {
     fn try_new(root: &Path, worker_level: u32, logs: &Path) -> anyhow::Result<Self> {
         let hub = Arc::new(Hub::new()?);
         let spare = Spare::new(Select::new(false)?)?;
-        let (join, events) = Join::new(root, worker_level)?;
-        hub.watch(&events, Source::Events)?;
+        let watch = Watch::new(root, worker_level)?;
+        hub.watch(watch.events(), Source::Events)?;
         // SAFETY: the hub keeps its descriptor open for as long as it lives, and is never replaced.
         let arrivals =
             unsafe { AsyncFd::register_with_interest(Arc::clone(&hub), Interest::READABLE) };
         let arrivals = Arc::new(arrivals.map_err(io::Error::from)?);
-        Ok(Self {
-            spare,
-            join,
-            events,
-            hub,
-            arrivals,
-            logs: logs.to_owned(),
-            netns: own_netns().context("ask for the network namespace")?,
-            workers: BTreeMap::new(),
-            by_cgroup: BTreeMap::new(),
-            tickets: BTreeMap::new(),
-            next_ticket: 0,
-            groups: BTreeMap::new(),
-            reports: VecDeque::new(),
-        })
+        Ok(Self { spare, watch, groups: BTreeMap::new(), hub, arrivals, logs: logs.to_owned() })
     }
 
     /// Deals with everything that has arrived.
@@ -166,7 +120,7 @@ impl Kernel {
             }
             for source in ready {
                 match source {
-                    Source::Events => self.take_events(),
+                    Source::Events => self.watch.take_events(),
                     Source::WaitingRoom(group) => {
                         // If there can be no new waiting room now, they go on waiting: until the next one arrives
                         // or a route is published.
@@ -177,50 +131,6 @@ impl Kernel {
                             group.flush_trace();
                         }
                     }
-                }
-            }
-        }
-    }
-
-    fn take_events(&mut self) {
-        while let Some(event) = self.events.next().map(|bytes| report::decode(&bytes)) {
-            if let Some(event) = event {
-                self.observe(&event);
-            }
-        }
-    }
-
-    fn observe(&mut self, event: &Observed) {
-        let Some(&id) = self.by_cgroup.get(&event.cgroup) else { return };
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Observed { protocol, address, cookie, .. } = *event;
-        match event.what {
-            What::Binding => {
-                self.reports.push_back(Report::Binding { worker: id, protocol, address });
-            }
-            What::Joining => {
-                match report::locate(worker.cgroup_path.as_deref(), worker.pid, event) {
-                    Located::Socket(socket, key) if key.netns == self.netns => {
-                        worker.ports.insert(key.address.port());
-                        let ticket = Ticket(self.next_ticket);
-                        self.next_ticket += 1;
-                        let pending = Pending { worker: id, socket, cookie, key: key.clone() };
-                        self.tickets.insert(ticket, pending);
-                        self.reports.push_back(Report::Listening { worker: id, ticket, key });
-                    }
-                    Located::Socket(..) => self.reports.push_back(Report::Unusable {
-                        worker: id,
-                        address: Some(address),
-                        reason: format!(
-                            "the socket on {address} is in another network namespace than the daemon"
-                        ),
-                    }),
-                    Located::Unfit(reason) => self.reports.push_back(Report::Unusable {
-                        worker: id,
-                        address: Some(address),
-                        reason,
-                    }),
-                    Located::Nothing => {}
                 }
             }
         }
@@ -237,18 +147,12 @@ impl Kernel {
             other.local.ip() == address.ip()
                 && other.v6only == v6only
                 && other.device == device
-                && !self.is_ours(other)
+                && !self.watch.owns(other)
+                && !self.groups.values().any(|group| group.knows(other.cookie))
         });
         let Some(other) = stranger else { return Ok(()) };
         let holder = Holder { process: holder::process_of(other.inode.into()), uid: other.uid };
         Err(JoinError::Stranger { holder: holder.to_string() })
-    }
-
-    fn is_ours(&self, other: &diag::Entry) -> bool {
-        // By its cgroup it is recognised even if its event has not been read yet.
-        other.cgroup.is_some_and(|cgroup| self.by_cgroup.contains_key(&cgroup))
-            || self.tickets.values().any(|pending| pending.cookie == other.cookie)
-            || self.groups.values().any(|group| group.knows(other.cookie))
     }
 
     fn try_open(
@@ -258,26 +162,24 @@ impl Kernel {
         options: &GroupOptions,
     ) -> Result<(), JoinError> {
         // Sockets of ours that listen already must be known before strangers are looked for.
-        self.take_events();
-        let founder = self.tickets.get(&ticket).ok_or(JoinError::Gone)?;
+        self.watch.take_events();
+        let founder = self.watch.pending(ticket).ok_or(JoinError::Gone)?;
         if self.groups.contains_key(&id) {
             return Err(JoinError::Failed(anyhow!("group {} exists already", id.0)));
         }
         self.refuse_strangers(founder)?;
-        let maps = if options.trace {
+        let (maps, trace) = if options.trace {
             // Another program, in the verifier's eyes: only here the code that records is reachable.
-            Select::new(true).and_then(|select| select.load())
+            let maps = Select::new(true).and_then(|select| select.load());
+            (maps, Some(self.logs.join(format!("{}-trace.log", options.app))))
         } else {
-            self.spare.take()
+            (self.spare.take(), None)
         };
         let maps = maps.map_err(JoinError::Failed)?;
         let hub = Arc::clone(&self.hub);
-        let mut group = Group::found(id, &founder.key, founder.socket.as_fd(), maps, hub)
-            .map_err(JoinError::Failed)?;
-        if options.trace {
-            let file = self.logs.join(format!("{}-trace.log", options.app));
-            group.start_trace(&file).map_err(JoinError::Failed)?;
-        }
+        let group =
+            Group::found(id, &founder.key, founder.socket.as_fd(), maps, hub, trace.as_deref())
+                .map_err(JoinError::Failed)?;
         self.groups.insert(id, group);
         Ok(())
     }
@@ -293,14 +195,9 @@ impl DataPath for Kernel {
     }
 
     fn admit(&mut self, worker: WorkerId, place: &Place<'_>) -> anyhow::Result<Admission> {
-        let cgroup = place.cgroup.context("kernel mode recognises a worker by its cgroup")?;
-        self.join.filter(cgroup, place.ports)?;
+        self.watch.admit(worker, place)?;
         // It may found a group.
         self.spare.refill();
-        self.by_cgroup.insert(cgroup, worker);
-        let cgroup_path = place.cgroup_path.map(Path::to_owned);
-        let worker_entry = Worker { cgroup, cgroup_path, pid: None, ports: BTreeSet::new() };
-        self.workers.insert(worker, worker_entry);
         Ok(Admission::Cgroup)
     }
 
@@ -311,28 +208,17 @@ impl DataPath for Kernel {
         _process: BorrowedFd<'_>,
         _notifier: Option<OwnedFd>,
     ) {
-        if let Some(worker) = self.workers.get_mut(&worker) {
-            worker.pid = Some(pid);
-        }
+        self.watch.started(worker, pid);
     }
 
     fn dismiss(&mut self, worker: WorkerId) {
-        if let Some(gone) = self.workers.remove(&worker) {
-            self.by_cgroup.remove(&gone.cgroup);
-            self.join.unfilter(gone.cgroup);
-        }
-        self.tickets.retain(|_, pending| pending.worker != worker);
-        self.reports.retain(|report| match report {
-            Report::Listening { worker: of, .. }
-            | Report::Binding { worker: of, .. }
-            | Report::Unusable { worker: of, .. } => *of != worker,
-        });
+        self.watch.dismiss(worker);
     }
 
     fn poll_report(&mut self, context: &mut Context<'_>) -> Poll<Report> {
         let arrivals = Arc::clone(&self.arrivals);
         loop {
-            if let Some(report) = self.reports.pop_front() {
+            if let Some(report) = self.watch.next_report() {
                 return Poll::Ready(report);
             }
             // An error means that the runtime is shutting down.
@@ -352,14 +238,14 @@ impl DataPath for Kernel {
     ) -> Result<(), JoinError> {
         let opened = self.try_open(group, ticket, options);
         if opened.is_err() {
-            self.tickets.remove(&ticket);
+            self.watch.answer(ticket);
         }
         opened
     }
 
     fn join(&mut self, ticket: Ticket, group: GroupId, slot: Slot) -> Result<(), JoinError> {
         // Dropped at the end of this function, whatever happens.
-        let pending = self.tickets.remove(&ticket).ok_or(JoinError::Gone)?;
+        let pending = self.watch.answer(ticket).ok_or(JoinError::Gone)?;
         let group = self.group(group).map_err(JoinError::Failed)?;
         if *group.key() != pending.key {
             return Err(JoinError::Failed(anyhow!(
@@ -372,7 +258,7 @@ impl DataPath for Kernel {
     }
 
     fn refuse(&mut self, ticket: Ticket) {
-        self.tickets.remove(&ticket);
+        self.watch.answer(ticket);
     }
 
     fn publish(&mut self, group: GroupId, route: &[Slot]) -> anyhow::Result<()> {
@@ -403,7 +289,7 @@ impl DataPath for Kernel {
     }
 
     fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
-        let known = self.workers.get(&worker);
+        let known = self.watch.worker(worker);
         let known = known.with_context(|| format!("worker {worker} is not known"))?;
         diag::traffic(known.cgroup, &known.ports).context("count the connections of a worker")
     }
@@ -411,21 +297,4 @@ impl DataPath for Kernel {
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters {
         self.groups.get(&group).map(|group| group.counters(slot)).unwrap_or_default()
     }
-}
-
-fn own_netns() -> io::Result<u64> {
-    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
-    let mut cookie = 0_u64;
-    let mut length = size_of_val(&cookie) as libc::socklen_t;
-    // SAFETY: `cookie` is valid for writes of `length` bytes, and both outlive the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }

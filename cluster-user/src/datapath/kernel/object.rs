@@ -80,7 +80,7 @@ impl Prepared {
         let text: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
         // Indices stand in for descriptors, so that the instructions serve for every load.
         object.relocate_maps(
-            maps.iter().enumerate().map(|(index, (name, map))| (name.as_str(), index as i32, map)),
+            (0..).zip(&maps).map(|(index, (name, map))| (name.as_str(), index, map)),
             &text,
         )?;
         object.relocate_calls(&text)?;
@@ -148,7 +148,7 @@ impl ProgramPlan {
     fn load(&self, license: &CString, maps: &[(String, OwnedFd)]) -> io::Result<OwnedFd> {
         let mut instructions = self.instructions.clone();
         for &place in &self.references {
-            let index = instructions[place].imm as usize;
+            let index = instructions[place].imm.cast_unsigned() as usize;
             instructions[place].imm = maps[index].1.as_raw_fd();
         }
         bpf::load_program(&ProgramShape {

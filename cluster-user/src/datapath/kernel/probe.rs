@@ -59,7 +59,8 @@ fn needs_of_kernel_mode(root: Option<&Path>) -> Vec<Feature> {
         (Err(_), _) => Err(anyhow::anyhow!("there is no cgroup to try it on")),
         (_, Err(_)) => Err(anyhow::anyhow!("there is no program to try it with")),
     };
-    let kill = cgroup.as_ref().map_err(|_| anyhow::anyhow!("there is no cgroup to try it on"));
+    let kill =
+        cgroup.as_ref().map_err(|_elsewhere| anyhow::anyhow!("there is no cgroup to try it on"));
     let kill = kill.and_then(ProbeCgroup::can_kill);
     vec![
         tried("cgroup v2, writable", KERNEL_MODE, cgroup.map(drop), |_| {

@@ -1,11 +1,11 @@
 //! Whether this kernel really moves a connection when its listener is closed, and wakes the one it moves to.
 //!
-//! A version number does not tell: the wake-up came with 6.1.175 and 6.12.86 ("tcp: call sk_data_ready() after
-//! listener migration"), and distributions carry it in other versions.
+//! A version number does not tell: the wake-up came with 6.1.175 and 6.12.86 (kernel commit "tcp: call
+//! `sk_data_ready()` after listener migration"), and distributions carry it in other versions.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::AsFd as _,
     time::Duration,
 };
 
@@ -38,10 +38,8 @@ pub(super) fn migration() -> anyhow::Result<Moved> {
     let maps = Select::new(false)?.load()?;
     // SAFETY: both mappings have the size of the tables and outlive the board; nobody else has them.
     let mut board = unsafe { Mapped::new(maps.routes.start(), maps.cursors.start()) };
-    let put = |slot: u32, socket: &Socket| {
-        let value = socket.as_raw_fd() as u64;
-        bpf::update(maps.sockets.as_fd(), slot, &value.to_ne_bytes())
-    };
+    let put =
+        |slot: u32, socket: &Socket| bpf::update_socket(maps.sockets.as_fd(), slot, socket.as_fd());
 
     let first = listener(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     bpf::attach_to_group(maps.program.as_fd(), first.as_fd()).context("attach the program")?;

@@ -8,7 +8,8 @@
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    num::NonZeroU32,
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use anyhow::Context as _;
@@ -47,14 +48,15 @@ impl WaitingRoom {
         socket.set_reuse_port(true)?;
         // A worker may have bound an address this host does not have (yet); its group needs us all the same.
         match key.address {
-            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V4(_) => {
+                socket.bind_device_by_index_v4(NonZeroU32::new(key.device))?;
+                socket.set_freebind_v4(true)?;
+            }
             SocketAddr::V6(_) => {
+                socket.bind_device_by_index_v6(NonZeroU32::new(key.device))?;
                 socket.set_only_v6(key.v6only)?;
                 socket.set_freebind_v6(true)?;
             }
-        }
-        if key.device != 0 {
-            bind_to_interface(&socket, key.device)?;
         }
         socket.bind(&key.address.into())?;
         socket.listen(BACKLOG)?;
@@ -72,19 +74,4 @@ impl AsFd for WaitingRoom {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-fn bind_to_interface(socket: &Socket, index: u32) -> io::Result<()> {
-    let index = index.cast_signed();
-    // SAFETY: `index` is an int that lives through the call, and its length is given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_BINDTOIFINDEX,
-            std::ptr::from_ref(&index).cast(),
-            size_of_val(&index) as libc::socklen_t,
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -186,7 +186,9 @@ impl World {
                 self.open(group, &socket);
             }
             let place = ids.iter().position(|id| *id == socket.worker).unwrap();
-            self.kernel.join(socket.ticket, group, slot(place as u16 + 1)).unwrap();
+            self.kernel
+                .join(socket.ticket, group, slot(u16::try_from(place + 1).unwrap()))
+                .unwrap();
         }
         ids
     }
@@ -205,7 +207,7 @@ impl World {
 
     /// Sends a signal to a worker.
     pub(super) fn signal(&self, worker: WorkerId, signal: Signal) {
-        let pid = nix::unistd::Pid::from_raw(self.workers[&worker].id() as i32);
+        let pid = nix::unistd::Pid::from_raw(self.workers[&worker].id().cast_signed());
         kill(pid, signal).unwrap();
         if signal == Signal::SIGSTOP {
             let stopped = || {
@@ -298,8 +300,10 @@ fn raise_loopback() {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     // SAFETY: every bit pattern is a valid request.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    for (place, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *place = libc::c_char::from_ne_bytes([byte]);
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap();
     // SAFETY: a request of this kind takes this structure.
     let result = unsafe {
         libc::ioctl(
