@@ -1,0 +1,40 @@
+//! When a worker's TCP socket begins to listen.
+
+use aya_ebpf::{
+    EbpfContext as _, bindings::BPF_SOCK_OPS_TCP_LISTEN_CB,
+    helpers::generated::bpf_get_socket_cookie, programs::SockOpsContext,
+};
+use cluster_common::{
+    event::{Event, IPV4, LISTENING},
+    packet::TCP,
+};
+
+use crate::{
+    maps::JOINING,
+    report::{octets, report},
+};
+
+/// Reports the socket if it listens from now on.
+#[inline(always)]
+pub(crate) fn watch(ctx: &SockOpsContext) {
+    if ctx.op() != BPF_SOCK_OPS_TCP_LISTEN_CB {
+        return;
+    }
+    // SAFETY: a context of this run.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    // Absent for a port that the kernel chose and for one that is not to be balanced.
+    // SAFETY: the value is copied at once.
+    let Some(&cgroup) = (unsafe { JOINING.get(cookie) }) else { return };
+    let family = ctx.family();
+    let addr =
+        if family == IPV4 { octets([ctx.local_ip4(), 0, 0, 0]) } else { octets(ctx.local_ip6()) };
+    report(Event {
+        kind: LISTENING,
+        family,
+        protocol: TCP,
+        port: ctx.local_port(),
+        addr,
+        cookie,
+        cgroup,
+    });
+}
