@@ -26,28 +26,24 @@ pub fn fixture(name: &str) -> String {
     path.into_os_string().into_string().expect("fixtures have plain names")
 }
 
-/// `PATH` of everything a test runs: the examples, `cluster`, and the system's own programs.
-pub fn search_path() -> String {
-    let built = programs();
-    let built = built.display();
-    format!("{built}/examples:{built}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-}
+/// Where the system's own programs are.
+pub const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The Go fixture as a static program, compiled once.
 pub fn static_go_server() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let folder = programs().join("fixtures");
-        let program = folder.join("http-go");
+        let program = folder.join("server-go");
         let built = Command::new("go")
             .args(["build", "-o"])
             .arg(&program)
-            .arg(fixture("http.go"))
+            .arg(fixture("server.go"))
             .envs([
                 ("CGO_ENABLED", "0"),
                 ("GO111MODULE", "off"),
                 ("GOFLAGS", ""),
-                ("PATH", &search_path()),
+                ("PATH", SYSTEM_PATH),
             ])
             .env("GOCACHE", folder.join("go-cache"))
             .output()

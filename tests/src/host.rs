@@ -1,16 +1,17 @@
 //! Host: a machine for one test, with a `cluster` of its own.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command},
     thread,
 };
 
-use cluster_user::{
-    api::message::{AppView, Pong, Status},
-    datapath::Mode,
-};
+use cluster_user::datapath::Mode;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -34,7 +35,21 @@ pub struct Host {
     folder: TempDir,
     /// Whether another host is in the same network, so that its processes are none of this one's.
     is_shared: bool,
+    /// Who its commands run as.
+    user: User,
 }
+
+/// Who the commands of a host run as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// As the tests do.
+    Root,
+    /// With no privilege at all.
+    Nobody,
+}
+
+/// Numeric user and group of [`User::Nobody`].
+pub const NOBODY: u32 = 65_534;
 
 impl Host {
     /// A host where the kernel program carries connections.
@@ -49,20 +64,58 @@ impl Host {
 
     /// A host in either mode.
     pub fn new(mode: Mode) -> Self {
-        Self::within(Namespace::enter(), mode, false)
+        Self::within(Namespace::enter(), mode, false, User::Root)
+    }
+
+    /// A host of a user without any privilege, who gets plain mode without asking for it.
+    pub fn unprivileged() -> Self {
+        Self::within(Namespace::enter(), Mode::Plain, false, User::Nobody)
     }
 
     /// A second daemon on the same network, with a home of its own.
     pub fn beside(neighbour: &Self) -> Self {
-        Self::within(neighbour.network.clone(), neighbour.mode, true)
+        Self::within(neighbour.network.clone(), neighbour.mode, true, neighbour.user)
     }
 
-    fn within(network: Namespace, mode: Mode, is_shared: bool) -> Self {
+    fn within(network: Namespace, mode: Mode, is_shared: bool, user: User) -> Self {
         let folder = tempfile::Builder::new().prefix("cluster-test-").tempdir();
-        let host =
-            Self { mode, network, folder: folder.expect("failed to create a folder"), is_shared };
+        let folder = folder.expect("failed to create a folder");
+        let host = Self { mode, network, folder, is_shared, user };
         fs::create_dir(host.work()).expect("failed to create a working folder");
+        if user == User::Nobody {
+            host.open_to_all();
+            host.copy_programs();
+            for folder in [host.folder.path(), &host.work()] {
+                chown(folder, Some(NOBODY), Some(NOBODY)).expect("root may give a folder away");
+            }
+        }
         host
+    }
+
+    /// `PATH` of everything run here: the examples, `cluster`, and the system's own programs.
+    fn search_path(&self) -> String {
+        let built = match self.user {
+            User::Root => format!("{0}/examples:{0}", built::programs().display()),
+            User::Nobody => self.folder.path().join("bin").display().to_string(),
+        };
+        format!("{built}:{}", built::SYSTEM_PATH)
+    }
+
+    /// The folder they are built in may be closed to other users.
+    fn copy_programs(&self) {
+        let bin = self.folder.path().join("bin");
+        fs::create_dir(&bin).expect("failed to create a folder");
+        for program in ["cluster", "examples/app"] {
+            let from = built::programs().join(program);
+            let name = from.file_name().expect("programs have names");
+            fs::copy(&from, bin.join(name)).expect("failed to copy a program");
+        }
+    }
+
+    /// Lets every user into its folder, which is this test's user's alone otherwise.
+    pub fn open_to_all(&self) {
+        fs::set_permissions(self.folder.path(), Permissions::from_mode(0o755))
+            .expect("failed to open a folder");
     }
 
     /// Which mode its daemon runs in.
@@ -92,23 +145,27 @@ impl Host {
         let mut command = Command::new(program.as_ref());
         command
             .env_clear()
-            .env("PATH", built::search_path())
+            .env("PATH", self.search_path())
             .env("HOME", self.folder.path())
             .env("LANG", "C.UTF-8")
             .env("CLUSTER_HOME", self.home())
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .current_dir(self.work());
-        match self.mode {
-            Mode::Kernel => {}
-            Mode::Plain => {
+        match (self.user, self.mode) {
+            (User::Nobody, _) => {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            (User::Root, Mode::Plain) => {
                 command.env("CLUSTER_MODE", "plain");
             }
+            (User::Root, Mode::Kernel) => {}
         }
         command
     }
 
     /// Runs `cluster` with these arguments.
     pub fn cluster(&self, args: &[&str]) -> Output {
-        command::run(self.command(built::programs().join("cluster")).args(args))
+        command::run(self.command("cluster").args(args))
     }
 
     /// Starts a program that is none of `cluster`'s; it is ended with the guard.
@@ -117,64 +174,17 @@ impl Host {
         Stranger(child.unwrap_or_else(|error| panic!("failed to run `{program}`: {error}")))
     }
 
-    /// All apps, as `list --json` shows them.
-    #[track_caller]
-    pub fn apps(&self) -> Vec<AppView> {
-        let shown = self.cluster(&["list", "--json"]).ok();
-        serde_json::from_value(shown.json())
-            .unwrap_or_else(|error| panic!("{error}: {}", shown.stdout))
-    }
-
-    /// The app of that name.
-    #[track_caller]
-    pub fn app(&self, name: &str) -> AppView {
-        let mut apps = self.apps();
-        let at = apps.iter().position(|app| app.name == name);
-        apps.swap_remove(at.unwrap_or_else(|| panic!("no app `{name}`: {apps:#?}")))
-    }
-
-    /// Waits until the app looks as described.
-    #[track_caller]
-    pub fn until(&self, name: &str, what: &str, mut is: impl FnMut(&AppView) -> bool) -> AppView {
-        let mut last = None;
-        let found = wait::within(wait::PATIENCE, || {
-            let app = self.app(name);
-            if is(&app) {
-                return Some(app);
-            }
-            last = Some(app);
-            None
-        });
-        found.unwrap_or_else(|| panic!("waited in vain: `{name}` {what}; it is {last:#?}"))
-    }
-
-    /// Waits until that many workers are online, and no others are about.
-    #[track_caller]
-    pub fn until_online(&self, name: &str, workers: u32) -> AppView {
-        self.until(name, &format!("has {workers} workers, all online"), |app| {
-            app.online == workers
-                && app.workers.len() == workers as usize
-                && app.workers.iter().all(|worker| worker.status == Status::Online)
-        })
-    }
-
-    /// Process ids of the app's workers, by instance.
-    #[track_caller]
-    pub fn pids(&self, name: &str) -> Vec<u32> {
-        self.cluster(&["pid", name]).ok().lines().iter().map(|pid| number(pid)).collect()
-    }
-
-    /// The daemon about itself.
-    #[track_caller]
-    pub fn ping(&self) -> Pong {
-        let shown = self.cluster(&["ping", "--json"]).ok();
-        serde_json::from_value(shown.json())
-            .unwrap_or_else(|error| panic!("{error}: {}", shown.stdout))
-    }
-
     /// Every process on this host's network: daemon, workers, strangers.
     pub fn processes(&self) -> Vec<u32> {
         self.network.processes()
+    }
+}
+
+impl Host {
+    #[expect(clippy::print_stderr, reason = "printed only with the failure of the test")]
+    fn show_daemon_log(&self) {
+        let log = fs::read_to_string(self.home().join("daemon.log")).unwrap_or_default();
+        eprintln!("--- daemon.log of {}\n{log}---", self.home().display());
     }
 }
 
@@ -188,7 +198,9 @@ impl Drop for Host {
             wait::within(wait::PATIENCE / 4, || before.of(&processes()).is_empty().then_some(()));
         let left = left.map_or_else(|| before.of(&processes()), |()| Vec::new());
         before.clean(&processes());
-        if !thread::panicking() {
+        if thread::panicking() {
+            self.show_daemon_log();
+        } else {
             assert!(left.is_empty(), "left behind after `cluster kill` ({killed:?}): {left:#?}");
         }
     }
@@ -224,9 +236,4 @@ pub fn signal(pid: u32, signal: Signal) {
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
-}
-
-#[track_caller]
-fn number(text: &str) -> u32 {
-    text.trim().parse().unwrap_or_else(|_| panic!("`{text}` is no process id"))
 }

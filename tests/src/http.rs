@@ -46,9 +46,9 @@ pub fn tally(to: SocketAddr, requests: u32) -> BTreeMap<String, u32> {
 
 /// Checks that `requests` requests go to exactly `workers` workers, with a difference of one at most.
 #[track_caller]
-pub fn assert_exact(to: SocketAddr, requests: u32, workers: usize) {
+pub fn assert_exact(to: SocketAddr, requests: u32, workers: u32) {
     let answers = tally(to, requests);
-    assert_eq!(answers.len(), workers, "{to}: not every worker was chosen: {answers:#?}");
+    assert_eq!(answers.len(), workers as usize, "{to}: not every worker was chosen: {answers:#?}");
     assert!(
         spread(&answers) <= 1,
         "{to}: {requests} requests are not spread exactly: {answers:#?}"

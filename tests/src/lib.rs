@@ -12,6 +12,7 @@ pub mod host;
 pub mod http;
 pub mod leftover;
 pub mod load;
+pub mod look;
 pub mod modes;
 pub mod namespace;
 pub mod segments;
