@@ -20,7 +20,7 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
     tool("ruby", "ruby"),
     tool("php", "php-cli"),
     tool("go", "golang-go"),
-    tool("nginx", "nginx-light"),
+    tool("nginx", "nginx"),
     tool("wrk", "wrk"),
     tool("curl", "curl"),
     tool("ip", "iproute2"),
@@ -28,8 +28,12 @@ pub(crate) const FOR_TESTS: &[Tool] = &[
 ];
 
 /// What the benchmarks start.
-pub(crate) const FOR_BENCHMARKS: &[Tool] =
-    &[tool("node", "nodejs"), tool("npm", "npm"), tool("wrk", "wrk"), tool("ip", "iproute2")];
+pub(crate) const FOR_BENCHMARKS: &[Tool] = &[
+    tool("node", "nodejs"),
+    tool("python3", "python3"),
+    tool("wrk", "wrk"),
+    tool("ip", "iproute2"),
+];
 
 /// Installs what is missing when that is possible; otherwise an error names it.
 pub(crate) fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
