@@ -74,7 +74,8 @@ pub(super) fn folder() -> PathBuf {
 pub(super) fn ask(port: u16) -> Option<u32> {
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(1)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    // A manager may have handed the connection to a worker that is dead; the next one tells.
+    stream.set_read_timeout(Some(Duration::from_millis(50))).ok()?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
