@@ -54,7 +54,9 @@ impl Host {
     /// Process ids of the app's workers, by instance.
     #[track_caller]
     pub fn pids(&self, name: &str) -> Vec<u32> {
-        self.cluster(&["pid", name]).ok().lines().iter().map(|pid| number(pid)).collect()
+        let shown = self.cluster(&["pid", name, "--json"]).ok();
+        serde_json::from_value(shown.json())
+            .unwrap_or_else(|error| panic!("{error}: {}", shown.stdout))
     }
 
     /// Checks that connections to a port reach that many workers: exactly evenly in kernel mode; in plain
@@ -85,9 +87,4 @@ impl Host {
         serde_json::from_value(shown.json())
             .unwrap_or_else(|error| panic!("{error}: {}", shown.stdout))
     }
-}
-
-#[track_caller]
-fn number(text: &str) -> u32 {
-    text.trim().parse().unwrap_or_else(|_| panic!("`{text}` is no process id"))
 }

@@ -33,8 +33,9 @@ fn a_worker_has_the_signals_of_a_shell(host: &Host) {
 }
 
 fn a_worker_has_the_variables_of_the_command_that_started_it(host: &Host) {
-    let mut ping = host.command("cluster");
-    command::run(ping.arg("ping").env("ONLY_THE_DAEMONS", "1")).ok();
+    let mut first = host.command("cluster");
+    first.args(["start", "app", "--env", "PORT=8081"]).env("ONLY_THE_DAEMONS", "1");
+    command::run(&mut first).ok();
     let mut start = host.command("cluster");
     start.args(["start", &fixture("environment.py"), "--env", "GIVEN=a=b c"]);
     command::run(start.env("INHERITED", "yes").env("GIVEN", "no")).ok();

@@ -121,20 +121,14 @@ fn mode(host: &Host) -> &'static str {
 }
 
 #[test]
-fn an_empty_list_says_how_to_start() {
+fn without_a_daemon_there_is_nothing_to_show_and_none_is_started() {
     let host = Host::kernel();
-    let shown = host.cluster(&["list"]).ok();
-    assert!(format!("{}{}", shown.stdout, shown.stderr).contains("cluster start"), "{shown:?}");
-    assert_eq!(host.cluster(&["list", "--json"]).ok().json(), serde_json::json!([]));
-}
-
-#[test]
-fn a_narrow_terminal_gets_a_narrow_table() {
-    let host = Host::kernel();
-    host.cluster(&["start", "app", "-i", "2"]).ok();
-    let mut list = host.command("cluster");
-    let shown = cluster_tests::command::run(list.arg("list").env("COLUMNS", "60")).ok();
-    assert!(shown.lines().iter().all(|line| line.chars().count() <= 60), "{}", shown.stdout);
+    host.cluster(&["list"]).ok();
+    for command in [&["list", "--json"][..], &["jlist"]] {
+        assert_eq!(host.cluster(command).json(), serde_json::json!([]), "{command:?}");
+    }
+    host.cluster(&["ping"]).fails().code(3);
+    assert!(host.processes().is_empty(), "no daemon was started");
 }
 
 #[test]

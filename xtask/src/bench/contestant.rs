@@ -119,47 +119,48 @@ impl Contestant {
         }
     }
 
-    /// Starts the daemon, if there is one, so that starting the app is only that.
-    pub(super) fn wake(self, arena: &Arena) -> anyhow::Result<()> {
-        if self.has_daemon() {
-            process::run(self.command(arena)?.arg("ping"))?;
+    /// Starts the daemon, if there is one, so that starting the app is only that; ended with the value.
+    pub(super) fn wake(self, arena: &Arena) -> anyhow::Result<Serving<'_>> {
+        let mut serving = Serving { contestant: self, arena, child: None };
+        match self {
+            Self::Bare | Self::NodeCluster => {}
+            Self::Pm2 => drop(process::run(self.command(arena)?.arg("ping"))?),
+            Self::Plain | Self::Cluster => {
+                serving.child = Some(spawn(self.command(arena)?.arg("daemon"))?);
+                let answers = || process::run(self.command(arena).ok()?.arg("ping")).ok();
+                process::until(PATIENCE, answers).context("the daemon does not answer")?;
+            }
         }
-        Ok(())
+        Ok(serving)
     }
 
     /// Starts the app and returns once every worker has answered.
     pub(super) fn serve(self, arena: &Arena) -> anyhow::Result<Serving<'_>> {
-        let serving = self.launch(arena)?;
+        let mut serving = self.wake(arena)?;
+        serving.launch()?;
         serving.await_workers(&BTreeSet::new(), self.workers())?;
-        Ok(serving)
-    }
-
-    /// Takes charge of the daemon, which is ended when the returned value is dropped.
-    pub(super) fn idle(self, arena: &Arena) -> Serving<'_> {
-        Serving { contestant: self, arena, child: None }
-    }
-
-    /// Starts the app.
-    pub(super) fn launch(self, arena: &Arena) -> anyhow::Result<Serving<'_>> {
-        let mut command = self.command(arena)?;
-        let workers = self.workers().to_string();
-        let app = Arena::source("app.js");
-        // From here on dropping it ends what was started, whatever fails.
-        let mut serving = self.idle(arena);
-        match self {
-            Self::Bare => serving.child = Some(spawn(command.arg(app))?),
-            Self::NodeCluster => {
-                serving.child = Some(spawn(command.arg(Arena::source("cluster.js")))?);
-            }
-            Self::Plain | Self::Cluster | Self::Pm2 => {
-                process::run(command.arg("start").arg(app).args(["-i", &workers]))?;
-            }
-        }
         Ok(serving)
     }
 }
 
 impl Serving<'_> {
+    /// Starts the app.
+    pub(super) fn launch(&mut self) -> anyhow::Result<()> {
+        let mut command = self.contestant.command(self.arena)?;
+        let app = Arena::source("app.js");
+        match self.contestant {
+            Contestant::Bare => self.child = Some(spawn(command.arg(app))?),
+            Contestant::NodeCluster => {
+                self.child = Some(spawn(command.arg(Arena::source("cluster.js")))?);
+            }
+            Contestant::Plain | Contestant::Cluster | Contestant::Pm2 => {
+                let workers = self.contestant.workers().to_string();
+                process::run(command.arg("start").arg(app).args(["-i", &workers]))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until `count` workers that are none of `known` have answered; returns them.
     pub(super) fn await_workers(
         &self,

@@ -8,6 +8,7 @@ use super::{
     Effort,
     arena::Arena,
     contestant::{Contestant, Serving},
+    empty,
     load::{self, Connections},
     process,
     report::{Better, Report},
@@ -20,7 +21,7 @@ const SK_REUSEPORT: &str = "21";
 
 /// Run time and number of runs so far.
 #[derive(Clone, Copy)]
-struct Runs {
+pub(super) struct Runs {
     nanoseconds: u64,
     count: u64,
 }
@@ -30,20 +31,21 @@ struct Counting {
     before: String,
 }
 
-/// Nanoseconds per run under new connections, the cost of counting included.
+/// Nanoseconds per run under new connections, less those of a program that does nothing.
 pub(super) fn measure(arena: &Arena, effort: Effort, report: &mut Report) -> anyhow::Result<()> {
     let _counting = Counting::start()?;
     for round in 1..=effort.rounds {
         println!("bench: decision, round {round} of {}", effort.rounds);
+        let nothing = empty::nanoseconds()?;
         let serving = Contestant::Cluster.serve(arena)?;
         let before = runs(&serving)?;
         load::wrk(arena, Connections::New, effort.seconds)?;
-        let after = runs(&serving)?;
-        let count = after.count - before.count;
-        anyhow::ensure!(count > 0, "the kernel counted no run of the program");
-        let each = (after.nanoseconds - before.nanoseconds) as f64 / count as f64;
-        let name = "decision, an empty program and counting included";
-        report.note(name, "ns", Better::Less, Contestant::Cluster, each);
+        let each = runs(&serving)?.since(before).each().context("the program did not run")?;
+        let mut note =
+            |name, value| report.note(name, "ns", Better::Less, Contestant::Cluster, value);
+        note("decision, above an empty program", each - nothing);
+        note("decision, counting included", each);
+        note("empty program, counting included", nothing);
     }
     Ok(())
 }
@@ -55,10 +57,7 @@ fn runs(serving: &Serving<'_>) -> anyhow::Result<Runs> {
     let told = descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok());
     let own = told
         .filter(|info| field(info, "prog_type") == Some(SK_REUSEPORT))
-        .filter_map(|info| {
-            let number = |name| field(&info, name)?.parse().ok();
-            Some(Runs { nanoseconds: number("run_time_ns")?, count: number("run_cnt")? })
-        })
+        .filter_map(|info| Runs::read(&info))
         .max_by_key(|runs| runs.count);
     match own {
         Some(runs) => Ok(runs),
@@ -87,6 +86,26 @@ fn runs_by_bpftool() -> anyhow::Result<Runs> {
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.map(str::trim)
+}
+
+impl Runs {
+    /// Reads what `/proc/<pid>/fdinfo` says of a program.
+    pub(super) fn read(info: &str) -> Option<Self> {
+        let number = |name| field(info, name)?.parse().ok();
+        Some(Self { nanoseconds: number("run_time_ns")?, count: number("run_cnt")? })
+    }
+
+    /// Nanoseconds of each run.
+    pub(super) fn each(self) -> Option<f64> {
+        (self.count > 0).then(|| self.nanoseconds as f64 / self.count as f64)
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            nanoseconds: self.nanoseconds.saturating_sub(before.nanoseconds),
+            count: self.count.saturating_sub(before.count),
+        }
+    }
 }
 
 impl Counting {

@@ -39,8 +39,7 @@ pub(super) fn measure(
 fn flood(arena: &Arena, contestant: Contestant, bytes: u64) -> anyhow::Result<(f64, Duration)> {
     let times = arena.path("flood.times");
     fs::remove_file(&times).unwrap_or_default();
-    contestant.wake(arena)?;
-    let serving = contestant.idle(arena);
+    let serving = contestant.wake(arena)?;
     let daemon = serving.daemon()?;
     let before = process::cpu_time(daemon)?;
 

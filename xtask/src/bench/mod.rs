@@ -8,6 +8,7 @@
 mod arena;
 mod contestant;
 mod decision;
+mod empty;
 mod flood;
 mod footprint;
 mod load;

@@ -32,9 +32,9 @@ pub(super) fn measure(
         let (one, all) = (boot(arena, 1)?, boot(arena, WORKERS)?);
         report.note("boot of the app alone", "ms", Better::Less, Contestant::Bare, one);
         for contestant in contestants.iter().copied().filter(|it| *it != Contestant::Bare) {
-            contestant.wake(arena)?;
+            let mut serving = contestant.wake(arena)?;
             let began = Instant::now();
-            let serving = contestant.launch(arena)?;
+            serving.launch()?;
             let mut workers = serving.await_workers(&BTreeSet::new(), WORKERS)?;
             let started = milliseconds(began) - all;
             report.note(
