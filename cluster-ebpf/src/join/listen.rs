@@ -26,8 +26,20 @@ pub(crate) fn watch(ctx: &SockOpsContext) {
     // SAFETY: the value is copied at once.
     let Some(&cgroup) = (unsafe { JOINING.get(cookie) }) else { return };
     let family = ctx.family();
-    let addr =
-        if family == IPV4 { octets([ctx.local_ip4(), 0, 0, 0]) } else { octets(ctx.local_ip6()) };
+    // Both are read, whichever is meant, and in a way that the compiler must keep: it would otherwise choose between two
+    // places in the context and read once, which the verifier refuses.
+    let ops = ctx.ops;
+    // SAFETY: the context is valid for the whole run.
+    let ip4 = unsafe { &raw const (*ops).local_ip4 };
+    // SAFETY: as above.
+    let ip4 = unsafe { ip4.read_volatile() };
+    // SAFETY: as above.
+    let ip6 = unsafe { &raw const (*ops).local_ip6 }.cast::<u32>();
+    // SAFETY: as above; there are four words.
+    let ip6 = [0, 1, 2, 3]
+        .map(|word| unsafe { ip6.add(word) })
+        .map(|word| unsafe { word.read_volatile() });
+    let addr = octets(if family == IPV4 { [ip4, 0, 0, 0] } else { ip6 });
     report(Event {
         kind: LISTENING,
         family,

@@ -132,6 +132,10 @@ pub struct Traffic {
     pub handshakes: u32,
     /// Connections accepted (or queued) and not closed by the worker.
     pub established: u32,
+    /// Those of `established` with a request under way: data unread or unsent, or something received
+    /// since the worker last sent (`tcpi_last_data_recv`, `tcpi_last_data_sent`). Where that cannot be
+    /// told, all of them.
+    pub busy: u32,
 }
 
 /// Counters of one slot since it was filled.
