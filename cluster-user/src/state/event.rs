@@ -22,11 +22,6 @@ pub enum Event {
         /// What is wanted.
         command: Command,
     },
-    /// The user has gone away; what was asked for goes on.
-    HungUp {
-        /// No longer to be answered.
-        call: CallId,
-    },
     /// `Effect::Spawn` was carried out.
     Spawned {
         /// Which worker.

@@ -65,7 +65,6 @@ impl State {
     pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Effect> {
         match event {
             Event::Command { call, command } => self.command(now, call, command),
-            Event::HungUp { call } => drop(self.calls.remove(&call)),
             Event::Spawned { worker, pid } => self.step(now, worker, Input::Spawned(pid)),
             Event::SpawnFailed { worker, reason } => {
                 self.step(now, worker, Input::SpawnFailed(reason));
