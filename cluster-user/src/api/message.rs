@@ -3,7 +3,7 @@
 //! Requests are `GET` for nouns and `POST` for verbs. A verb answers with a stream of JSON lines
 //! ([`Line`]): progress, then exactly one `done` or `failed`.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,23 @@ pub enum Request {
     Apps(TargetsRequest),
     /// `GET /v1/ping`; answers `pong`.
     Ping,
+}
+
+impl Request {
+    /// Where it is sent.
+    pub fn path(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "/v1/start",
+            Self::Stop(_) => "/v1/stop",
+            Self::Restart(_) => "/v1/restart",
+            Self::Delete(_) => "/v1/delete",
+            Self::Scale(_) => "/v1/scale",
+            Self::Flush(_) => "/v1/flush",
+            Self::Kill(_) => "/v1/kill",
+            Self::Apps(_) => "/v1/apps",
+            Self::Ping => "/v1/ping",
+        }
+    }
 }
 
 /// Starts a new app.
@@ -142,6 +159,28 @@ pub struct Failure {
     #[serde(default)]
     pub output: Vec<String>,
 }
+
+impl Failure {
+    /// A failure without output.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), hint: None, output: Vec::new() }
+    }
+
+    /// The same with a next step.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
 
 /// Stable reason of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,18 @@
 //! From what was typed to a specification that cannot be invalid.
 #![forbid(unsafe_code)]
 
+pub mod duration;
+pub mod environment;
+pub mod home;
 pub mod instances;
+pub mod interpreter;
+pub mod limits;
 pub mod name;
+pub mod refusal;
+pub mod resolve;
+pub mod script;
+pub mod signal;
 pub mod spec;
 pub mod target;
+pub mod typed;
+pub mod user;

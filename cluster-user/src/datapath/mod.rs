@@ -5,10 +5,18 @@
 //! the supervisor answers every ticket with `open` (first of its group), `join`, or `refuse`; and it
 //! *publishes* routes. Which worker belongs into which slot is decided by `state`, never here.
 
+pub mod feature;
+pub mod socket;
+pub mod diag;
+pub mod holder;
+pub mod kernel;
+pub mod plain;
+
 use std::{
     fmt,
     net::SocketAddr,
     os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
     task::{Context, Poll},
 };
 
@@ -92,6 +100,8 @@ pub enum Report {
 pub struct Place<'a> {
     /// Id (inode number) of the worker's own cgroup, when there is one.
     pub cgroup: Option<u64>,
+    /// Folder of that cgroup, through which the processes in it are found.
+    pub cgroup_path: Option<&'a Path>,
     /// Ports to balance; empty for all.
     pub ports: &'a [u16],
 }

@@ -111,7 +111,10 @@ fn play(world: &mut World, next: Move) {
         }
         Move::CloseSocket { nth } => {
             let sockets: Vec<_> = world.sockets.keys().copied().collect();
-            if let Some((group, slot)) = sockets.get(nth % sockets.len().max(1)).copied() {
+            // Whether a socket has gone is asked only of slots that are known to be joined.
+            if let Some((group, slot)) = sockets.get(nth % sockets.len().max(1)).copied()
+                && !world.joining(group, slot)
+            {
                 world.sockets.remove(&(group, slot));
                 world.mail.push(Event::Lost { group, slot });
             }

@@ -1,7 +1,7 @@
 //! A world around the core for its tests: it carries effects out, slowly or not at all, and watches the invariants.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -26,8 +26,10 @@ use crate::{
 pub(super) struct World {
     pub(super) state: State,
     pub(super) now: Instant,
-    /// Answers on their way to the core, oldest first.
+    /// What happened outside, in no order that could be relied upon.
     pub(super) mail: Vec<Event>,
+    /// Answers to effects that are carried out by a call: in order, and before any news.
+    pub(super) answers: VecDeque<Event>,
     /// Process trees, with their seats.
     pub(super) alive: BTreeMap<WorkerId, (AppId, Instance)>,
     /// Trees whose main process has ended and that are not swept yet.
@@ -52,6 +54,7 @@ impl World {
             state: State::default(),
             now: Instant::now(),
             mail: Vec::new(),
+            answers: VecDeque::new(),
             alive: BTreeMap::new(),
             dying: BTreeSet::new(),
             routes: BTreeMap::new(),
@@ -95,14 +98,16 @@ impl World {
     }
 
     pub(super) fn deliver(&mut self, nth: usize) {
-        if !self.mail.is_empty() {
+        if let Some(answer) = self.answers.pop_front() {
+            self.handle(answer);
+        } else if !self.mail.is_empty() {
             let event = self.mail.remove(nth % self.mail.len());
             self.handle(event);
         }
     }
 
     pub(super) fn deliver_all(&mut self) {
-        while !self.mail.is_empty() {
+        while !(self.mail.is_empty() && self.answers.is_empty()) {
             self.deliver(0);
         }
     }
@@ -135,8 +140,10 @@ impl World {
                 let same = self.alive.values().filter(|seat| **seat == (app, instance)).count();
                 assert_eq!(same, 0, "seat {app}:{instance} is taken already");
                 self.alive.insert(worker, (app, instance));
-                self.mail
-                    .push(Event::Spawned { worker, pid: u32::try_from(worker.0).unwrap() + 100 });
+                self.answers.push_back(Event::Spawned {
+                    worker,
+                    pid: u32::try_from(worker.0).unwrap() + 100,
+                });
             }
             Effect::Signal { worker, signal } => {
                 self.assert_out_of_every_route(worker);
@@ -154,11 +161,11 @@ impl World {
                 self.mail.push(Event::Swept { worker });
             }
             Effect::Measure { worker } => {
-                self.mail.push(Event::Measured { worker, traffic: Some(self.traffic) });
+                self.answers.push_back(Event::Measured { worker, traffic: Some(self.traffic) });
             }
             Effect::Open { group, ticket, .. } => {
                 assert!(self.routes.insert(group, Vec::new()).is_none(), "opened twice");
-                self.mail.push(Event::Opened { group, ticket });
+                self.answers.push_back(Event::Opened { group, ticket });
             }
             Effect::Join { ticket, group, slot } => {
                 let event = match self.tickets.remove(&ticket) {
@@ -171,7 +178,7 @@ impl World {
                     }
                     Some(_) | None => Event::JoinFailed { group, slot, reason: None },
                 };
-                self.mail.push(event);
+                self.answers.push_back(event);
             }
             Effect::Refuse { ticket } => drop(self.tickets.remove(&ticket)),
             Effect::Publish { group, route } => {
@@ -207,9 +214,7 @@ impl World {
             for seat in view.seats.iter().filter(|seat| seat.online_since.is_some()) {
                 for (group, slot) in &seat.slots {
                     let joined = self.sockets.get(&(*group, *slot)) == seat.worker.as_ref();
-                    let joining = self.mail.iter().any(|event| {
-                        matches!(event, Event::Joined { group: g, slot: s } if (g, s) == (group, slot))
-                    });
+                    let joining = self.joining(*group, *slot);
                     let routed = self.routes[group].contains(slot);
                     assert!(
                         routed || !joined || joining,
@@ -225,6 +230,12 @@ impl World {
             let routed = self.routes.get(group).is_some_and(|route| route.contains(slot));
             assert!(*of != worker || !routed, "worker {worker} is told to end while in the route");
         }
+    }
+
+    /// Whether the core does not know yet that a socket has joined.
+    pub(super) fn joining(&self, group: GroupId, slot: Slot) -> bool {
+        let this = |event: &Event| matches!(event, Event::Joined { group: g, slot: s } if (*g, *s) == (group, slot));
+        self.answers.iter().any(this)
     }
 
     /// The live worker of a seat.

@@ -1,0 +1,223 @@
+//! Routes: from a method, a path and a body to a decoded request, and from its lines to an answer.
+
+use std::{borrow::Cow, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request as Incoming, State},
+    http::{HeaderMap, HeaderValue, StatusCode},
+    middleware,
+    response::Response,
+    routing::{get, post},
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver},
+    time::timeout,
+};
+
+use super::{
+    VERSION_HEADER, answer,
+    message::{
+        Failure, KillRequest, Line, Reason, Request, ScaleRequest, StartRequest, TargetsRequest,
+        VERSION,
+    },
+    server::{Call, Peer},
+    validate,
+};
+
+/// Largest body: the largest specification the kernel would execute, several times over.
+const MAX_BODY: usize = 8 << 20;
+/// From the end of the head to the end of the body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Every route, for one peer.
+pub(super) fn routes(calls: mpsc::Sender<Call>, peer: Peer) -> Router {
+    let router = Router::new()
+        .route("/v1/apps", get(apps))
+        .route("/v1/ping", get(ping))
+        .route("/v1/start", post(start))
+        .route("/v1/stop", post(|to, body| targets(to, body, Request::Stop)))
+        .route("/v1/restart", post(|to, body| targets(to, body, Request::Restart)))
+        .route("/v1/delete", post(|to, body| targets(to, body, Request::Delete)))
+        .route("/v1/flush", post(|to, body| targets(to, body, Request::Flush)))
+        .route("/v1/scale", post(scale))
+        .route("/v1/kill", post(kill))
+        .fallback(async |request: Incoming| {
+            let path: String = request.uri().path().chars().take(80).collect();
+            refused(Reason::NotFound, format!("there is no `{path}`"))
+        })
+        .method_not_allowed_fallback(async |request: Incoming| {
+            let message = format!("method {} is not for this path", request.method());
+            answer::failed(
+                StatusCode::METHOD_NOT_ALLOWED,
+                Failure::new(Reason::BadRequest, message).hint("GET for nouns, POST for verbs"),
+            )
+        })
+        .with_state(Desk { calls, peer });
+    finish(router)
+}
+
+/// Answers everything with one failure.
+pub(super) fn refusing(failure: Failure) -> Router {
+    finish(Router::new().fallback(async move || answer::one(&Line::Failed(failure))))
+}
+
+fn finish(router: Router) -> Router {
+    router
+        .layer(middleware::from_fn(async |request: Incoming, next: middleware::Next| {
+            match other_version(request.headers()) {
+                Some(failure) => answer::one(&Line::Failed(failure)),
+                None => next.run(request).await,
+            }
+        }))
+        .layer(middleware::map_response(async |mut response: Response| {
+            response.headers_mut().insert(VERSION_HEADER, HeaderValue::from(VERSION));
+            response
+        }))
+}
+
+/// Where requests are handed to the supervisor.
+#[derive(Clone)]
+struct Desk {
+    calls: mpsc::Sender<Call>,
+    peer: Peer,
+}
+
+impl Desk {
+    /// Hands over a request and waits for the first line of its answer.
+    async fn ask(self, request: Request) -> Result<(Line, UnboundedReceiver<Line>), Response> {
+        let ending = || refused(Reason::Unavailable, "the daemon is ending".to_owned());
+        let (reply, mut lines) = mpsc::unbounded_channel();
+        let call = Call { request, peer: self.peer, reply };
+        self.calls.send(call).await.map_err(|_closed| ending())?;
+        let first = lines.recv().await.ok_or_else(ending)?;
+        Ok((first, lines))
+    }
+
+    async fn verb(self, request: Request) -> Response {
+        match self.ask(request).await {
+            Ok((failed @ Line::Failed(_), _)) => answer::one(&failed),
+            Ok((first, rest)) => answer::stream(first, rest),
+            Err(response) => response,
+        }
+    }
+
+    async fn noun(self, request: Request) -> Response {
+        self.ask(request).await.map_or_else(|response| response, |(line, _)| answer::one(&line))
+    }
+}
+
+async fn apps(State(desk): State<Desk>, request: Incoming) -> Response {
+    let mut targets = Vec::new();
+    for (key, value) in form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
+    {
+        match (key, value) {
+            (Cow::Borrowed("target"), value) => targets.push(value.into_owned()),
+            (key, _) => {
+                let key: String = key.escape_debug().take(40).collect();
+                return refused(Reason::BadRequest, format!("unknown parameter `{key}`"));
+            }
+        }
+    }
+    desk.noun(Request::Apps(TargetsRequest { targets, wait: true })).await
+}
+
+async fn ping(State(desk): State<Desk>) -> Response {
+    desk.noun(Request::Ping).await
+}
+
+async fn start(State(desk): State<Desk>, body: Body) -> Response {
+    let request: StartRequest = match decode(body).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    if let Err(message) = validate::spec(&request.spec) {
+        return refused(Reason::BadRequest, format!("spec: {message}"));
+    }
+    desk.verb(Request::Start(Box::new(request))).await
+}
+
+async fn targets(
+    State(desk): State<Desk>,
+    body: Body,
+    verb: impl FnOnce(TargetsRequest) -> Request,
+) -> Response {
+    let request: TargetsRequest = match decode(body).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    if request.targets.is_empty() {
+        let failure =
+            Failure::new(Reason::BadRequest, "targets is empty").hint("`all` means every app");
+        return answer::one(&Line::Failed(failure));
+    }
+    desk.verb(verb(request)).await
+}
+
+async fn scale(State(desk): State<Desk>, body: Body) -> Response {
+    let request: ScaleRequest = match decode(body).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    if let Err(message) = validate::scale(request.to) {
+        return refused(Reason::BadRequest, message);
+    }
+    desk.verb(Request::Scale(request)).await
+}
+
+async fn kill(State(desk): State<Desk>, body: Body) -> Response {
+    match decode::<KillRequest>(body).await {
+        Ok(request) => desk.verb(Request::Kill(request)).await,
+        Err(response) => response,
+    }
+}
+
+async fn decode<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
+    let bytes = collect(body).await?;
+    // An empty body is the empty object, which is all that `kill` needs.
+    let text = if bytes.is_empty() { &b"{}"[..] } else { &bytes };
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let decoded = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let place = error.path().to_string();
+        let place = if place == "." { String::new() } else { format!(" at `{place}`") };
+        format!("malformed request{place}: {}", error.inner())
+    });
+    let decoded = decoded.and_then(|value| {
+        json.end().map(|()| value).map_err(|error| format!("malformed request: {error}"))
+    });
+    decoded
+        .map_err(|message| refused(Reason::BadRequest, message.escape_debug().take(500).collect()))
+}
+
+async fn collect(body: Body) -> Result<Bytes, Response> {
+    let (status, message) =
+        match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+            Ok(Ok(collected)) => return Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "the request is larger than 8 MiB")
+            }
+            Ok(Err(_broken)) => (StatusCode::BAD_REQUEST, "the request breaks off"),
+            Err(_elapsed) => (StatusCode::REQUEST_TIMEOUT, "the request took longer than 30 s"),
+        };
+    Err(answer::failed(status, Failure::new(Reason::BadRequest, message)))
+}
+
+/// `curl` and probes send no version; a command of another release does.
+fn other_version(headers: &HeaderMap) -> Option<Failure> {
+    let sent = headers.get(VERSION_HEADER)?.to_str().unwrap_or("?");
+    (sent != VERSION.to_string()).then(|| {
+        let sent: String = sent.chars().take(20).collect();
+        Failure::new(
+            Reason::Conflict,
+            format!("this command speaks version {sent}, the daemon version {VERSION}"),
+        )
+        .hint("use the command that started the daemon, or run `cluster kill` and start anew")
+    })
+}
+
+fn refused(reason: Reason, message: String) -> Response {
+    answer::one(&Line::Failed(Failure::new(reason, message)))
+}

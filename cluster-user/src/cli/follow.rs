@@ -1,0 +1,306 @@
+//! Following log files as they grow, are rotated and emptied, without losing a line.
+
+use std::{
+    fs::{self, File, Metadata},
+    io,
+    os::{
+        fd::AsFd as _,
+        unix::fs::{FileExt as _, MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent},
+};
+
+use super::{
+    error::Error,
+    logs::{Printer, Source},
+    tail::LONGEST,
+};
+
+/// How much of one file is read before the others have their turn.
+const TURN: usize = 1 << 20;
+/// How long nothing may be heard before it is looked, in case an event was missed.
+const LOOK: u16 = 1000;
+/// How often the daemon is asked about files nobody knows.
+const ASK: Duration = Duration::from_secs(1);
+
+/// Prints what comes into `sources`, from `positions` on, until there is nobody to read it. `more` gives
+/// the sources there are now, when a file turns up in `folder` that none of them knows.
+///
+/// # Errors
+/// When the folder cannot be watched or nothing can be written.
+pub(super) fn follow(
+    folder: &Path,
+    sources: &mut Vec<Source>,
+    positions: Vec<Option<(File, u64)>>,
+    printer: &mut Printer,
+    more: impl Fn() -> Vec<Source>,
+) -> Result<(), Error> {
+    let failed =
+        |error: Errno| Error::failed(format!("failed to watch `{}`: {error}", folder.display()));
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(failed)?;
+    let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+    inotify.add_watch(folder, flags).map_err(failed)?;
+    let mut readers: Vec<Reader> = sources
+        .iter()
+        .zip(positions)
+        .map(|(source, position)| Reader::new(&source.path, position))
+        .collect();
+    let mut asked = Instant::now();
+    // Whatever was written between the last lines and the watch.
+    let mut due = vec![true; readers.len()];
+    let mut unknown = false;
+    loop {
+        if unknown && asked.elapsed() >= ASK {
+            (unknown, asked) = (false, Instant::now());
+            for source in more() {
+                if !sources.contains(&source) {
+                    readers.push(Reader::new(&source.path, None));
+                    due.push(true);
+                    sources.push(source);
+                }
+            }
+            printer.widen(sources);
+        }
+        for (at, reader) in readers.iter_mut().enumerate() {
+            if due[at] {
+                due[at] = reader.advance(|line| printer.print(&sources[at], line));
+                printer.flush()?;
+            }
+        }
+        let timeout = if due.contains(&true) { 0 } else { LOOK };
+        match wait(&inotify, timeout).map_err(failed)? {
+            Heard::ReaderGone => return Ok(()),
+            Heard::Nothing if timeout > 0 => due.fill(true),
+            Heard::Nothing => {}
+            Heard::Events(events) => {
+                for event in events {
+                    let name = event.name.as_deref().map(|name| name.to_string_lossy());
+                    let Some(name) = name else {
+                        due.fill(true); // the queue overflowed
+                        continue;
+                    };
+                    let mut known = false;
+                    for (at, reader) in readers.iter().enumerate() {
+                        if name.starts_with(&reader.stem) {
+                            (due[at], known) = (true, true);
+                        }
+                    }
+                    unknown |= !known;
+                }
+            }
+        }
+    }
+}
+
+enum Heard {
+    Events(Vec<InotifyEvent>),
+    Nothing,
+    /// Nobody reads standard output any more.
+    ReaderGone,
+}
+
+fn wait(inotify: &Inotify, timeout: u16) -> Result<Heard, Errno> {
+    let stdout = io::stdout();
+    let mut watched = [
+        PollFd::new(inotify.as_fd(), PollFlags::POLLIN),
+        PollFd::new(stdout.as_fd(), PollFlags::empty()),
+    ];
+    match poll(&mut watched, PollTimeout::from(timeout)) {
+        Ok(0) | Err(Errno::EINTR) => return Ok(Heard::Nothing),
+        Ok(_) => {}
+        Err(error) => return Err(error),
+    }
+    let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+    if watched[1].revents().is_some_and(|events| events.intersects(gone)) {
+        return Ok(Heard::ReaderGone);
+    }
+    match inotify.read_events() {
+        Ok(events) => Ok(Heard::Events(events)),
+        Err(Errno::EAGAIN | Errno::EINTR) => Ok(Heard::Nothing),
+        Err(error) => Err(error),
+    }
+}
+
+/// One file that is being followed, under whatever name it has by now.
+struct Reader {
+    path: PathBuf,
+    /// What the names of this file and those it was rotated to begin with.
+    stem: String,
+    open: Option<Open>,
+    /// A line that has not ended yet.
+    partial: Vec<u8>,
+}
+
+struct Open {
+    file: File,
+    inode: u64,
+    position: u64,
+}
+
+impl Reader {
+    fn new(path: &Path, position: Option<(File, u64)>) -> Self {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let open = position.and_then(|(file, position)| {
+            let inode = file.metadata().ok()?.ino();
+            Some(Open { file, inode, position })
+        });
+        Self { path: path.to_owned(), stem: format!("{name}."), open, partial: Vec::new() }
+    }
+
+    /// Reads what there is, up to a turn's worth; whether there may be more.
+    fn advance(&mut self, mut print: impl FnMut(&[u8])) -> bool {
+        let Some(mut open) = self.open.take() else {
+            return match open(&self.path) {
+                Some(open) => {
+                    self.open = Some(open);
+                    self.advance(print)
+                }
+                None => false,
+            };
+        };
+        // Looked up before reading: once its successor is written to, a file does not grow any more.
+        let successor = fs::metadata(&self.path)
+            .ok()
+            .filter(|successor| successor.ino() != open.inode && successor.len() > 0);
+        let more = self.read(&mut open, &mut print);
+        if let (false, Some(successor)) = (more, successor) {
+            let skipped = self.rotated_since(&open, &successor);
+            for mut between in skipped {
+                while self.read(&mut between, &mut print) {}
+            }
+            self.open = self::open(&self.path);
+            return true;
+        }
+        self.open = Some(open);
+        more
+    }
+
+    /// Whether there may be more.
+    fn read(&mut self, open: &mut Open, print: &mut impl FnMut(&[u8])) -> bool {
+        if open.file.metadata().is_ok_and(|metadata| metadata.len() < open.position) {
+            // Emptied by `flush`: what follows is new.
+            open.position = 0;
+            self.partial.clear();
+        }
+        let mut chunk = vec![0; 64 << 10];
+        let mut turn = 0;
+        while turn < TURN {
+            let Ok(count @ 1..) = open.file.read_at(&mut chunk, open.position) else {
+                return false;
+            };
+            turn += count;
+            open.position += u64::try_from(count).unwrap_or(0);
+            self.split(&chunk[..count], print);
+        }
+        true
+    }
+
+    fn split(&mut self, mut bytes: &[u8], print: &mut impl FnMut(&[u8])) {
+        while let Some(at) = bytes.iter().position(|byte| *byte == b'\n') {
+            if self.partial.is_empty() {
+                print(&bytes[..at]);
+            } else {
+                self.partial.extend_from_slice(&bytes[..at]);
+                print(&self.partial);
+                self.partial.clear();
+            }
+            bytes = &bytes[at + 1..];
+        }
+        self.partial.extend_from_slice(bytes);
+        if self.partial.len() >= LONGEST {
+            print(&self.partial);
+            self.partial.clear();
+        }
+    }
+
+    /// Files that came after `open` and were rotated away again before anybody looked, oldest first.
+    fn rotated_since(&self, open: &Open, current: &Metadata) -> Vec<Open> {
+        let since = open.file.metadata().and_then(|metadata| metadata.modified()).ok();
+        let folder = self.path.parent().and_then(|folder| fs::read_dir(folder).ok());
+        let mut found: Vec<_> = folder
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&self.stem))
+            .filter_map(|entry| {
+                let metadata = entry.metadata().ok()?;
+                let modified = metadata.modified().ok()?;
+                let other = ![open.inode, current.ino()].contains(&metadata.ino());
+                (other && Some(modified) >= since && !compressed(&entry.path()))
+                    .then(|| (modified, entry.path()))
+            })
+            .collect();
+        found.sort();
+        found.iter().filter_map(|(_, path)| self::open(path)).collect()
+    }
+}
+
+fn compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gz" || extension == "zst")
+}
+
+fn open(path: &Path) -> Option<Open> {
+    let file = File::open(path).ok()?;
+    let inode = file.metadata().ok()?.ino();
+    Some(Open { file, inode, position: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::{
+        super::logs::tests::{printed, printer, source},
+        *,
+    };
+
+    #[test]
+    fn lines_come_whole_through_rotation_and_emptying() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web-out-0.log");
+        let mut reader = Reader::new(&path, None);
+        let seen = |reader: &mut Reader| {
+            let mut printer = printer();
+            let source = source("/x");
+            while reader.advance(|line| printer.print(&source, line)) {}
+            printed(&printer)
+        };
+        assert_eq!(seen(&mut reader), "");
+        let append = |path: &Path, text: &str| {
+            let mut file = File::options().append(true).create(true).open(path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        };
+        append(&path, "one\ntw");
+        assert_eq!(seen(&mut reader), "one\n");
+        append(&path, "o\n");
+        assert_eq!(seen(&mut reader), "two\n");
+
+        // Rotated: the end of the old file is not lost, and a line may go on in the new one.
+        append(&path, "three\nfo");
+        fs::rename(&path, folder.path().join("web-out-0.log.1")).unwrap();
+        append(&path, "");
+        append(&folder.path().join("web-out-0.log.1"), "u");
+        assert_eq!(seen(&mut reader), "three\n");
+        append(&path, "r\n");
+        assert_eq!(seen(&mut reader), "four\n");
+
+        // Rotated twice between two looks.
+        fs::rename(&path, folder.path().join("web-out-0.log.2")).unwrap();
+        append(&path, "five\n");
+        fs::rename(&path, folder.path().join("web-out-0.log.3")).unwrap();
+        append(&path, "six\n");
+        append(&folder.path().join("web-out-01.log.1"), "another's\n");
+        assert_eq!(seen(&mut reader), "five\nsix\n");
+
+        File::create(&path).unwrap();
+        append(&path, "7\n");
+        assert_eq!(seen(&mut reader), "7\n");
+    }
+}

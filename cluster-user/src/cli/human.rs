@@ -1,0 +1,111 @@
+//! Sizes, times and names as people read them.
+
+use anstyle::{AnsiColor, Style};
+
+use crate::api::message::Status;
+
+/// `52.4 MB`, in powers of 1024 as PM2 shows them.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
+    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
+        None => format!("{bytes} B"),
+        Some((unit, name)) => {
+            let tenths = (u128::from(bytes) * 10 + u128::from(unit / 2)) / u128::from(*unit);
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+    }
+}
+
+/// `12s`, `5m`, `3h`, `2d`: the largest unit, as PM2 shows it.
+pub(super) fn uptime(millis: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m")];
+    match UNITS.iter().find(|(unit, _)| millis >= *unit) {
+        Some((unit, name)) => format!("{}{name}", millis / unit),
+        None => format!("{}s", millis / 1000),
+    }
+}
+
+/// `0%`, `12.5%`, `340%`.
+pub(super) fn percent(value: f64) -> String {
+    if (0.05..100.0).contains(&value) { format!("{value:.1}%") } else { format!("{value:.0}%") }
+}
+
+/// The text with its control characters written out, so that it cannot steer the terminal.
+pub(super) fn plain(text: &str) -> String {
+    let escaped = |c: char| {
+        c.is_control()
+            || ('\u{202a}'..='\u{202e}').contains(&c)
+            || ('\u{2066}'..='\u{2069}').contains(&c)
+    };
+    if !text.contains(escaped) {
+        return text.to_owned();
+    }
+    let mut shown = String::new();
+    for c in text.chars() {
+        if escaped(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+/// The word for a status.
+pub(super) fn status(status: Status) -> &'static str {
+    match status {
+        Status::Starting => "starting",
+        Status::Online => "online",
+        Status::Draining => "draining",
+        Status::Stopping => "stopping",
+        Status::Backoff => "backoff",
+        Status::Errored => "errored",
+        Status::Stopped => "stopped",
+    }
+}
+
+/// The colour of a status.
+pub(super) fn status_style(status: Status) -> Style {
+    match status {
+        Status::Online => AnsiColor::Green.on_default(),
+        Status::Starting | Status::Draining | Status::Stopping | Status::Backoff => {
+            AnsiColor::Yellow.on_default()
+        }
+        Status::Errored | Status::Stopped => AnsiColor::Red.on_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_one_decimal() {
+        for (size, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KB"),
+            (54_945_382, "52.4 MB"),
+            (3 << 30, "3.0 GB"),
+            (u64::MAX, "17179869184.0 GB"),
+        ] {
+            assert_eq!(bytes(size), text);
+        }
+    }
+
+    #[test]
+    fn times_have_one_unit() {
+        for (millis, text) in [
+            (0, "0s"),
+            (59_999, "59s"),
+            (60_000, "1m"),
+            (7_200_000, "2h"),
+            (86_400_000 * 400, "400d"),
+        ] {
+            assert_eq!(uptime(millis), text);
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_steer_the_terminal() {
+        assert_eq!(plain("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\n");
+        assert_eq!(plain("a\u{202e}b"), "a\\u{202e}b");
+        assert_eq!(plain("приложение"), "приложение");
+    }
+}

@@ -1,0 +1,113 @@
+//! Words of PM2 that are not there yet, and what to use until they are.
+
+use clap::error::{ContextKind, ContextValue};
+
+use super::{error::Error, human};
+
+/// Words, and what to do instead.
+const COMMANDS: [(&[&str], &str); 11] = [
+    (
+        &["reload", "gracefulReload", "startOrReload", "startOrGracefulReload"],
+        "cluster restart TARGET stops and starts workers; or start a second app and stop the first",
+    ),
+    (&["startOrRestart"], "cluster restart NAME if it runs, cluster start if it does not"),
+    (&["save", "dump", "resurrect", "cleardump"], "put your cluster start lines into a script"),
+    (
+        &["startup", "unstartup"],
+        "run `cluster daemon` from a systemd unit, and start apps after it",
+    ),
+    (&["monit", "dashboard", "dash", "imonit"], "watch -n1 cluster list -v"),
+    (&["reset"], "cluster delete and cluster start begin counting anew"),
+    (&["sendSignal"], "kill -SIGNAL $(cluster pid NAME)"),
+    (&["prettylist"], "cluster list --json"),
+    (&["reloadLogs", "logrotate"], "nothing needs doing: log files rotate by themselves"),
+    (
+        &[
+            "init",
+            "ecosystem",
+            "deploy",
+            "set",
+            "get",
+            "conf",
+            "install",
+            "serve",
+            "report",
+            "update",
+        ],
+        "see cluster --help for what is there",
+    ),
+    (&["attach", "send", "trigger"], "cluster logs NAME shows what it writes"),
+];
+
+/// Options of `start`, and what to do instead.
+const OPTIONS: [(&[&str], &str); 6] = [
+    (&["--watch", "--ignore-watch", "--watch-delay"], "restart by hand with cluster restart NAME"),
+    (&["--max-memory-restart"], "limit the memory with a cgroup or ulimit"),
+    (&["--cron", "--cron-restart", "-c"], "call cluster restart NAME from cron"),
+    (
+        &["--no-daemon", "--attach"],
+        "run `cluster daemon` in the foreground, and start apps beside it",
+    ),
+    (
+        &[
+            "-o",
+            "--output",
+            "-e",
+            "--error",
+            "-l",
+            "--log",
+            "--merge-logs",
+            "--time",
+            "--log-date-format",
+        ],
+        "the paths of the log files are in cluster describe NAME",
+    ),
+    (&["--wait-ready"], "a worker is ready when it listens, without a word from it"),
+];
+
+/// The answer to a mistake in the command line that is none to users of PM2.
+pub(super) fn answer(error: &clap::Error) -> Option<Error> {
+    let word = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => Some(word.as_str()),
+        _ => None,
+    };
+    let find = |list: &[(&[&'static str], &'static str)], word: &str| {
+        let entry = list.iter().find(|(words, _)| words.contains(&word));
+        entry.map(|(_, instead)| *instead)
+    };
+    let (word, instead) =
+        match (word(ContextKind::InvalidSubcommand), word(ContextKind::InvalidArg)) {
+            (Some(word), _) => (word, find(&COMMANDS, word)?),
+            (None, Some(word)) => (word, find(&OPTIONS, word)?),
+            (None, None) => return None,
+        };
+    Some(Error::usage(format!("`{}` is not there yet", human::plain(word))).hint(instead))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::{super::command::Cli, *};
+
+    #[test]
+    fn what_comes_later_is_answered_with_what_there_is() {
+        let mistake = |line: &str| {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            answer(&error).map(|answer| (answer.message, answer.hint.unwrap_or_default()))
+        };
+        let (message, hint) = mistake("cluster reload web").unwrap();
+        assert_eq!(message, "`reload` is not there yet");
+        assert!(hint.contains("cluster restart"));
+        assert_eq!(mistake("cluster start a.js --watch").unwrap().0, "`--watch` is not there yet");
+        assert!(mistake("cluster lst").is_none());
+        assert!(mistake("cluster start a.js --nope").is_none());
+    }
+
+    #[test]
+    fn nothing_that_is_there_is_said_to_come_later() {
+        for word in COMMANDS.iter().flat_map(|(words, _)| *words) {
+            assert!(super::super::command().find_subcommand(word).is_none(), "{word}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! `cluster list`, and the table that verbs end with.
+
+use anstyle::Style;
+use clap::Args;
+
+use super::{
+    error::Error,
+    human, output,
+    selection::Selection,
+    session::{Session, block_on},
+    table::{Cell, Column, KEEP, Table},
+};
+use crate::{
+    api::message::{AppView, PortView, WorkerView},
+    datapath::{Mode, Protocol},
+};
+
+/// Lists apps
+#[derive(Args, Debug)]
+#[command(after_help = "With --json: an array with one object per app. Its members:
+  id, name, namespace, mode (kernel | plain), status, online, instances, ports [{protocol, address,
+  workers}], policy, restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
+  workers [{instance, pid, status, reason, restarts, unstable, cpu_percent, memory_bytes, uptime_ms,
+  connections, selected, logs {out, err}, env}].
+  status: starting | online | draining | stopping | backoff | errored | stopped.
+  Members may be added, never changed. spec.env is left empty: see `cluster env`.")]
+pub(super) struct List {
+    /// Only these; see `cluster --help`
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+
+    /// One row per worker too, with its pid and connections
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    pub(super) fn run(self) -> Result<(), Error> {
+        Selection::parse(&self.targets)?;
+        let session = Session::new()?;
+        let apps = block_on(session.apps(&self.targets))?;
+        if apps.is_none() {
+            output::quiet("no daemon is running");
+        }
+        let apps = apps.unwrap_or_default();
+        if self.json {
+            return Ok(output::json(&shared(apps))?);
+        }
+        Ok(output::answer(&table(&apps, self.verbose))?)
+    }
+}
+
+/// Apps as they may be passed on: without the environments, where people keep their secrets.
+pub(super) fn shared(mut apps: Vec<AppView>) -> Vec<AppView> {
+    for app in &mut apps {
+        app.spec.env.clear();
+    }
+    apps
+}
+
+/// The table of apps, and of their workers if `verbose`, as wide as the terminal.
+pub(super) fn table(apps: &[AppView], verbose: bool) -> String {
+    draw(apps, verbose, output::width(), output::colour())
+}
+
+fn draw(apps: &[AppView], verbose: bool, width: Option<usize>, colour: bool) -> String {
+    let column = |title, importance, right| Column { title, importance, right, cut: false };
+    let mut columns = vec![
+        column("id", KEEP, false),
+        Column { title: "name", importance: KEEP, right: false, cut: true },
+        Column { title: "namespace", importance: 1, right: false, cut: true },
+        column("mode", 4, false),
+        column(if verbose { "pid" } else { "instances" }, 9, true),
+        Column { title: "ports", importance: 6, right: false, cut: true },
+        column(if verbose { "conns" } else { "policy" }, 2, verbose),
+        column("↺", 7, true),
+        column("status", KEEP, false),
+        column("cpu", 3, true),
+        column("memory", 5, true),
+        column("uptime", 8, true),
+    ];
+    if apps.iter().all(|app| app.namespace == "default") {
+        columns[2].importance = 0;
+    }
+    let mut table = Table::new(&columns);
+    for app in apps {
+        table.row(app_row(app, verbose));
+        if verbose {
+            for worker in &app.workers {
+                table.row(worker_row(app, worker));
+            }
+        }
+    }
+    table.render(width, colour)
+}
+
+fn app_row(app: &AppView, verbose: bool) -> Vec<Cell> {
+    let online = format!("{}/{}", app.online, app.instances);
+    let all: u32 = app.workers.iter().filter_map(|worker| worker.connections).sum();
+    let known = app.workers.iter().any(|worker| worker.connections.is_some());
+    let connections = if known { all.to_string() } else { "-".to_owned() };
+    vec![
+        app.id.into(),
+        Cell::styled(&app.name, if verbose { Style::new().bold() } else { Style::new() }),
+        Cell::from(&app.namespace),
+        mode(app.mode).into(),
+        online.into(),
+        ports(&app.ports).into(),
+        if verbose { connections.into() } else { Cell::from(&app.policy) },
+        app.restarts.into(),
+        Cell::styled(human::status(app.status), human::status_style(app.status)),
+        human::percent(app.cpu_percent).into(),
+        human::bytes(app.memory_bytes).into(),
+        uptime(app.uptime_ms).into(),
+    ]
+}
+
+fn worker_row(app: &AppView, worker: &WorkerView) -> Vec<Cell> {
+    let dash = || "-".to_owned();
+    vec![
+        format!("{}:{}", app.id, worker.instance).into(),
+        format!("{}:{}", app.name, worker.instance).into(),
+        "".into(),
+        "".into(),
+        worker.pid.map_or_else(dash, |pid| pid.to_string()).into(),
+        "".into(),
+        worker.connections.map_or_else(dash, |count| count.to_string()).into(),
+        worker.restarts.into(),
+        Cell::styled(human::status(worker.status), human::status_style(worker.status)),
+        human::percent(worker.cpu_percent).into(),
+        human::bytes(worker.memory_bytes).into(),
+        uptime(worker.uptime_ms).into(),
+    ]
+}
+
+/// The word for a mode.
+pub(super) fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Kernel => "kernel",
+        Mode::Plain => "plain",
+    }
+}
+
+/// Ports in order, each once however many addresses it has: `80, 443, 53/udp`.
+pub(super) fn ports(ports: &[PortView]) -> String {
+    let mut numbers: Vec<_> =
+        ports.iter().map(|port| (port.protocol, port.address.port())).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    if numbers.is_empty() {
+        return "-".to_owned();
+    }
+    let texts = numbers.iter().map(|(protocol, number)| match protocol {
+        Protocol::Tcp => number.to_string(),
+        Protocol::Udp => format!("{number}/udp"),
+    });
+    texts.collect::<Vec<_>>().join(", ")
+}
+
+fn uptime(millis: Option<u64>) -> String {
+    millis.map_or_else(|| "-".to_owned(), human::uptime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::sample::app, *};
+
+    #[test]
+    fn a_wide_terminal_shows_every_column() {
+        insta::assert_snapshot!(draw(&[app()], false, None, false), @r"
+        ┌────┬──────┬───────────┬────────┬───────────┬────────────┬─────────────┬───┬────────┬───────┬─────────┬────────┐
+        │ id │ name │ namespace │ mode   │ instances │ ports      │ policy      │ ↺ │ status │   cpu │  memory │ uptime │
+        ├────┼──────┼───────────┼────────┼───────────┼────────────┼─────────────┼───┼────────┼───────┼─────────┼────────┤
+        │ 0  │ web  │ default   │ kernel │       1/2 │ 8080, 9090 │ round-robin │ 3 │ online │ 12.3% │ 52.4 MB │     1h │
+        └────┴──────┴───────────┴────────┴───────────┴────────────┴─────────────┴───┴────────┴───────┴─────────┴────────┘
+        ");
+    }
+
+    #[test]
+    fn eighty_columns_are_enough_for_what_matters() {
+        let text = draw(&[app()], false, Some(80), false);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        insta::assert_snapshot!(text, @r"
+        ┌────┬──────┬────────┬───────────┬────────────┬───┬────────┬─────────┬────────┐
+        │ id │ name │ mode   │ instances │ ports      │ ↺ │ status │  memory │ uptime │
+        ├────┼──────┼────────┼───────────┼────────────┼───┼────────┼─────────┼────────┤
+        │ 0  │ web  │ kernel │       1/2 │ 8080, 9090 │ 3 │ online │ 52.4 MB │     1h │
+        └────┴──────┴────────┴───────────┴────────────┴───┴────────┴─────────┴────────┘
+        ");
+    }
+
+    #[test]
+    fn verbose_shows_workers_with_pid_and_connections() {
+        insta::assert_snapshot!(draw(&[app()], true, None, false), @r"
+        ┌─────┬───────┬───────────┬────────┬──────┬────────────┬───────┬────┬─────────┬───────┬─────────┬────────┐
+        │ id  │ name  │ namespace │ mode   │  pid │ ports      │ conns │  ↺ │ status  │   cpu │  memory │ uptime │
+        ├─────┼───────┼───────────┼────────┼──────┼────────────┼───────┼────┼─────────┼───────┼─────────┼────────┤
+        │ 0   │ web   │ default   │ kernel │  1/2 │ 8080, 9090 │     7 │  3 │ online  │ 12.3% │ 52.4 MB │     1h │
+        │ 0:0 │ web:0 │           │        │ 4001 │            │     7 │  0 │ online  │ 12.3% │ 52.4 MB │     1h │
+        │ 0:1 │ web:1 │           │        │    - │            │     - │ 16 │ errored │ 12.3% │ 52.4 MB │      - │
+        └─────┴───────┴───────────┴────────┴──────┴────────────┴───────┴────┴─────────┴───────┴─────────┴────────┘
+        ");
+    }
+
+    #[test]
+    fn what_is_shared_has_no_environment() {
+        let text = serde_json::to_string(&shared(vec![app()])).unwrap();
+        assert!(!text.contains("secret"), "{text}");
+    }
+}

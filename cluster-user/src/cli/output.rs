@@ -1,0 +1,122 @@
+//! The only place that prints: answers to standard output, everything else to standard error.
+//!
+//! Colours only where a terminal shows them and neither `NO_COLOR` nor `CLICOLOR=0` is set.
+
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::error::Error;
+use crate::api::message::Notice;
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+const NOTE: Style = AnsiColor::Yellow.on_default().bold();
+const DIM: Style = Style::new().dimmed();
+
+/// Prints a text as the answer.
+///
+/// # Errors
+/// When it cannot be written; [`Error`] makes silence of a closed pipe.
+pub(super) fn answer(text: &str) -> io::Result<()> {
+    let mut stdout = anstream::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    if !text.is_empty() && !text.ends_with('\n') {
+        stdout.write_all(b"\n")?;
+    }
+    stdout.flush()
+}
+
+/// Prints a value as the answer, in JSON.
+///
+/// # Errors
+/// As [`answer`].
+pub(super) fn json<T: Serialize>(value: &T) -> io::Result<()> {
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    serde_json::to_writer_pretty(&mut stdout, value)?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}
+
+/// Prints bytes as they are: what workers wrote.
+///
+/// # Errors
+/// As [`answer`].
+pub(super) fn raw(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+/// Whether answers are coloured.
+pub(super) fn colour() -> bool {
+    AutoStream::choice(&io::stdout()) != ColorChoice::Never
+}
+
+/// Columns of the terminal that answers go to; `None` when it is none.
+pub(super) fn width() -> Option<usize> {
+    let (width, _) = terminal_size::terminal_size_of(io::stdout())?;
+    // Some terminals of test tools say 0.
+    Some(usize::from(width.0)).filter(|width| *width > 0)
+}
+
+/// Says something in passing.
+pub(super) fn note(text: &str) {
+    say(text);
+}
+
+/// Says something in passing that leads somewhere.
+pub(super) fn quiet(text: &str) {
+    say(&format!("{DIM}{text}{DIM:#}"));
+}
+
+/// Says what the user should know.
+pub(super) fn notice(notice: &Notice) {
+    say(&format!("{NOTE}note:{NOTE:#} {}", notice.message));
+    if let Some(hint) = &notice.hint {
+        say(&format!("{HINT}hint:{HINT:#} {hint}"));
+    }
+}
+
+/// Says why a command failed.
+pub(super) fn error(error: &Error) {
+    if error.message.is_empty() {
+        return;
+    }
+    say(&format!("{ERROR}error:{ERROR:#} {}", error.message));
+    for line in &error.output {
+        // Escape sequences of a worker stay out of the terminal here: a failure must be readable.
+        let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
+        say(&format!("  {DIM}|{DIM:#} {line}"));
+    }
+    if let Some(hint) = &error.hint {
+        say(&format!("{HINT}hint:{HINT:#} {hint}"));
+    }
+}
+
+/// Prints help, or a mistake in the command line.
+pub(super) fn usage(error: &clap::Error) {
+    // If the terminal is gone, so is the reader.
+    drop(error.print());
+}
+
+/// A line that shows how far something is; `None` when nobody watches.
+pub(super) fn spinner() -> Option<ProgressBar> {
+    if !io::stderr().is_terminal() {
+        return None;
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    Some(bar)
+}
+
+fn say(text: &str) {
+    // If standard error is gone, there is nobody to tell.
+    drop(writeln!(anstream::stderr().lock(), "{text}"));
+}

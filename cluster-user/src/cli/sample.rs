@@ -1,0 +1,88 @@
+//! An app for tests of what is printed.
+
+use std::time::Duration;
+
+use crate::{
+    api::message::{AppView, LogFiles, PortView, Status, WorkerView},
+    config::spec::{AppSpec, Readiness, RestartPolicy, StopPolicy},
+    datapath::{Mode, Protocol},
+    id::{AppId, Instance},
+};
+
+pub(super) fn app() -> AppView {
+    let port = |address: &str| PortView {
+        protocol: Protocol::Tcp,
+        address: address.parse().unwrap(),
+        workers: 1,
+    };
+    AppView {
+        id: AppId(0),
+        name: "web".to_owned(),
+        namespace: "default".to_owned(),
+        mode: Mode::Kernel,
+        status: Status::Online,
+        online: 1,
+        instances: 2,
+        ports: vec![port("0.0.0.0:8080"), port("[::]:8080"), port("0.0.0.0:9090")],
+        policy: "round-robin".to_owned(),
+        restarts: 3,
+        cpu_percent: 12.34,
+        memory_bytes: 54_945_382,
+        uptime_ms: Some(3_600_000),
+        created_ms: 1_790_000_000_000,
+        workers: vec![worker(0, Some(4001), Status::Online), worker(1, None, Status::Errored)],
+        spec: spec(),
+    }
+}
+
+pub(super) fn spec() -> AppSpec {
+    AppSpec {
+        name: "web".parse().unwrap(),
+        namespace: "default".parse().unwrap(),
+        script: "server.js".to_owned(),
+        program: "/usr/bin/node".into(),
+        args: vec!["/srv/server.js".to_owned(), "a b".to_owned()],
+        cwd: "/srv".into(),
+        env: [("TOKEN".to_owned(), "secret".to_owned())].into(),
+        user: None,
+        instances: 2,
+        ports: vec![],
+        readiness: Readiness::Listening { timeout: Duration::from_secs(30) },
+        restart: RestartPolicy {
+            autorestart: true,
+            max_restarts: 16,
+            min_uptime: Duration::from_secs(1),
+            restart_delay: Duration::ZERO,
+            stop_exit_codes: vec![],
+        },
+        stop: StopPolicy {
+            signal: 15,
+            drain_timeout: Duration::from_secs(30),
+            kill_timeout: Duration::from_secs(10),
+        },
+        wait_timeout: Duration::from_secs(30),
+        trace: false,
+        require_kernel: false,
+    }
+}
+
+fn worker(instance: u32, pid: Option<u32>, status: Status) -> WorkerView {
+    WorkerView {
+        instance: Instance(instance),
+        pid,
+        status,
+        reason: pid.is_none().then(|| "exited with code 1, 16 times in a row".to_owned()),
+        restarts: 16 * instance,
+        unstable: 16 * instance,
+        cpu_percent: 12.34,
+        memory_bytes: 54_945_382,
+        uptime_ms: pid.map(|_| 3_600_000),
+        connections: pid.map(|_| 7),
+        selected: Some(120),
+        logs: LogFiles {
+            out: format!("/var/lib/cluster/logs/web-out-{instance}.log").into(),
+            err: format!("/var/lib/cluster/logs/web-error-{instance}.log").into(),
+        },
+        env: [("NODE_APP_INSTANCE".to_owned(), instance.to_string())].into(),
+    }
+}

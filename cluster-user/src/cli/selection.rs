@@ -1,0 +1,42 @@
+//! The apps and workers that targets mean, picked from what the daemon answered.
+
+use super::error::Error;
+use crate::{
+    api::message::{AppView, WorkerView},
+    config::target::{Scope, Target},
+};
+
+/// Targets as typed, read.
+#[derive(Clone, Debug)]
+pub(super) struct Selection(Vec<Target>);
+
+impl Selection {
+    /// Reads targets; none means everything.
+    ///
+    /// # Errors
+    /// When one is malformed.
+    pub(super) fn parse(texts: &[String]) -> Result<Self, Error> {
+        let read = texts.iter().map(|text| Target::parse(text));
+        let targets = read.collect::<Result<_, _>>();
+        targets.map(Self).map_err(|error| Error::usage(error.to_string()))
+    }
+
+    /// Whether a worker is meant.
+    pub(super) fn means(&self, app: &AppView, worker: &WorkerView) -> bool {
+        self.0.is_empty()
+            || self.0.iter().any(|target| match target.matches(app.id, &app.name, &app.namespace) {
+                Some(Scope::App) => true,
+                Some(Scope::Worker(instance)) => instance == worker.instance,
+                None => false,
+            })
+    }
+
+    /// The workers that are meant, by app and instance.
+    pub(super) fn workers<'a>(
+        &'a self,
+        apps: &'a [AppView],
+    ) -> impl Iterator<Item = (&'a AppView, &'a WorkerView)> {
+        let all = apps.iter().flat_map(|app| app.workers.iter().map(move |worker| (app, worker)));
+        all.filter(|(app, worker)| self.means(app, worker))
+    }
+}

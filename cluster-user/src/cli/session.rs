@@ -1,0 +1,203 @@
+//! A conversation with the daemon: connecting, asking, carrying out, and telling of it as it goes.
+
+use std::cell::RefCell;
+
+use indicatif::ProgressBar;
+use tokio::runtime::{Builder, Runtime};
+
+use super::{error::Error, human, launch, output};
+use crate::{
+    api::{
+        client::{Client, ClientError},
+        message::{AppView, Done, Line, Notice, Pong, Progress, Request, TargetsRequest},
+    },
+    config::home::Home,
+};
+
+/// A command's dealings with one daemon.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// The daemon's.
+    pub(super) home: Home,
+    told: RefCell<Vec<Notice>>,
+}
+
+/// How to speak of a verb while it is being carried out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doing {
+    /// Such as `starting`.
+    pub(super) verb: &'static str,
+    /// What workers are when it is done, such as `ready`.
+    pub(super) reached: &'static str,
+}
+
+impl Session {
+    /// A session with the daemon that the environment means.
+    ///
+    /// # Errors
+    /// When the environment makes no sense.
+    pub(super) fn new() -> Result<Self, Error> {
+        Ok(Self { home: Home::from_env()?, told: RefCell::default() })
+    }
+
+    /// Connects to a daemon that must be there.
+    ///
+    /// # Errors
+    /// Exit code 3 when there is none.
+    pub(super) async fn connect(&self) -> Result<Client, Error> {
+        Ok(Client::connect(&self.home).await?)
+    }
+
+    /// Connects to a daemon if there is one.
+    ///
+    /// # Errors
+    /// When there is one that cannot be talked to.
+    pub(super) async fn find(&self) -> Result<Option<Client>, Error> {
+        match Client::connect(&self.home).await {
+            Ok(client) => Ok(Some(client)),
+            Err(ClientError::NoDaemon) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Connects to the daemon, and starts it if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) async fn connect_or_launch(&self) -> Result<Client, Error> {
+        if let Some(client) = self.find().await? {
+            return Ok(client);
+        }
+        let mut client = launch::daemon(&self.home).await?;
+        let pong = ping(&mut client).await?;
+        output::quiet(&format!("started the daemon (pid {})", pong.pid));
+        for missing in &pong.missing {
+            self.tell(missing);
+        }
+        Ok(client)
+    }
+
+    /// The apps that `targets` mean, all when there are none; `None` without a daemon.
+    ///
+    /// # Errors
+    /// When a target means nothing.
+    pub(super) async fn apps(&self, targets: &[String]) -> Result<Option<Vec<AppView>>, Error> {
+        match self.find().await? {
+            Some(mut client) => apps(&mut client, targets).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The apps that `targets` mean, of a daemon that must be there.
+    ///
+    /// # Errors
+    /// Exit code 3 when there is none.
+    pub(super) async fn needed_apps(&self, targets: &[String]) -> Result<Vec<AppView>, Error> {
+        apps(&mut self.connect().await?, targets).await
+    }
+
+    /// Has a verb carried out, showing how far it is.
+    ///
+    /// # Errors
+    /// When it is not carried out.
+    pub(super) async fn carry_out(
+        &self,
+        client: &mut Client,
+        request: &Request,
+        doing: Doing,
+    ) -> Result<Done, Error> {
+        let mut answer = client.send(request).await?;
+        let mut bar = Bar { spinner: output::spinner(), doing };
+        while let Some(line) = answer.next().await? {
+            match line {
+                Line::Progress(progress) => bar.show(&progress),
+                Line::Notice(notice) => bar.aside(|| self.tell(&notice)),
+                Line::Done(done) => return Ok(done),
+                Line::Failed(failure) => return Err(failure.into()),
+                Line::Pong(_) => break,
+            }
+        }
+        Err(Error::failed(format!("the daemon ended before {} was done", doing.verb))
+            .hint("its log is daemon.log in the folder that cluster ping shows"))
+    }
+
+    fn tell(&self, notice: &Notice) {
+        let mut told = self.told.borrow_mut();
+        if !told.contains(notice) {
+            output::notice(notice);
+            told.push(notice.clone());
+        }
+    }
+}
+
+/// Runs a command's conversation.
+///
+/// # Errors
+/// Those of the command.
+pub(super) fn block_on<T>(task: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    runtime()?.block_on(task)
+}
+
+/// Asks the daemon about itself.
+///
+/// # Errors
+/// When it does not answer.
+pub(super) async fn ping(client: &mut Client) -> Result<Pong, Error> {
+    match client.send(&Request::Ping).await?.next().await? {
+        Some(Line::Pong(pong)) => Ok(pong),
+        Some(Line::Failed(failure)) => Err(failure.into()),
+        Some(Line::Progress(_) | Line::Notice(_) | Line::Done(_)) | None => Err(nonsense()),
+    }
+}
+
+async fn apps(client: &mut Client, targets: &[String]) -> Result<Vec<AppView>, Error> {
+    let request = Request::Apps(TargetsRequest { targets: targets.to_vec(), wait: true });
+    match client.send(&request).await?.next().await? {
+        Some(Line::Done(done)) => Ok(done.apps),
+        Some(Line::Failed(failure)) => Err(failure.into()),
+        Some(Line::Progress(_) | Line::Notice(_) | Line::Pong(_)) | None => Err(nonsense()),
+    }
+}
+
+fn nonsense() -> Error {
+    Error::failed("the daemon's answer makes no sense")
+}
+
+fn runtime() -> Result<Runtime, Error> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::failed(format!("failed to begin: {error}")))
+}
+
+/// A line on the terminal that goes away when this does.
+struct Bar {
+    spinner: Option<ProgressBar>,
+    doing: Doing,
+}
+
+impl Bar {
+    fn show(&self, progress: &Progress) {
+        if let Some(spinner) = &self.spinner {
+            let Progress { app, reached, wanted, .. } = progress;
+            let Doing { verb, reached: state } = self.doing;
+            let app = human::plain(app);
+            spinner.set_message(format!("{verb} {app}: {reached}/{wanted} workers {state}"));
+        }
+    }
+
+    fn aside(&mut self, say: impl FnOnce()) {
+        match &self.spinner {
+            Some(spinner) => spinner.suspend(say),
+            None => say(),
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(spinner) = &self.spinner {
+            spinner.finish_and_clear();
+        }
+    }
+}

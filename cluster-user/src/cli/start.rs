@@ -1,0 +1,267 @@
+//! `cluster start`.
+
+use clap::Args;
+
+use super::{
+    describe,
+    error::Error,
+    human, list, output,
+    session::{Doing, Session, block_on},
+    table::Table,
+};
+use crate::{
+    api::message::{AppView, Request, StartRequest, Status, TargetsRequest},
+    config::{
+        resolve::{Surroundings, resolve},
+        script,
+        spec::AppSpec,
+        typed::StartArgs,
+    },
+    datapath::Protocol,
+};
+
+/// Starts an app: a script, a program or a command line, as many workers on one port
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  cluster start app.js -i 8                  eight workers, on the port that app.js listens on
+  cluster start api.py -i max -- --port 80   one per CPU; what follows -- is for the script
+  cluster start \"node app.js --port 80\"      a command line; a shell runs it only if it has | & ; < > ( ) $ `
+  cluster start web                          an app that was stopped
+
+TIME is 1600 (milliseconds), 500ms, 10s, 1m or 2h.
+
+A script is run by what its first line (#!) names, else by its extension (js mjs cjs ts py rb php pl sh),
+else it is executed. Its workers get the environment of this command.
+
+With --json: an array with the app, in the shape of `cluster list --json`")]
+pub(super) struct Start {
+    #[command(flatten)]
+    typed: StartArgs,
+
+    /// Return at once, without waiting for the workers to be ready
+    #[arg(long)]
+    no_wait: bool,
+
+    /// Show what would be started, and start nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one of the scripts came to mean.
+enum Plan {
+    Start(Box<AppSpec>),
+    /// Known apps by their ids.
+    Restart(Vec<String>),
+}
+
+impl Start {
+    pub(super) fn run(self) -> Result<(), Error> {
+        if self.typed.scripts.len() > 1 && self.typed.name.is_some() {
+            return Err(Error::usage("--name is for one script")
+                .hint("arguments of the script come after --"));
+        }
+        let session = Session::new()?;
+        let around = Surroundings::here()?;
+        block_on(async {
+            // All of them make sense before the first one is started.
+            let mut plans = Vec::new();
+            for script in &self.typed.scripts {
+                plans.push(self.plan(&session, script, &around).await?);
+            }
+            if self.dry_run {
+                return self.show_plans(plans);
+            }
+            let mut apps = Vec::new();
+            for plan in plans {
+                apps.extend(self.carry_out(&session, plan).await?);
+            }
+            self.show(apps)
+        })
+    }
+
+    async fn plan(
+        &self,
+        session: &Session,
+        script: &str,
+        around: &Surroundings,
+    ) -> Result<Plan, Error> {
+        let known = self.known(session, script, around).await?;
+        let idle = |app: &AppView| matches!(app.status, Status::Stopped | Status::Errored);
+        let ids = |apps: &[AppView]| apps.iter().map(|app| app.id.to_string()).collect();
+        if known.iter().any(idle) {
+            return Ok(Plan::Restart(ids(&known)));
+        }
+        match resolve(script, &self.typed, around) {
+            Ok(resolved) => {
+                for notice in resolved.notices {
+                    output::note(&format!("note: {notice}"));
+                }
+                Ok(Plan::Start(Box::new(resolved.spec)))
+            }
+            Err(_) if !known.is_empty() => Ok(Plan::Restart(ids(&known))),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// The apps that `script` is a target for, if it can be one.
+    async fn known(
+        &self,
+        session: &Session,
+        script: &str,
+        around: &Surroundings,
+    ) -> Result<Vec<AppView>, Error> {
+        let new = self.typed.name.is_some() || !self.typed.args.is_empty();
+        if new || script.is_empty() || script::is_path(script, &around.cwd) {
+            return Ok(Vec::new());
+        }
+        match session.apps(&[script.to_owned()]).await {
+            Ok(apps) => Ok(apps.unwrap_or_default()),
+            Err(error) if error.exit == super::exit::Exit::Failed => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn carry_out(&self, session: &Session, plan: Plan) -> Result<Vec<AppView>, Error> {
+        let wait = !self.no_wait;
+        let request = match plan {
+            Plan::Start(spec) => Request::Start(Box::new(StartRequest { spec: *spec, wait })),
+            Plan::Restart(targets) => Request::Restart(TargetsRequest { targets, wait }),
+        };
+        let mut client = session.connect_or_launch().await?;
+        let doing = Doing { verb: "starting", reached: "ready" };
+        Ok(session.carry_out(&mut client, &request, doing).await?.apps)
+    }
+
+    fn show(&self, apps: Vec<AppView>) -> Result<(), Error> {
+        if self.json {
+            return Ok(output::json(&list::shared(apps))?);
+        }
+        output::answer(&list::table(&apps, false))?;
+        if let Some(app) = apps.first() {
+            output::quiet(&format!("next: {}", next(app).join("   ")));
+        }
+        Ok(())
+    }
+
+    fn show_plans(&self, plans: Vec<Plan>) -> Result<(), Error> {
+        if self.json {
+            let specs: Vec<_> = plans
+                .into_iter()
+                .filter_map(|plan| match plan {
+                    Plan::Start(spec) => Some(spec),
+                    Plan::Restart(_) => None,
+                })
+                .collect();
+            return Ok(output::json(&specs)?);
+        }
+        for plan in plans {
+            match plan {
+                Plan::Restart(ids) => {
+                    output::answer(&format!("would start again: {}", ids.join(", ")))?;
+                }
+                Plan::Start(spec) => {
+                    let mut table = Table::pairs();
+                    table.row(vec!["name".into(), spec.name.as_str().into()]);
+                    table.row(vec!["namespace".into(), spec.namespace.as_str().into()]);
+                    table.row(vec!["instances".into(), spec.instances.into()]);
+                    for (name, value) in describe::settings(&spec) {
+                        table.row(vec![name.into(), value.into()]);
+                    }
+                    let variables = format!("{} variables", spec.env.len());
+                    table.row(vec!["environment".into(), variables.into()]);
+                    output::answer(&table.render(None, output::colour()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What to try after a start.
+const NEXT: [&str; 3] = ["cluster list", "cluster logs NAME", "cluster restart NAME"];
+
+fn next(app: &AppView) -> Vec<String> {
+    let name = shell_words::quote(&app.name);
+    let name = human::plain(&name);
+    let curl = app.ports.iter().find(|port| port.protocol == Protocol::Tcp).map(|port| {
+        let port_number = port.address.port();
+        if port.address.ip().is_unspecified() {
+            let host = if port.address.is_ipv4() { "127.0.0.1" } else { "localhost" };
+            return format!("curl http://{host}:{port_number}/");
+        }
+        format!("curl http://{}/", port.address)
+    });
+    curl.into_iter().chain(NEXT.iter().map(|text| text.replace("NAME", &name))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::{
+        super::{
+            command::{Cli, Command},
+            sample,
+        },
+        *,
+    };
+
+    #[test]
+    fn what_comes_next_uses_the_real_port_and_name() {
+        let mut app = sample::app();
+        assert_eq!(next(&app)[0], "curl http://127.0.0.1:8080/");
+        app.ports.remove(0);
+        assert_eq!(next(&app)[0], "curl http://localhost:8080/");
+        app.ports.clear();
+        app.name = "my app".to_owned();
+        assert_eq!(
+            next(&app),
+            ["cluster list", "cluster logs 'my app'", "cluster restart 'my app'"]
+        );
+    }
+
+    #[test]
+    fn pm2_habits_are_understood() {
+        let start = parse("cluster start app.js -i -1 -k 1600 --node-args=--inspect -- -p 1");
+        assert_eq!(start.typed.instances.resolve(4), 3);
+        assert_eq!(start.typed.kill_timeout.as_millis(), 1600);
+        assert_eq!(start.typed.interpreter_args.unwrap(), "--inspect");
+        assert_eq!(start.typed.args, ["-p", "1"]);
+        assert_eq!(parse("cluster start app.js -i max").typed.instances.resolve(4), 4);
+        assert_eq!(parse("cluster start a --port 80,443 --port 53").typed.ports, [80, 443, 53]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_before_anything_is_done() {
+        for line in [
+            "cluster start",
+            "cluster start a -i 0.5",
+            "cluster start a -i 99999999",
+            "cluster start a -i abc",
+            "cluster start a --env =x",
+            "cluster start a --env x",
+            "cluster start a --port 0",
+            "cluster start a --port 65536",
+            "cluster start a --kill-signal NOPE",
+            "cluster start a --kill-timeout 10x",
+            "cluster start a --stop-exit-codes 256",
+            "cluster start a --name all",
+            "cluster start a --name a/b",
+            "cluster start a --no-port --port 80",
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    fn parse(line: &str) -> Start {
+        let Command::Start(start) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
+            panic!("{line} is no start");
+        };
+        *start
+    }
+}

@@ -1,0 +1,306 @@
+//! From what was typed, the current folder, the environment and the host to a specification.
+
+use std::{
+    env,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use super::{
+    environment,
+    instances::{Instances, MAX_INSTANCES},
+    interpreter::Interpreting,
+    limits,
+    name::Name,
+    refusal::Refusal,
+    script::{self, Lookup},
+    spec::{AppSpec, Readiness, RestartPolicy, StopPolicy},
+    typed::StartArgs,
+    user,
+};
+
+/// What a specification depends on besides what was typed.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The current folder.
+    pub cwd: PathBuf,
+    /// The environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Available CPUs.
+    pub cpus: u32,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    ///
+    /// # Errors
+    /// When the current folder is gone.
+    pub fn here() -> Result<Self, Refusal> {
+        let cwd = env::current_dir().map_err(|error| {
+            Refusal::new(format!("failed to read the current folder: {error}")).hint("cd elsewhere")
+        })?;
+        Ok(Self { cwd, env: env::vars_os().collect(), cpus: cpus() })
+    }
+
+    fn path(&self) -> Option<OsString> {
+        self.env.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.clone())
+    }
+}
+
+/// A specification, and what the user should know about it.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The specification.
+    pub spec: AppSpec,
+    /// Lowercase fragments.
+    pub notices: Vec<String>,
+}
+
+/// Available CPUs of this process, its cgroup's quota included.
+pub fn cpus() -> u32 {
+    thread::available_parallelism()
+        .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
+}
+
+/// Works out what `script` with the rest of `typed` means.
+///
+/// # Errors
+/// [`Refusal`], with the next step.
+pub fn resolve(
+    script: &str,
+    typed: &StartArgs,
+    around: &Surroundings,
+) -> Result<Resolved, Refusal> {
+    let cwd = working_folder(typed.cwd.as_deref(), &around.cwd)?;
+    let found = user::find(typed.uid.as_deref(), typed.gid.as_deref())?;
+    let (user, account) = found.map_or((None, None), |(user, account)| (Some(user), account));
+    let environment = environment::build(&around.env, account.as_ref(), &cwd, &typed.variables)?;
+    let path = environment.variables.get("PATH").map(OsString::from).or_else(|| around.path());
+    let lookup = Lookup { folders: vec![cwd.clone(), around.cwd.clone()], path };
+    let run = script::locate(script, &typed.args, &interpreting(typed)?, &lookup)?;
+    let name = match &typed.name {
+        Some(name) => name.clone(),
+        None => run.stem.parse::<Name>().map_err(|error| {
+            Refusal::new(error.to_string()).hint("give the app a name with --name")
+        })?,
+    };
+    limits::check(&run.args, &environment.variables)?;
+    if run.program.to_str().is_none() {
+        return Err(Refusal::new(format!("path `{}` is no UTF-8 text", run.program.display())));
+    }
+    let mut notices = Vec::new();
+    if !environment.dropped.is_empty() {
+        let names = environment.dropped.join(", ").escape_debug().to_string();
+        notices.push(format!("variables that are no UTF-8 text are left out: {names}"));
+    }
+    let mut ports = typed.ports.clone();
+    ports.sort_unstable();
+    ports.dedup();
+    let spec = AppSpec {
+        name,
+        namespace: typed.namespace.clone(),
+        script: script.to_owned(),
+        program: run.program,
+        args: run.args,
+        cwd,
+        env: environment.variables,
+        user,
+        instances: instances(typed.instances, around.cpus),
+        ports,
+        readiness: if typed.no_port {
+            Readiness::Running
+        } else {
+            Readiness::Listening { timeout: typed.listen_timeout }
+        },
+        restart: RestartPolicy {
+            autorestart: !typed.no_autorestart,
+            max_restarts: typed.max_restarts,
+            min_uptime: typed.min_uptime,
+            restart_delay: typed.restart_delay,
+            stop_exit_codes: typed.stop_exit_codes.clone(),
+        },
+        stop: StopPolicy {
+            signal: typed.kill_signal.0,
+            drain_timeout: typed.drain_timeout,
+            kill_timeout: typed.kill_timeout,
+        },
+        wait_timeout: typed.wait_timeout,
+        trace: typed.trace,
+        require_kernel: typed.require_kernel,
+    };
+    Ok(Resolved { spec, notices })
+}
+
+fn instances(typed: Instances, cpus: u32) -> u32 {
+    typed.resolve(cpus).clamp(1, MAX_INSTANCES)
+}
+
+fn interpreting(typed: &StartArgs) -> Result<Interpreting, Refusal> {
+    let args = typed.interpreter_args.as_deref().map_or(Ok(Vec::new()), shell_words::split);
+    let args = args
+        .map_err(|_unclosed| Refusal::usage("--interpreter-args has a quote that is not closed"))?;
+    Ok(Interpreting { program: typed.interpreter.clone(), args })
+}
+
+fn working_folder(typed: Option<&str>, current: &Path) -> Result<PathBuf, Refusal> {
+    let folder = typed.map_or_else(|| current.to_owned(), |typed| current.join(typed));
+    let folder = std::path::absolute(&folder).unwrap_or(folder);
+    let shown = folder.display();
+    let refused = |message: String| {
+        Err(Refusal::new(message).hint("make it first, or give another with --cwd"))
+    };
+    match folder.metadata() {
+        Ok(metadata) if !metadata.is_dir() => refused(format!("`{shown}` is not a folder")),
+        Ok(_) if folder.to_str().is_none() => refused(format!("path `{shown}` is no UTF-8 text")),
+        Ok(_) => Ok(folder),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            refused(format!("there is no folder `{shown}`"))
+        }
+        Err(error) => refused(format!("failed to look into folder `{shown}`: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use clap::{Args as _, Command, FromArgMatches as _};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_script_is_run_by_the_interpreter_of_its_extension() {
+        let host = Host::new();
+        host.program("node").file("app.js", "");
+        let spec = host.resolve(&["app.js", "--interpreter-args=--inspect -r x", "--", "-p", "80"]);
+        let spec = spec.unwrap();
+        assert_eq!(spec.program, host.path("bin/node"));
+        let script = host.shown("app.js");
+        assert_eq!(spec.args, ["--inspect", "-r", "x", &script, "-p", "80"]);
+        assert_eq!(spec.name.as_str(), "app");
+        assert_eq!(spec.cwd, host.path(""));
+        assert_eq!(spec.stop.kill_timeout.as_secs(), 10);
+    }
+
+    #[test]
+    fn the_first_line_and_the_executable_bit_say_how_to_run_a_file() {
+        let host = Host::new();
+        host.program("python3").file("tool", "#!/usr/bin/env python3\n");
+        let spec = host.resolve(&["tool"]).unwrap();
+        assert_eq!(spec.program, host.path("bin/python3"));
+        host.program("server");
+        assert_eq!(host.resolve(&["./bin/server"]).unwrap().program, host.path("./bin/server"));
+        assert_eq!(host.resolve(&["server"]).unwrap().program, host.path("bin/server"));
+    }
+
+    #[test]
+    fn a_command_line_is_split_and_needs_a_shell_only_for_shell_syntax() {
+        let host = Host::new();
+        host.program("node").file("my app.js", "");
+        let spec = host.resolve(&["node --flag 'my app.js'", "--", "x"]).unwrap();
+        assert_eq!(spec.program, host.path("bin/node"));
+        assert_eq!(spec.args, ["--flag", "my app.js", "x"]);
+        assert_eq!(spec.name.as_str(), "my app");
+        assert_eq!(host.resolve(&["my app.js"]).unwrap().args, [host.shown("my app.js")]);
+        let spec = host.resolve(&["node $APP >&2", "--", "a b"]).unwrap();
+        assert_eq!(spec.program, Path::new("/bin/sh"));
+        assert_eq!(spec.args[0], "-c");
+        assert!(host.resolve(&["node 'x"]).unwrap_err().message.contains("not closed"));
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused_with_the_next_step() {
+        let host = Host::new();
+        host.file("server.js", "").file("data", "").file("x.rb", "").file("y.ts", "");
+        host.file("z", "#!/opt/none/python\n");
+        fs::create_dir(host.path("folder")).unwrap();
+        for (typed, message, hint) in [
+            (
+                &["servr.js"][..],
+                "no script, program or app `servr.js`",
+                "did you mean `server.js`?",
+            ),
+            (&["server.js"], "`node`, which runs", "install Node.js"),
+            (&["data"], "is not executable", "chmod +x"),
+            (&["x.rb"], "`ruby`, which runs", "apt install ruby"),
+            (&["y.ts"], "runs TypeScript", "22.18"),
+            (&["z"], "`/opt/none/python`, which runs", "--interpreter"),
+            (&["folder"], "is a folder", "name the script"),
+            (&["data", "--interpreter", "nope"], "`nope` is not installed", "PATH"),
+            (&["data", "--interpreter", "none"], "is not executable", "chmod"),
+            (&["data", "--cwd", "/no/where"], "no folder `/no/where`", "--cwd"),
+            (&["no such thing"], "no script, program or app `no`", "PATH"),
+            (&[""], "no script", "name a file"),
+            (&["  "], "is empty", "name a file"),
+            (&["data", "--uid", "no-such-user"], "no user", "getent"),
+        ] {
+            let refusal = host.resolve(typed).unwrap_err();
+            assert!(refusal.message.contains(message), "{typed:?}: {}", refusal.message);
+            let found = refusal.hint.unwrap_or_default();
+            assert!(found.contains(hint), "{typed:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn instances_depend_on_the_cpus_of_the_host() {
+        let host = Host::new();
+        host.program("s");
+        for (typed, count) in [("max", 4), ("0", 4), ("-1", 3), ("-9", 1), ("7", 7)] {
+            assert_eq!(host.resolve(&["s", "-i", typed]).unwrap().instances, count, "-i {typed}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_none_asks_for_one() {
+        let host = Host::new();
+        host.program("12");
+        assert_eq!(
+            host.resolve(&["12"]).unwrap_err().hint.unwrap(),
+            "give the app a name with --name"
+        );
+        assert_eq!(host.resolve(&["12", "-n", "twelve"]).unwrap().name.as_str(), "twelve");
+    }
+
+    struct Host(TempDir);
+
+    impl Host {
+        fn new() -> Self {
+            let host = Self(tempfile::tempdir().unwrap());
+            fs::create_dir(host.path("bin")).unwrap();
+            host
+        }
+
+        fn file(&self, name: &str, text: &str) -> &Self {
+            fs::write(self.path(name), text).unwrap();
+            self
+        }
+
+        fn program(&self, name: &str) -> &Self {
+            let path = self.path("bin").join(name);
+            fs::write(&path, "\x7fELF").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            self
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            let path = self.0.path();
+            if name.is_empty() { path.to_owned() } else { path.join(name) }
+        }
+
+        fn shown(&self, name: &str) -> String {
+            self.path(name).display().to_string()
+        }
+
+        fn resolve(&self, typed: &[&str]) -> Result<AppSpec, Refusal> {
+            let command = StartArgs::augment_args(Command::new("start").no_binary_name(true));
+            let matches = command.try_get_matches_from(typed).unwrap();
+            let typed = StartArgs::from_arg_matches(&matches).unwrap();
+            let env = vec![("PATH".into(), self.path("bin").into_os_string())];
+            let around = Surroundings { cwd: self.path(""), env, cpus: 4 };
+            resolve(&typed.scripts[0], &typed, &around).map(|resolved| resolved.spec)
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The daemon: events in, decisions by `state`, effects out.
+
+pub mod options;
