@@ -19,6 +19,8 @@ mod example;
 #[cfg(test)]
 mod failing;
 #[cfg(test)]
+mod harness;
+#[cfg(test)]
 mod join;
 #[cfg(test)]
 mod lifecycle;

@@ -26,6 +26,7 @@ fn expand(path: String, words: &[&str], found: &mut Vec<String>) -> usize {
                 match word {
                     "}" => return at + 1,
                     "," => at += 1,
+                    "as" => at += 2,
                     name => at += 1 + expand(format!("{path}::{name}"), &words[at + 1..], found),
                 }
             }
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_every_path_in_it() {
-        let text = "use crate::{\n    config::{name::Name, spec::*},\n    id::AppId,\n};\n";
+        let text = "use crate::{\n    config::{name::Name as N, spec::*},\n    id::AppId,\n};\n";
         let expected = ["crate::config::name::Name", "crate::config::spec::*", "crate::id::AppId"];
         assert_eq!(paths(text, &["crate"]), expected);
     }
