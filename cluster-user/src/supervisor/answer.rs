@@ -56,7 +56,13 @@ impl Supervisor {
         });
     }
 
-    fn progress(&mut self, app: AppId, instance: Instance, reached: u32, wanted: u32) -> Option<Progress> {
+    fn progress(
+        &mut self,
+        app: AppId,
+        instance: Instance,
+        reached: u32,
+        wanted: u32,
+    ) -> Option<Progress> {
         let view = self.state.app_of(app)?;
         let seat = view.seats.iter().find(|seat| seat.instance == instance)?;
         let status = super::view::status(seat.status);
@@ -74,7 +80,8 @@ impl Supervisor {
         let output = self.host.last_words.get(&(app, instance)).cloned().unwrap_or_default();
         let holder = binding.and_then(|(protocol, address)| self.holder(protocol, address));
         let mut message = format!("worker {instance} of app `{name}` {reason}");
-        let mut hint = format!("cluster logs {name} shows more; cluster restart {name} tries again");
+        let mut hint =
+            format!("cluster logs {name} shows more; cluster restart {name} tries again");
         if let Some((address, holder)) = holder {
             message = format!("{message}: {address} is held by {holder}");
             "end that process, or choose another port".clone_into(&mut hint);
@@ -87,7 +94,8 @@ impl Supervisor {
         let nobody_of_ours = std::collections::BTreeSet::new();
         let holder = holder::stranger(std::process::id(), protocol, address, &nobody_of_ours)?;
         let ours = holder.process.as_ref().and_then(|(pid, _)| {
-            let running = self.host.workers.values().find(|worker| worker.tree.pids().contains(pid))?;
+            let running =
+                self.host.workers.values().find(|worker| worker.tree.pids().contains(pid))?;
             let app = self.state.app_of(running.app)?;
             Some(format!("worker {} of app `{}`", running.instance, app.spec.name))
         });
@@ -125,5 +133,6 @@ pub(super) fn unknown(target: &str, names: &Vec<String>) -> Failure {
     } else {
         format!("there is {}", names.join(", "))
     };
-    Failure::new(Reason::NotFound, format!("no app, worker or namespace is meant by `{target}`")).hint(hint)
+    Failure::new(Reason::NotFound, format!("no app, worker or namespace is meant by `{target}`"))
+        .hint(hint)
 }

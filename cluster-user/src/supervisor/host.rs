@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    io,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -38,11 +40,16 @@ pub(super) struct Host {
     pub(super) last_words: BTreeMap<(AppId, Instance), Vec<String>>,
     /// Users who wait for an answer.
     pub(super) callers: BTreeMap<CallId, UnboundedSender<Line>>,
+    /// Log files that are being emptied for the command in hand.
+    pub(super) flushing: Vec<Flushing>,
     pub(super) news: UnboundedSender<News>,
     pub(super) started: Instant,
     /// The wall clock at `started`.
     pub(super) epoch: SystemTime,
 }
+
+/// A log file that is being emptied.
+pub(super) type Flushing = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
 /// A worker's process tree.
 pub(super) struct Running {
@@ -65,39 +72,58 @@ pub(super) enum News {
 
 impl Host {
     /// Takes possession of what the host offers. Leftovers of a killed daemon of this home are ended.
-    pub(super) fn new(home: Home, options: &DaemonOptions) -> anyhow::Result<(Self, UnboundedReceiver<News>)> {
+    pub(super) fn new(
+        home: Home,
+        options: &DaemonOptions,
+    ) -> anyhow::Result<(Self, UnboundedReceiver<News>)> {
         let output = Output::start(&home.logs(), RotateOptions::default())
             .with_context(|| format!("failed to capture output into {}", home.logs().display()))?;
         let (hierarchy, mut missing) = match Hierarchy::open(&home.id()) {
             Ok(hierarchy) => (Some(hierarchy), Vec::new()),
-            Err(error) => (None, vec![notice(&error.to_string(), "run the daemon as root on a host with cgroup v2")]),
+            Err(error) => (
+                None,
+                vec![notice(&error.to_string(), "run the daemon as root on a host with cgroup v2")],
+            ),
         };
         if let Some(hierarchy) = &hierarchy {
-            let leftovers = hierarchy.clean_leftovers().context("failed to end what a killed daemon left")?;
+            let leftovers =
+                hierarchy.clean_leftovers().context("failed to end what a killed daemon left")?;
             for leftover in leftovers {
                 log::warn!("ended {} of a daemon that was killed", leftover.name);
             }
         }
         let kernel = match (&hierarchy, options.mode) {
             (_, Some(Mode::Plain)) => {
-                missing = vec![notice("plain mode was asked for", "unset CLUSTER_MODE and start the daemon anew")];
+                missing = vec![notice(
+                    "plain mode was asked for",
+                    "unset CLUSTER_MODE and start the daemon anew",
+                )];
                 None
             }
             (None, _) => None,
-            (Some(hierarchy), _) => match Kernel::new(hierarchy.path(), hierarchy.level(), &home.logs()) {
-                Ok(kernel) => Some(kernel),
-                Err(error) => {
-                    missing = error.features.iter().map(|feature| {
-                        let detail = feature.detail.as_deref().unwrap_or("missing");
-                        let message = format!("{}: {detail}", feature.name);
-                        Notice { message, hint: feature.hint.clone() }
-                    }).collect();
-                    if missing.is_empty() {
-                        missing.push(notice(&error.to_string(), "cluster doctor shows what this host can do"));
+            (Some(hierarchy), _) => {
+                match Kernel::new(hierarchy.path(), hierarchy.level(), &home.logs()) {
+                    Ok(kernel) => Some(kernel),
+                    Err(error) => {
+                        missing = error
+                            .features
+                            .iter()
+                            .map(|feature| {
+                                let detail = feature.detail.as_deref().unwrap_or("missing");
+                                let message = format!("{}: {detail}", feature.name);
+                                Notice { message, hint: feature.hint.clone() }
+                            })
+                            .collect();
+                        if missing.is_empty() {
+                            missing.push(notice(
+                                &error.to_string(),
+                                "cluster doctor shows what this host can do",
+                            ));
+                        }
+                        None
                     }
-                    None
                 }
-            },
+            }
         };
         if options.mode == Some(Mode::Kernel) && kernel.is_none() {
             let reasons: Vec<_> = missing.iter().map(|notice| notice.message.as_str()).collect();
@@ -117,6 +143,7 @@ impl Host {
             workers: BTreeMap::new(),
             last_words: BTreeMap::new(),
             callers: BTreeMap::new(),
+            flushing: Vec::new(),
             news,
             started: Instant::now(),
             epoch: SystemTime::now(),

@@ -59,13 +59,15 @@ impl Supervisor {
                 return Some(Event::Measured { worker, traffic });
             }
             Effect::Open { group, ticket, app, trace } => {
-                return Some(match host.datapath.open(group, ticket, &GroupOptions { app, trace }) {
-                    Ok(()) => Event::Opened { group, ticket },
-                    Err(error) => {
-                        let fatal = matches!(error, JoinError::Stranger { .. });
-                        Event::OpenFailed { group, reason: error.to_string(), fatal }
-                    }
-                });
+                return Some(
+                    match host.datapath.open(group, ticket, &GroupOptions { app, trace }) {
+                        Ok(()) => Event::Opened { group, ticket },
+                        Err(error) => {
+                            let fatal = matches!(error, JoinError::Stranger { .. });
+                            Event::OpenFailed { group, reason: error.to_string(), fatal }
+                        }
+                    },
+                );
             }
             Effect::Join { ticket, group, slot } => {
                 return Some(match host.datapath.join(ticket, group, slot) {
@@ -97,7 +99,13 @@ impl Supervisor {
 }
 
 impl Host {
-    fn spawn(&mut self, worker: WorkerId, app: AppId, instance: Instance, spec: &AppSpec) -> anyhow::Result<u32> {
+    fn spawn(
+        &mut self,
+        worker: WorkerId,
+        app: AppId,
+        instance: Instance,
+        spec: &AppSpec,
+    ) -> anyhow::Result<u32> {
         let cgroup = self.hierarchy.as_ref().map(|hierarchy| hierarchy.create_worker(app, worker));
         let cgroup = cgroup.transpose().context("failed to make the worker's cgroup")?;
         let place = Place {
@@ -106,7 +114,8 @@ impl Host {
             ports: &spec.ports,
         };
         let result = (|| {
-            let admission = self.datapath.admit(worker, &place).context("failed to prepare joining")?;
+            let admission =
+                self.datapath.admit(worker, &place).context("failed to prepare joining")?;
             let ends = self
                 .output
                 .attach(worker, spec.name.as_str(), instance)
@@ -145,13 +154,21 @@ impl Host {
         };
         let pid = spawned.pid;
         let watcher = ExitWatcher::new(std::os::fd::AsFd::as_fd(&spawned.process));
-        self.datapath.started(worker, pid, std::os::fd::AsFd::as_fd(&spawned.process), spawned.notifier);
+        self.datapath.started(
+            worker,
+            pid,
+            std::os::fd::AsFd::as_fd(&spawned.process),
+            spawned.notifier,
+        );
         let tree = Arc::new(match cgroup {
             Some(cgroup) => Tree::in_cgroup(pid, spawned.process, cgroup),
             None => Tree::marked(pid, spawned.process, marker),
         });
         let last = (Instant::now(), Usage::default());
-        self.workers.insert(worker, Running { tree: Arc::clone(&tree), app, instance, last, cpu_percent: 0.0 });
+        self.workers.insert(
+            worker,
+            Running { tree: Arc::clone(&tree), app, instance, last, cpu_percent: 0.0 },
+        );
         let news = self.news.clone();
         let watcher = match watcher {
             Ok(watcher) => watcher,

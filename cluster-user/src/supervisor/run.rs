@@ -40,7 +40,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// [`LockError::Held`](socket::LockError) when another daemon has this home, and whatever keeps it from
 /// beginning.
 pub fn run(options: DaemonOptions) -> anyhow::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build().context("failed to start a runtime")?;
+    let runtime =
+        Builder::new_current_thread().enable_all().build().context("failed to start a runtime")?;
     runtime.block_on(supervise(options))
 }
 

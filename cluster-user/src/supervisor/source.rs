@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    host::News,
-    run::Supervisor,
-};
+use super::{host::News, run::Supervisor};
 use crate::{
     api::{
         message::{Done, Failure, Line, Pong, Reason, Request, TargetsRequest, VERSION},
@@ -21,7 +18,9 @@ use crate::{
 pub(super) fn report(report: Report) -> Event {
     match report {
         Report::Listening { worker, ticket, key } => Event::Listening { worker, ticket, key },
-        Report::Binding { worker, protocol, address } => Event::Binding { worker, protocol, address },
+        Report::Binding { worker, protocol, address } => {
+            Event::Binding { worker, protocol, address }
+        }
         Report::Unusable { worker, address, reason } => {
             let reason = match address {
                 Some(address) => format!("{address}: {reason}"),
@@ -97,9 +96,13 @@ impl Supervisor {
             Request::Scale(scale) => {
                 Command::Scale { target: one(&scale.target)?, to: scale.to, wait: scale.wait }
             }
-            Request::Flush(TargetsRequest { targets, .. }) => Command::Flush { targets: some(&targets)? },
+            Request::Flush(TargetsRequest { targets, .. }) => {
+                Command::Flush { targets: some(&targets)? }
+            }
             Request::Kill(_) => Command::Kill,
-            Request::Apps(TargetsRequest { targets, .. }) => return self.apps(&targets).map(Asked::Answer),
+            Request::Apps(TargetsRequest { targets, .. }) => {
+                return self.apps(&targets).map(Asked::Answer);
+            }
             Request::Ping => return Ok(Asked::Answer(Line::Pong(self.pong()))),
         }))
     }
@@ -108,7 +111,8 @@ impl Supervisor {
         let targets = targets.iter().map(|target| one(target)).collect::<Result<Vec<_>, _>>()?;
         for target in &targets {
             if !target.is_all() && self.state.apps(std::slice::from_ref(target)).is_empty() {
-                let names = self.state.apps(&[]).iter().map(|app| app.spec.name.to_string()).collect();
+                let names =
+                    self.state.apps(&[]).iter().map(|app| app.spec.name.to_string()).collect();
                 return Err(super::answer::unknown(target.as_str(), &names));
             }
         }
@@ -129,10 +133,16 @@ impl Supervisor {
     }
 
     fn no_kernel(&self) -> Failure {
-        let reasons: Vec<_> = self.host.missing.iter().map(|notice| notice.message.as_str()).collect();
-        let message = format!("kernel mode is required and is not to be had: {}", reasons.join("; "));
-        let hints: BTreeMap<_, _> =
-            self.host.missing.iter().filter_map(|notice| Some((notice.hint.as_deref()?, ()))).collect();
+        let reasons: Vec<_> =
+            self.host.missing.iter().map(|notice| notice.message.as_str()).collect();
+        let message =
+            format!("kernel mode is required and is not to be had: {}", reasons.join("; "));
+        let hints: BTreeMap<_, _> = self
+            .host
+            .missing
+            .iter()
+            .filter_map(|notice| Some((notice.hint.as_deref()?, ())))
+            .collect();
         let hints: Vec<_> = hints.into_keys().collect();
         Failure::new(Reason::Unsupported, message).hint(hints.join("; "))
     }
@@ -152,5 +162,6 @@ fn some(targets: &[String]) -> Result<Vec<Target>, Failure> {
 }
 
 fn one(target: &str) -> Result<Target, Failure> {
-    Target::parse(target).map_err(|error: TargetError| Failure::new(Reason::BadRequest, error.to_string()))
+    Target::parse(target)
+        .map_err(|error: TargetError| Failure::new(Reason::BadRequest, error.to_string()))
 }

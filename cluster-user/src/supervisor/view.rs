@@ -39,7 +39,8 @@ impl Supervisor {
                 running.last.1.memory = usage.memory;
                 continue;
             }
-            running.cpu_percent = 100.0 * usage.cpu.saturating_sub(last.cpu).as_secs_f64() / passed.as_secs_f64();
+            running.cpu_percent =
+                100.0 * usage.cpu.saturating_sub(last.cpu).as_secs_f64() / passed.as_secs_f64();
             running.last = (now, usage);
         }
     }
@@ -80,7 +81,10 @@ impl Supervisor {
         let name = app.spec.name.as_str();
         let kernel = self.host.datapath.mode() == crate::datapath::Mode::Kernel;
         let selected = |()| {
-            seat.slots.iter().map(|(group, slot)| self.host.datapath.counters(*group, *slot).selected).sum()
+            seat.slots
+                .iter()
+                .map(|(group, slot)| self.host.datapath.counters(*group, *slot).selected)
+                .sum()
         };
         WorkerView {
             instance: seat.instance,
