@@ -27,6 +27,13 @@ pub struct BoundSocket {
     pub queued: u32,
 }
 
+impl BoundSocket {
+    /// Who has it open. This looks through the descriptors of all processes.
+    pub fn holder(&self) -> Holder {
+        Holder { process: process_of(self.inode), uid: self.uid }
+    }
+}
+
 /// Who has a socket open. Displays as `pid 123 (nginx)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
@@ -97,8 +104,8 @@ pub fn stranger(
     let sockets = bound(viewer, protocol).ok()?;
     let found = sockets
         .into_iter()
-        .find(|socket| !ours.contains(&socket.inode) && overlap(socket.address, address))?;
-    Some(Holder { process: process_of(found.inode), uid: found.uid })
+        .find(|socket| !ours.contains(&socket.inode) && overlap(socket.address, address));
+    found.map(|socket| socket.holder())
 }
 
 /// The first process, by pid, that has the socket of inode number `inode` open, and its command.
