@@ -12,6 +12,7 @@ use axum::{
     routing::{get, post},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver},
@@ -30,6 +31,9 @@ use super::{
 
 /// Largest body: the largest specification the kernel would execute, several times over.
 const MAX_BODY: usize = 8 << 20;
+/// The answer to more.
+const TOO_LARGE: (StatusCode, &str) =
+    (StatusCode::PAYLOAD_TOO_LARGE, "the request is larger than 8 MiB");
 /// From the end of the head to the end of the body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -193,15 +197,19 @@ async fn decode<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
 }
 
 async fn collect(body: Body) -> Result<Bytes, Response> {
-    let (status, message) =
-        match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+    // What is announced to be too large need not be awaited.
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let read = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect());
+    let (status, message) = if announced > MAX_BODY {
+        TOO_LARGE
+    } else {
+        match read.await {
             Ok(Ok(collected)) => return Ok(collected.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "the request is larger than 8 MiB")
-            }
+            Ok(Err(error)) if error.is::<LengthLimitError>() => TOO_LARGE,
             Ok(Err(_broken)) => (StatusCode::BAD_REQUEST, "the request breaks off"),
             Err(_elapsed) => (StatusCode::REQUEST_TIMEOUT, "the request took longer than 30 s"),
-        };
+        }
+    };
     Err(answer::failed(status, Failure::new(Reason::BadRequest, message)))
 }
 

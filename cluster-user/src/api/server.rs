@@ -119,6 +119,7 @@ async fn refuse(stream: UnixStream, failure: Failure) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
+        .half_close(true) // who has said all is answered still
         .serve_connection(TokioIo::new(stream), service);
     drop(timeout(REFUSAL_TIMEOUT, connection).await);
 }

@@ -60,7 +60,7 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
         };
-        pair("port", format!("{protocol} {}, {} workers", port.address, port.workers).into());
+        pair("port", format!("{protocol} {}, served by {}", port.address, port.workers).into());
     }
     pair("policy", (&app.policy).into());
     pair("restarts", app.restarts.into());

@@ -10,6 +10,8 @@ mod error;
 pub mod exit;
 mod flush;
 mod follow;
+#[cfg(test)]
+mod help;
 mod human;
 mod id;
 mod jlist;

@@ -1,0 +1,22 @@
+//! Every help text, in one place for reviewing.
+
+use std::fmt::Write as _;
+
+#[test]
+fn every_command_explains_itself() {
+    let mut command = super::command().term_width(100);
+    command.build();
+    let mut text = command.render_help().to_string();
+    for subcommand in command.get_subcommands_mut() {
+        if subcommand.get_name() != "help" {
+            let name = subcommand.get_name().to_owned();
+            assert!(subcommand.get_about().is_some(), "{name}");
+            let help = subcommand.render_help();
+            writeln!(text, "\n──────── cluster {name}\n{help}").unwrap();
+        }
+    }
+    for line in text.lines() {
+        assert!(line.chars().count() <= 110, "{line}");
+    }
+    insta::assert_snapshot!(text);
+}
