@@ -1,18 +1,18 @@
-//! A thing the host can or cannot do, as `doctor` shows it.
+//! One thing a host can do or lacks, as `doctor` shows it.
 
 use serde::{Deserialize, Serialize};
 
-/// A thing the host can or cannot do, found out by trying it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// One thing a host can do or lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feature {
-    /// What it is, in a few words.
+    /// A short name, such as `sk_reuseport programs`.
     pub name: String,
-    /// Whether it works.
+    /// Whether it was tried and works.
     pub ok: bool,
     /// What was found, or what the kernel said.
     pub detail: Option<String>,
-    /// How to get it, when it does not work.
+    /// How to get it, when it is missing.
     pub hint: Option<String>,
-    /// What does not work without it.
+    /// What cluster does with it.
     pub needed_for: String,
 }

@@ -116,7 +116,7 @@ impl Group {
             Protocol::Udp => group.configure(choose::OnMiss::Refuse),
         };
         if let Err(error) = opened {
-            // The group would refuse everything with its maps gone; without a program the hash takes over.
+            // Nothing may be left of the group: without a program the kernel's hash takes over.
             detach(founder);
             return Err(error);
         }
