@@ -89,8 +89,10 @@ pub fn listeners(protocol: Protocol, port: u16) -> io::Result<Vec<Entry>> {
     Ok(found)
 }
 
-/// What the worker of a cgroup has to do still, on the ports it listens on and on `ports`, where it may have
-/// stopped listening. Connections it made to others do not count.
+/// What the worker of a cgroup has to do still, on the ports of `addresses`, where it has listened and may have
+/// stopped, and on the ports it listens on. Connections it made to others do not count.
+///
+/// Takes some 0.3 ms for each family among the addresses here, most of it for walking the table of all connections.
 ///
 /// A connection whose last ACK has not come yet belongs to no cgroup and is not counted, unless it came with
 /// TCP Fast Open; the kernel moves it to another listener of the group when the worker's is closed. One that
@@ -98,11 +100,13 @@ pub fn listeners(protocol: Protocol, port: u16) -> io::Result<Vec<Entry>> {
 ///
 /// # Errors
 /// When the kernel cannot be asked; `EINVAL` where it cannot filter by cgroup (before 5.9).
-pub fn traffic(cgroup: u64, ports: &BTreeSet<u16>) -> io::Result<Traffic> {
+pub fn traffic(cgroup: u64, addresses: &BTreeSet<SocketAddr>) -> io::Result<Traffic> {
     let states = 1 << ESTABLISHED | 1 << SYN_RECV | 1 << CLOSE_WAIT | 1 << LISTEN;
     let mut traffic = Traffic::default();
-    for family in FAMILIES {
-        let mut ports = ports.clone();
+    let mut ports: BTreeSet<u16> = addresses.iter().map(SocketAddr::port).collect();
+    // An IPv4 connection to a dual-stack listener is of IPv6.
+    let listened = |v4: bool| addresses.is_empty() || addresses.iter().any(|at| at.is_ipv4() == v4);
+    for family in FAMILIES.into_iter().filter(|&family| listened(family == IPV4)) {
         let query =
             Query { family, protocol: Protocol::Tcp, states, port: 0, cgroup: Some(cgroup) };
         // The kernel dumps listeners before connections, so their ports are known by then.
@@ -122,8 +126,10 @@ pub fn traffic(cgroup: u64, ports: &BTreeSet<u16>) -> io::Result<Traffic> {
     Ok(traffic)
 }
 
-/// `AF_INET` and `AF_INET6`: an IPv4 connection to a dual-stack listener is of the latter.
-const FAMILIES: [u8; 2] = [2, 10];
+/// `AF_INET`
+const IPV4: u8 = 2;
+/// Both families; the other is `AF_INET6`.
+const FAMILIES: [u8; 2] = [IPV4, 10];
 
 struct Query {
     family: u8,
@@ -207,7 +213,7 @@ fn decode(body: &[u8]) -> Option<Entry> {
     }
     let port = u16::from_be_bytes([body[4], body[5]]);
     let address: [u8; 16] = body[8..24].try_into().ok()?;
-    let address = if i32::from(body[0]) == libc::AF_INET {
+    let address = if body[0] == IPV4 {
         let [a, b, c, d, ..] = address;
         IpAddr::V4(Ipv4Addr::new(a, b, c, d))
     } else {

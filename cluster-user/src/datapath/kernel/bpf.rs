@@ -144,13 +144,16 @@ pub(super) fn update_socket(
     update(map, key, &i64::from(socket.as_raw_fd()).to_ne_bytes())
 }
 
-/// Reads the 8-byte value of one element; of a socket array that is the cookie of the socket.
+/// Reads one element, whose value consists of `WORDS` words; of a socket array, that is the socket's cookie.
 ///
 /// # Errors
 /// `ENOENT` when there is none.
-pub(super) fn lookup(map: BorrowedFd<'_>, key: u32) -> io::Result<u64> {
-    let mut value = 0_u64;
-    let written = std::ptr::from_mut(&mut value).expose_provenance() as u64;
+pub(super) fn lookup<const WORDS: usize>(
+    map: BorrowedFd<'_>,
+    key: u32,
+) -> io::Result<[u64; WORDS]> {
+    let mut value = [0_u64; WORDS];
+    let written = value.as_mut_ptr().expose_provenance() as u64;
     call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &element(map, address(&key), written))?;
     Ok(value)
 }

@@ -30,6 +30,9 @@ use crate::{
     id::GroupId,
 };
 
+/// Words of a slot's counters.
+const SLOT_WORDS: usize = size_of::<SlotStats>() / size_of::<u64>();
+
 /// A group whose program is attached.
 ///
 /// Dropping it closes the waiting room; the program goes with the last socket of the group.
@@ -44,7 +47,7 @@ pub(super) struct Group {
     board: Mapped,
     /// The memory behind `board`.
     _tables: [Mapping; 2],
-    slot_stats: Mapping,
+    slot_stats: OwnedFd,
     totals: Mapping,
     filled: BTreeMap<Slot, Filled>,
     /// What the program walks.
@@ -113,7 +116,7 @@ impl Group {
             Protocol::Udp => group.configure(choose::OnMiss::Refuse),
         };
         if let Err(error) = opened {
-            // The group would refuse everything with its maps gone; without a program the hash takes over.
+            // Nothing may be left of the group: without a program the kernel's hash takes over.
             detach(founder);
             return Err(error);
         }
@@ -261,13 +264,16 @@ impl Group {
     }
 
     fn has_worker(&self) -> bool {
-        let alive = |slot: &Slot| bpf::lookup(self.sockets.as_fd(), slot.index()).is_ok();
-        self.route.iter().any(alive)
+        self.route.iter().any(|&slot| self.cookie_in(slot).is_some())
     }
 
     /// Whether a slot has the socket with this cookie.
     fn holds(&self, slot: Slot, cookie: u64) -> bool {
-        bpf::lookup(self.sockets.as_fd(), slot.index()).is_ok_and(|found| found == cookie)
+        self.cookie_in(slot) == Some(cookie)
+    }
+
+    fn cookie_in(&self, slot: Slot) -> Option<u64> {
+        bpf::lookup(self.sockets.as_fd(), slot.index()).ok().map(|[cookie]| cookie)
     }
 
     fn put(&self, slot: Slot, socket: BorrowedFd<'_>) -> io::Result<()> {
@@ -282,10 +288,11 @@ impl Group {
     }
 
     fn total(&self, slot: Slot) -> SlotCounters {
-        let start = slot.index() as usize * size_of::<SlotStats>();
+        let words: [u64; SLOT_WORDS] =
+            bpf::lookup(self.slot_stats.as_fd(), slot.index()).unwrap_or_default();
         SlotCounters {
-            selected: self.slot_stats.counter(start + offset_of!(SlotStats, selected)),
-            migrated_in: self.slot_stats.counter(start + offset_of!(SlotStats, migrated_in)),
+            selected: words[offset_of!(SlotStats, selected) / 8],
+            migrated_in: words[offset_of!(SlotStats, migrated_in) / 8],
         }
     }
 }

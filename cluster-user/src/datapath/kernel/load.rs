@@ -13,8 +13,7 @@ use cluster_common::{
     event::PortFilter,
     names,
     route::{BUFFERS, CursorLine, Lane, RouteTable},
-    slot::SLOTS,
-    stats::{GroupStats, SlotStats},
+    stats::GroupStats,
 };
 
 use super::{
@@ -49,7 +48,7 @@ pub(super) struct SelectMaps {
     /// [`names::CURSORS`]
     pub(super) cursors: Mapping,
     /// [`names::SLOT_STATS`]
-    pub(super) slot_stats: Mapping,
+    pub(super) slot_stats: OwnedFd,
     /// [`names::GROUP_STATS`]
     pub(super) group_stats: Mapping,
 }
@@ -86,13 +85,13 @@ impl Select {
         };
         let tables = BUFFERS as usize * size_of::<RouteTable>();
         let cursors = Lane::ALL.len() * size_of::<CursorLine>();
-        let slots = SLOTS as usize * size_of::<SlotStats>();
         let routes = map(names::ROUTES, tables, true)?;
         let cursors = map(names::CURSORS, cursors, true)?;
-        let slot_stats = map(names::SLOT_STATS, slots, false)?;
         let group_stats = map(names::GROUP_STATS, size_of::<GroupStats>(), false)?;
         let sockets = loaded.take_map(names::SOCKETS)?;
         let config = loaded.take_map(names::CONFIG)?;
+        // Not mapped: the kernel maps an array's pages at once, and these are 256 KiB a group.
+        let slot_stats = loaded.take_map(names::SLOT_STATS)?;
         Ok(SelectMaps { program, sockets, config, routes, cursors, slot_stats, group_stats })
     }
 }

@@ -90,7 +90,7 @@ impl Kernel {
     /// (`/a/b/c` has depth 3). Records of traced groups go to `logs`, as `<app>-trace.log`.
     ///
     /// Must be called in a tokio runtime with I/O enabled, by the thread whose network namespace is to be served.
-    /// Takes about 3 ms of waiting for the verifier.
+    /// Takes about 10 ms, most of it for the verifier.
     ///
     /// # Errors
     /// [`Missing`] says what the host lacks.
@@ -291,7 +291,7 @@ impl DataPath for Kernel {
     fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
         let known = self.watch.worker(worker);
         let known = known.with_context(|| format!("worker {worker} is not known"))?;
-        diag::traffic(known.cgroup, &known.ports).context("count the connections of a worker")
+        diag::traffic(known.cgroup, &known.addresses).context("count the connections of a worker")
     }
 
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters {

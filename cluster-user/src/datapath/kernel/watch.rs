@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
-    net::UdpSocket,
+    net::{SocketAddr, UdpSocket},
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -43,7 +43,7 @@ pub(super) struct Watch {
 pub(super) struct Worker {
     pub(super) cgroup: u64,
     /// Where it has listened.
-    pub(super) ports: BTreeSet<u16>,
+    pub(super) addresses: BTreeSet<SocketAddr>,
     cgroup_path: Option<PathBuf>,
     /// Its first process, once it runs.
     pid: Option<u32>,
@@ -92,7 +92,7 @@ impl Watch {
         self.by_cgroup.insert(cgroup, id);
         let worker = Worker {
             cgroup,
-            ports: BTreeSet::new(),
+            addresses: BTreeSet::new(),
             cgroup_path: place.cgroup_path.map(Path::to_owned),
             pid: None,
             seen: BTreeSet::new(),
@@ -213,7 +213,7 @@ impl Watch {
         let Observed { address, cookie, .. } = *event;
         let reason = match located {
             Located::Socket(socket, key) if key.netns == self.netns => {
-                worker.ports.insert(key.address.port());
+                worker.addresses.insert(key.address);
                 worker.seen.insert(cookie);
                 let ticket = Ticket(self.next_ticket);
                 self.next_ticket += 1;

@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -154,5 +154,44 @@ fn the_waiting_room_belongs_to_the_workers_user() {
         world.publish(GROUP, &[1, 2]);
 
         assert_eq!(answer(waiting).unwrap(), "1");
+    });
+}
+
+#[test]
+fn no_connection_is_lost_while_the_route_comes_and_goes() {
+    in_a_world(|world| {
+        world.group_of(GROUP, 2, TCP, "0.0.0.0", 8080);
+        world.publish(GROUP, &[1, 2]);
+        let over = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> = (0..3)
+            .map(|_| {
+                let over = Arc::clone(&over);
+                thread::spawn(move || {
+                    let mut slowest = Duration::ZERO;
+                    while !over.load(Ordering::Relaxed) {
+                        let asked = Instant::now();
+                        assert_ne!(ask(ADDRESS).unwrap(), "");
+                        slowest = slowest.max(asked.elapsed());
+                    }
+                    slowest
+                })
+            })
+            .collect();
+
+        let (mut rounds, started) = (0_u32, Instant::now());
+        while started.elapsed() < Duration::from_millis(1500) {
+            world.publish(GROUP, &[]);
+            world.run_for(Duration::from_micros(300));
+            world.publish(GROUP, &[1, 2]);
+            world.run_for(Duration::from_micros(300));
+            rounds += 1;
+        }
+        over.store(true, Ordering::Relaxed);
+        world.run_for(Duration::from_millis(100));
+
+        let slowest: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        println!("{rounds} rounds, slowest {slowest:?}");
+        // A lost connection would be tried again by the client's kernel a second later.
+        assert!(slowest.iter().all(|&time| time < Duration::from_millis(900)), "{slowest:?}");
     });
 }

@@ -69,7 +69,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct World {
     pub(super) kernel: Kernel,
     runtime: Runtime,
-    root: PathBuf,
+    root: Root,
     workers: BTreeMap<WorkerId, Child>,
     next_worker: u64,
 }
@@ -100,10 +100,11 @@ impl World {
         let mount = cgroup_mount();
         let root = mount.join(format!("cluster-test-{}-{number}", std::process::id()));
         fs::create_dir(&root).expect("cgroup v2 is needed");
+        let root = Root(root);
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let inside = runtime.enter();
         let started = Instant::now();
-        let kernel = Kernel::new(&root, 2, &std::env::temp_dir()).unwrap_or_else(|missing| {
+        let kernel = Kernel::new(&root.0, 2, &std::env::temp_dir()).unwrap_or_else(|missing| {
             panic!("kernel mode is needed: {missing} {:#}", missing.error)
         });
         println!("data path ready after {:?}", started.elapsed());
@@ -120,7 +121,7 @@ impl World {
     pub(super) fn spawn_for(&mut self, code: &str, arguments: &[&str], ports: &[u16]) -> WorkerId {
         let id = WorkerId(self.next_worker);
         self.next_worker += 1;
-        let cgroup = self.root.join(format!("w{}", id.0));
+        let cgroup = self.root.0.join(format!("w{}", id.0));
         fs::create_dir(&cgroup).unwrap();
         let inode = fs::metadata(&cgroup).unwrap().ino();
         let place = Place { cgroup: Some(inode), cgroup_path: Some(&cgroup), ports };
@@ -232,10 +233,18 @@ impl Drop for World {
             drop(child.kill());
             drop(child.wait());
         }
-        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+    }
+}
+
+/// The cgroup above those of the workers, removed with them when dropped.
+struct Root(PathBuf);
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
             drop(fs::remove_dir(entry.path()));
         }
-        drop(fs::remove_dir(&self.root));
+        drop(fs::remove_dir(&self.0));
     }
 }
 
