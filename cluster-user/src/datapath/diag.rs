@@ -33,6 +33,16 @@ const NLMSG_DONE: u16 = 3;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
+/// `INET_DIAG_INFO`: `struct tcp_info` of a connection. Asking for it is bit (number − 1) of the request.
+const INET_DIAG_INFO: u16 = 2;
+// Where that has `tcpi_last_data_sent`, `tcpi_last_data_recv` (milliseconds ago) and `tcpi_bytes_received`.
+const LAST_SENT: usize = 44;
+const LAST_RECEIVED: usize = 52;
+const BYTES_RECEIVED: usize = 128;
+/// A request that came within the same tick of the kernel's clock as the answer before it looks like no
+/// request: for this long, in milliseconds, it may be one.
+const DOUBT: u32 = 3000;
+
 /// `struct nlmsghdr`
 const HEADER: usize = 16;
 /// `struct inet_diag_req_v2`
@@ -64,6 +74,8 @@ pub struct Entry {
     pub cookie: u64,
     /// Of a listener, the connections in its accept queue; of others, bytes to be read.
     pub queued: u32,
+    /// Whether a request seems to be under way: see [`Traffic::busy`]. False where it was not asked.
+    pub busy: bool,
     /// Owner of its inode.
     pub uid: u32,
     /// Inode number, as in `socket:[…]`; 0 for connections not yet accepted.
@@ -83,7 +95,7 @@ pub fn listeners(protocol: Protocol, port: u16) -> io::Result<Vec<Entry>> {
     };
     let mut found = Vec::new();
     for family in FAMILIES {
-        let query = Query { family, protocol, states, port, cgroup: None };
+        let query = Query { family, protocol, states, port, cgroup: None, info: false };
         dump(&query, |entry| found.push(entry))?;
     }
     Ok(found)
@@ -107,8 +119,14 @@ pub fn traffic(cgroup: u64, addresses: &BTreeSet<SocketAddr>) -> io::Result<Traf
     // An IPv4 connection to a dual-stack listener is of IPv6.
     let listened = |v4: bool| addresses.is_empty() || addresses.iter().any(|at| at.is_ipv4() == v4);
     for family in FAMILIES.into_iter().filter(|&family| listened(family == IPV4)) {
-        let query =
-            Query { family, protocol: Protocol::Tcp, states, port: 0, cgroup: Some(cgroup) };
+        let query = Query {
+            family,
+            protocol: Protocol::Tcp,
+            states,
+            port: 0,
+            cgroup: Some(cgroup),
+            info: true,
+        };
         // The kernel dumps listeners before connections, so their ports are known by then.
         dump(&query, |entry| match entry.state {
             LISTEN => {
@@ -119,11 +137,29 @@ pub fn traffic(cgroup: u64, addresses: &BTreeSet<SocketAddr>) -> io::Result<Traf
             // Not those the worker has closed: they are in FIN_WAIT1 or LAST_ACK or later.
             ESTABLISHED | CLOSE_WAIT if ports.contains(&entry.local.port()) => {
                 traffic.established += 1;
+                traffic.busy += u32::from(entry.busy);
             }
             _ => {}
         })?;
     }
     Ok(traffic)
+}
+
+/// How many of the connections with these inode numbers have a request under way: see [`Traffic::busy`].
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn busy(inodes: &BTreeSet<u64>) -> io::Result<u32> {
+    let states = 1 << ESTABLISHED | 1 << CLOSE_WAIT;
+    let mut busy = 0;
+    for family in FAMILIES {
+        let query =
+            Query { family, protocol: Protocol::Tcp, states, port: 0, cgroup: None, info: true };
+        dump(&query, |entry| {
+            busy += u32::from(entry.busy && inodes.contains(&entry.inode.into()));
+        })?;
+    }
+    Ok(busy)
 }
 
 /// `AF_INET`
@@ -139,6 +175,8 @@ struct Query {
     /// Local port, 0 for all.
     port: u16,
     cgroup: Option<u64>,
+    /// Whether to tell of busy connections.
+    info: bool,
 }
 
 impl Query {
@@ -148,7 +186,8 @@ impl Query {
             Protocol::Udp => UDP,
         };
         let mut bytes = vec![0; HEADER];
-        bytes.extend([self.family, protocol, 0, 0]);
+        let info = u8::from(self.info) << (INET_DIAG_INFO - 1);
+        bytes.extend([self.family, protocol, info, 0]);
         bytes.extend(self.states.to_ne_bytes());
         bytes.extend(self.port.to_be_bytes());
         bytes.resize(HEADER + REQUEST, 0);
@@ -227,6 +266,7 @@ fn decode(body: &[u8]) -> Option<Entry> {
         device: u32_at(body, 40)?,
         cookie,
         queued: u32_at(body, 56)?,
+        busy: false,
         uid: u32_at(body, 64)?,
         inode: u32_at(body, 68)?,
         cgroup: None,
@@ -240,6 +280,10 @@ fn decode(body: &[u8]) -> Option<Entry> {
         let value = &rest[4..size];
         match kind {
             INET_DIAG_SKV6ONLY => entry.v6only = value.first().is_some_and(|&only| only != 0),
+            INET_DIAG_INFO => {
+                let unsent = u32_at(body, 60)?;
+                entry.busy = entry.queued > 0 || unsent > 0 || awaits_answer(value);
+            }
             INET_DIAG_CGROUP_ID => {
                 entry.cgroup = value.try_into().ok().map(u64::from_ne_bytes);
             }
@@ -248,6 +292,17 @@ fn decode(body: &[u8]) -> Option<Entry> {
         rest = &rest[align(size).min(rest.len())..];
     }
     Some(entry)
+}
+
+/// Whether the last data went in and not out, by `struct tcp_info`.
+fn awaits_answer(info: &[u8]) -> bool {
+    let (Some(sent), Some(received)) = (u32_at(info, LAST_SENT), u32_at(info, LAST_RECEIVED))
+    else {
+        // An old kernel that does not tell: to be on the safe side, yes.
+        return true;
+    };
+    let silent = info.get(BYTES_RECEIVED..BYTES_RECEIVED + 8).is_some_and(|bytes| bytes == [0; 8]);
+    received < sent || (received == sent && !silent && received < DOUBT)
 }
 
 fn align(size: usize) -> usize {

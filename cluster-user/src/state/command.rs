@@ -202,7 +202,6 @@ impl State {
             for app in self.apps.values() {
                 let (name, namespace) = (app.spec.name.as_str(), app.spec.namespace.as_str());
                 match target.matches(app.id, name, namespace) {
-                    None => {}
                     Some(Scope::App) => {
                         found = true;
                         seats.extend(app.seats.keys().map(|instance| (app.id, *instance)));
@@ -211,7 +210,7 @@ impl State {
                         found = true;
                         seats.insert((app.id, instance));
                     }
-                    Some(Scope::Worker(_)) => {}
+                    Some(Scope::Worker(_)) | None => {}
                 }
             }
             if !found {

@@ -123,6 +123,7 @@ impl State {
     pub(super) fn lost(&mut self, group: GroupId, slot: Slot) {
         if let Some(entry) = self.groups.get_mut(&group) {
             entry.slots.remove(&slot);
+            self.effects.push(Effect::Vacate { group, slot });
         }
     }
 

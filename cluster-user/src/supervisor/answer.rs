@@ -127,7 +127,7 @@ fn refused(refusal: &Refusal) -> Failure {
 }
 
 /// No app is meant by a target.
-pub(super) fn unknown(target: &str, names: &Vec<String>) -> Failure {
+pub(super) fn unknown(target: &str, names: &[String]) -> Failure {
     let hint = if names.is_empty() {
         "no app has been started: cluster start <script>".to_owned()
     } else {

@@ -1,6 +1,6 @@
 //! What the core asks for, carried out: one of the two files that know both worlds.
 
-use std::{sync::Arc, time::Instant};
+use std::{os::fd::AsFd as _, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 
@@ -14,6 +14,7 @@ use crate::{
     datapath::{Admission, GroupOptions, JoinError, Place, plain::filter},
     id::{AppId, Instance, WorkerId},
     process::{
+        cgroup::WorkerCgroup,
         spawn::{self, Launch},
         tree::{Marker, Tree},
         usage::Usage,
@@ -109,8 +110,8 @@ impl Host {
         let cgroup = self.hierarchy.as_ref().map(|hierarchy| hierarchy.create_worker(app, worker));
         let cgroup = cgroup.transpose().context("failed to make the worker's cgroup")?;
         let place = Place {
-            cgroup: cgroup.as_ref().map(|cgroup| cgroup.id()),
-            cgroup_path: cgroup.as_ref().map(|cgroup| cgroup.path()),
+            cgroup: cgroup.as_ref().map(WorkerCgroup::id),
+            cgroup_path: cgroup.as_ref().map(WorkerCgroup::path),
             ports: &spec.ports,
         };
         let result = (|| {
@@ -131,9 +132,9 @@ impl Host {
                 env: &env,
                 cwd: &spec.cwd,
                 user: spec.user.as_ref(),
-                cgroup: cgroup.as_ref().map(|cgroup| cgroup.folder()),
-                stdout: std::os::fd::AsFd::as_fd(&ends.stdout),
-                stderr: std::os::fd::AsFd::as_fd(&ends.stderr),
+                cgroup: cgroup.as_ref().map(WorkerCgroup::folder),
+                stdout: ends.stdout.as_fd(),
+                stderr: ends.stderr.as_fd(),
                 filter: match admission {
                     Admission::Cgroup => None,
                     Admission::Seccomp => Some(&filter::PROGRAM),
@@ -153,13 +154,8 @@ impl Host {
             }
         };
         let pid = spawned.pid;
-        let watcher = ExitWatcher::new(std::os::fd::AsFd::as_fd(&spawned.process));
-        self.datapath.started(
-            worker,
-            pid,
-            std::os::fd::AsFd::as_fd(&spawned.process),
-            spawned.notifier,
-        );
+        let watcher = ExitWatcher::new(spawned.process.as_fd());
+        self.datapath.started(worker, pid, spawned.process.as_fd(), spawned.notifier);
         let tree = Arc::new(match cgroup {
             Some(cgroup) => Tree::in_cgroup(pid, spawned.process, cgroup),
             None => Tree::marked(pid, spawned.process, marker),

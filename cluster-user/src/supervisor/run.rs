@@ -109,7 +109,7 @@ impl Supervisor {
             let [terminate, interrupt, quit] = &mut signals.end;
             let event = select! {
                 biased;
-                Some(news) = news.recv() => self.news(news),
+                Some(news) = news.recv() => Some(self.news(news)),
                 report = poll_fn(|context| self.host.datapath.poll_report(context)) => Some(source::report(report)),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => Some(Event::Tick),
                 Some(call) = requests.recv() => self.call(call),

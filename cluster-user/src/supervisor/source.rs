@@ -1,6 +1,6 @@
 //! What happened, as events of the core: one of the two files that know both worlds.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::{host::News, run::Supervisor};
 use crate::{
@@ -33,20 +33,20 @@ pub(super) fn report(report: Report) -> Event {
 
 impl Supervisor {
     /// News of a task.
-    pub(super) fn news(&mut self, news: News) -> Option<Event> {
+    pub(super) fn news(&mut self, news: News) -> Event {
         match news {
             News::Exited(worker, status) => {
                 // Its sockets that were not joined yet must not outlive it: their queues could not move.
                 self.host.datapath.dismiss(worker);
                 let exit = match status {
                     ExitStatus::Code(code) => Exit::Code(code),
-                    ExitStatus::Signal(signal, _core) => Exit::Signal(signal),
+                    ExitStatus::Signal { signal, .. } => Exit::Signal(signal),
                 };
-                Some(Event::Exited { worker, exit })
+                Event::Exited { worker, exit }
             }
             News::Swept(worker, words) => {
                 self.host.forget(worker, words);
-                Some(Event::Swept { worker })
+                Event::Swept { worker }
             }
         }
     }
@@ -111,7 +111,7 @@ impl Supervisor {
         let targets = targets.iter().map(|target| one(target)).collect::<Result<Vec<_>, _>>()?;
         for target in &targets {
             if !target.is_all() && self.state.apps(std::slice::from_ref(target)).is_empty() {
-                let names =
+                let names: Vec<_> =
                     self.state.apps(&[]).iter().map(|app| app.spec.name.to_string()).collect();
                 return Err(super::answer::unknown(target.as_str(), &names));
             }
@@ -137,13 +137,9 @@ impl Supervisor {
             self.host.missing.iter().map(|notice| notice.message.as_str()).collect();
         let message =
             format!("kernel mode is required and is not to be had: {}", reasons.join("; "));
-        let hints: BTreeMap<_, _> = self
-            .host
-            .missing
-            .iter()
-            .filter_map(|notice| Some((notice.hint.as_deref()?, ())))
-            .collect();
-        let hints: Vec<_> = hints.into_keys().collect();
+        let hints: BTreeSet<_> =
+            self.host.missing.iter().filter_map(|notice| notice.hint.as_deref()).collect();
+        let hints: Vec<_> = hints.into_iter().collect();
         Failure::new(Reason::Unsupported, message).hint(hints.join("; "))
     }
 }

@@ -3,7 +3,6 @@
 //! Each test runs itself again in a process of its own, in a network namespace of its own.
 
 use std::{
-    collections::BTreeMap,
     env,
     future::poll_fn,
     io::{Read as _, Write as _},
@@ -233,7 +232,10 @@ fn a_group_with_a_stranger_in_it_is_refused() {
         let error = host.plain.open(GroupId(0), ticket, &options()).unwrap_err().to_string();
         let me = std::process::id();
         assert_eq!(error, format!("the port is held by pid {me} ({})", holder::command(me)));
-        assert!(matches!(host.plain.join(ticket, GroupId(0), Slot(1)), Err(JoinError::Gone)));
+        assert!(matches!(
+            host.plain.join(ticket, GroupId(0), Slot::masked(1)),
+            Err(JoinError::Gone)
+        ));
     });
 }
 
@@ -251,7 +253,7 @@ time.sleep(1000)
         host.join_all(1);
         assert_eq!(host.plain.traffic(worker).unwrap(), Traffic::default());
         let _held: Vec<_> = (0..5).map(|_| TcpStream::connect(address()).unwrap()).collect();
-        let wanted = Traffic { queued: 3, handshakes: 0, established: 5 };
+        let wanted = Traffic { queued: 3, handshakes: 0, established: 5, busy: 0 };
         let begin = Instant::now();
         while host.plain.traffic(worker).unwrap() != wanted {
             assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", host.plain.traffic(worker));
@@ -297,7 +299,7 @@ impl Host {
 
     fn start(&mut self, command: &[&str]) -> WorkerId {
         let worker = WorkerId(self.workers.len() as u64);
-        let place = Place { cgroup: None, ports: &self.ports };
+        let place = Place { cgroup: None, cgroup_path: None, ports: &self.ports };
         assert_eq!(self.plain.admit(worker, &place).unwrap(), Admission::Seccomp);
         let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
         let args: Vec<String> = command.iter().map(|arg| (*arg).to_owned()).collect();
@@ -310,7 +312,7 @@ impl Host {
             user: None,
             cgroup: None,
             stdout: null.as_fd(),
-            stderr: std::io::stderr().as_fd(),
+            stderr: io::stderr().as_fd(),
             filter: Some(&filter::PROGRAM),
         });
         let mut spawned = spawned.unwrap();
@@ -346,12 +348,12 @@ impl Host {
             if slot == 1 {
                 self.plain.open(GroupId(0), ticket, &options()).unwrap();
             }
-            self.plain.join(ticket, GroupId(0), Slot(slot)).unwrap();
+            self.plain.join(ticket, GroupId(0), Slot::masked(slot)).unwrap();
             keys.push(key);
         }
         assert!(keys.windows(2).all(|pair| pair[0] == pair[1]));
-        self.plain.publish(GroupId(0), &[Slot(1)]).unwrap();
-        assert!(self.plain.publish(GroupId(1), &[Slot(1)]).is_err());
+        self.plain.publish(GroupId(0), &[Slot::masked(1)]).unwrap();
+        assert!(self.plain.publish(GroupId(1), &[Slot::masked(1)]).is_err());
         keys
     }
 

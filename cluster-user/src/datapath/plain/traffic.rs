@@ -8,7 +8,7 @@ use procfs::{
     process::{Process, all_processes},
 };
 
-use crate::datapath::{Traffic, socket::sockets_of};
+use crate::datapath::{Traffic, diag, socket::sockets_of};
 
 /// Connections of process `pid` and its descendants to the ports that they listen on. Handshakes are not
 /// counted: nothing says which socket of a group they belong to.
@@ -23,7 +23,10 @@ pub(super) fn of(pid: u32) -> ProcResult<Traffic> {
     let mut entries = viewer.tcp()?;
     entries.extend(viewer.tcp6().unwrap_or_default());
     entries.retain(|entry| inodes.contains(&entry.inode));
-    Ok(count(&entries))
+    let mut traffic = count(&entries);
+    // Where the kernel has no sock_diag, every connection counts as busy.
+    traffic.busy = diag::busy(&inodes).unwrap_or(traffic.established);
+    Ok(traffic)
 }
 
 /// Counts the sockets of one worker.
@@ -39,7 +42,8 @@ fn count(entries: &[TcpNetEntry]) -> Traffic {
             && ports.contains(&entry.local_address.port())
     });
     let accepted = u32::try_from(accepted.count()).unwrap_or(u32::MAX);
-    Traffic { queued, handshakes: 0, established: accepted.saturating_add(queued) }
+    let established = accepted.saturating_add(queued);
+    Traffic { queued, handshakes: 0, established, busy: established }
 }
 
 /// Process `pid`, the members of its session, and descendants of all of them.
