@@ -4,6 +4,9 @@
 //! here: before a bind the socket gets `SO_REUSEPORT`, and a listen is carried out on a duplicate, so that
 //! its result is known. From then on the kernel spreads connections over the sockets of a group by hash;
 //! slots and routes are kept account of and change nothing.
+//!
+//! The kernel makes one notification descriptor per filter and never another. While nobody holds it the
+//! two calls fail with `ENOSYS`: sockets that listen go on, new ones cannot.
 
 pub mod filter;
 

@@ -42,8 +42,10 @@ fn workers_with_the_same_number_share_a_file_line_by_line() {
     let script = |word: &str| {
         format!("i=0; while [ $i -lt 2000 ]; do printf {word}; echo {word}; i=$((i+1)); done")
     };
-    let mut old = test.spawn(A, &script("old"));
+    // Both are attached before either writes: a line begun before that ends where the other's begins.
+    let old = test.output().attach(A, "app", Instance(0)).unwrap();
     let mut new = test.spawn(B, &script("new"));
+    let mut old = shell(old, &script("old"));
     old.wait().unwrap();
     new.wait().unwrap();
     test.end();
@@ -153,9 +155,7 @@ impl Test {
 
     fn spawn(&mut self, worker: WorkerId, script: &str) -> Child {
         let ends = self.output().attach(worker, "app", Instance(0)).unwrap();
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).stdin(Stdio::null()).stdout(ends.stdout).stderr(ends.stderr);
-        command.spawn().unwrap()
+        shell(ends, script)
     }
 
     fn run(&mut self, worker: WorkerId, script: &str) {
@@ -172,6 +172,12 @@ impl Drop for Test {
         self.end();
         fs::remove_dir_all(&self.folder).unwrap();
     }
+}
+
+fn shell(ends: Ends, script: &str) -> Child {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]).stdin(Stdio::null()).stdout(ends.stdout).stderr(ends.stderr);
+    command.spawn().unwrap()
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {

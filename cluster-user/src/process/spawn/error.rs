@@ -60,7 +60,7 @@ fn explain(step: Step, errno: Errno, launch: &Launch<'_>) -> String {
                  allows (128 KiB each, a quarter of the stack limit in all)"
             );
         }
-        (Step::Execute, Errno::ENOENT) if launch.program.exists() => {
+        (Step::Execute, Errno::ENOENT) if is_there(launch) => {
             why.push_str(" (the file exists: what its first line, or its header, names does not)");
         }
         (Step::Clone, Errno::EINVAL) => {
@@ -69,4 +69,9 @@ fn explain(step: Step, errno: Errno, launch: &Launch<'_>) -> String {
         _ => {}
     }
     why
+}
+
+/// Whether the program itself exists; a relative path is meant from a folder that is not ours.
+fn is_there(launch: &Launch<'_>) -> bool {
+    launch.program.is_absolute() && launch.program.exists()
 }

@@ -107,6 +107,13 @@ fn a_child_is_born_in_its_cgroup() {
 }
 
 #[test]
+fn a_raised_limit_is_not_passed_on() {
+    let before = run(Way::Clone, &Script::new("ulimit -Sn")).unwrap();
+    limits::raise_descriptors().unwrap();
+    assert_eq!(run(Way::Clone, &Script::new("ulimit -Sn")).unwrap(), before);
+}
+
+#[test]
 fn a_step_that_fails_is_named() {
     let fails = |script: &Script<'_>| run(Way::Clone, script).unwrap_err().to_string();
     assert_eq!(

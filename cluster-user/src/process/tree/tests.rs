@@ -2,7 +2,6 @@
 
 use std::{
     path::Path,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -125,8 +124,6 @@ fn finish(worker: &Tree) {
         reap(worker.process()).unwrap(),
         Some(ExitStatus::Signal { signal: libc::SIGKILL, core: false })
     );
-    // Orphans are somebody else's to reap; only zombies may be left of them.
-    assert!(Command::new("/bin/true").status().unwrap().success());
 }
 
 fn runtime() -> tokio::runtime::Runtime {
