@@ -152,8 +152,8 @@ impl State {
 
 fn status(seat: &Seat, worker: Option<&Worker>) -> Status {
     match seat.state {
-        SeatState::Empty { failed: false } => Status::Stopped,
-        SeatState::Empty { failed: true } | SeatState::Errored => Status::Errored,
+        SeatState::Empty { .. } => Status::Stopped,
+        SeatState::Errored => Status::Errored,
         SeatState::Backoff { .. } => Status::Backoff,
         SeatState::Taken(_) => match worker.map(|worker| worker.phase) {
             None | Some(Phase::Spawning | Phase::Starting { .. }) => Status::Starting,
