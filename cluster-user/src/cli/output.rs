@@ -99,8 +99,19 @@ pub(super) fn error(error: &Error) {
 
 /// Prints help, or a mistake in the command line.
 pub(super) fn usage(error: &clap::Error) {
-    // If the terminal is gone, so is the reader.
-    drop(error.print());
+    if !error.use_stderr() {
+        // Help; if the reader is gone, nobody misses it.
+        drop(error.print());
+        return;
+    }
+    // A mistake of a megabyte is not repeated in full.
+    const LONGEST: usize = 400;
+    let text = error.render().ansi().to_string();
+    let lines = text.trim_end().lines().map(|line| match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    });
+    say(&lines.collect::<Vec<_>>().join("\n"));
 }
 
 /// A line that shows how far something is; `None` when nobody watches.
