@@ -10,7 +10,7 @@ use super::{
     table::Table,
 };
 use crate::{
-    api::message::{AppView, Request, StartRequest, Status, TargetsRequest},
+    api::message::{AppView, Notice, Request, StartRequest, Status, TargetsRequest},
     config::{
         resolve::{Surroundings, resolve},
         script,
@@ -97,8 +97,8 @@ impl Start {
         }
         match resolve(script, &self.typed, around) {
             Ok(resolved) => {
-                for notice in resolved.notices {
-                    output::note(&format!("note: {notice}"));
+                for message in resolved.notices {
+                    output::notice(&Notice { message, hint: None });
                 }
                 Ok(Plan::Start(Box::new(resolved.spec)))
             }
