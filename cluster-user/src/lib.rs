@@ -3,9 +3,11 @@
 //! Modules in reading order. `state` decides and does nothing else; `process`, `datapath` and `api` do
 //! and know nothing of each other; `supervisor` is what joins them.
 
-pub mod api;
-pub mod cli;
-pub mod config;
-pub mod datapath;
 pub mod id;
+pub mod config;
+pub mod state;
+pub mod process;
+pub mod datapath;
+pub mod api;
 pub mod supervisor;
+pub mod cli;

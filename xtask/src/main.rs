@@ -1,2 +1,67 @@
-//! Developer tasks.
-fn main() {}
+//! Developer tasks: `cargo xtask <task>`.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to its terminal")]
+
+mod bench;
+mod ebpf;
+mod lint;
+mod run;
+mod step;
+mod test;
+mod tidy;
+mod tools;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "Developer tasks of cluster")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Builds everything and runs a `cluster` command: `cargo xtask run -- start app -i 8`
+    Run {
+        /// The command line of `cluster`; its help when there is none
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+    /// Runs all tests, those that need root and BPF included
+    Test {
+        /// Only tests whose names contain one of these
+        filters: Vec<String>,
+    },
+    /// Checks formatting, lints, the repository's own rules, and documentation
+    Lint,
+    /// Checks the repository's own rules: what clippy cannot see
+    Tidy,
+    /// Compiles the kernel programs into the objects that are checked in beside them
+    Ebpf {
+        /// Compiles in another folder and compares with what is checked in
+        #[arg(long)]
+        check: bool,
+    },
+    /// Measures `cluster` beside what people use today
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().task {
+        Task::Run { args } => run::run(&args),
+        Task::Test { filters } => test::run(&filters),
+        Task::Lint => lint::run(),
+        Task::Tidy => tidy::run(),
+        Task::Ebpf { check } => ebpf::run(check),
+        Task::Bench(args) => bench::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -14,7 +14,7 @@ use crate::{
     api::socket::LockError,
     config::{home::Home, refusal::Refusal},
     datapath::Mode,
-    supervisor::options::DaemonOptions,
+    supervisor::{self, options::DaemonOptions},
 };
 
 /// Runs the daemon in the foreground; the first command that needs one starts it by itself
@@ -73,8 +73,9 @@ impl Daemon {
 }
 
 /// Runs the supervisor until it has ended.
-fn supervise(_options: DaemonOptions) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no supervisor")
+fn supervise(options: DaemonOptions) -> anyhow::Result<()> {
+    env_logger::Builder::new().filter_level(log::LevelFilter::Info).parse_env("CLUSTER_LOG").init();
+    supervisor::run(options)
 }
 
 /// Why the daemon ended other than by being told to.

@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 
 use super::{error::Error, human, output};
-use crate::datapath::feature::Feature;
+use crate::datapath::{feature::Feature, kernel::probe};
 
 /// Shows what this host can do, and how to get what is missing
 #[derive(Args, Debug)]
@@ -19,17 +19,12 @@ pub(super) struct Doctor {
 
 impl Doctor {
     pub(super) fn run(self) -> Result<(), Error> {
-        let features = probe();
+        let features = probe::features(None);
         if self.json {
             return Ok(output::json(&features)?);
         }
         Ok(output::answer(&draw(&features))?)
     }
-}
-
-/// Tries everything that cluster makes use of.
-fn probe() -> Vec<Feature> {
-    Vec::new()
 }
 
 fn draw(features: &[Feature]) -> String {

@@ -8,16 +8,19 @@ use crate::id::{AppId, Instance};
 
 /// One target as typed.
 #[derive(Clone, Debug)]
-pub enum Target {
-    /// Every app.
+pub struct Target {
+    text: String,
+    meaning: Meaning,
+}
+
+#[derive(Clone, Debug)]
+enum Meaning {
     All,
-    /// The app of that number.
     Id(AppId),
-    /// The app, or every app of the namespace, of that name.
-    Name(String),
+    /// Of an app or of a namespace.
+    Name,
     /// One worker of the app of that name or id.
     Worker(String, Instance),
-    /// Every app whose name matches.
     Matching(Regex),
 }
 
@@ -27,37 +30,46 @@ impl Target {
     /// # Errors
     /// When it is empty or its regular expression is malformed.
     pub fn parse(text: &str) -> Result<Self, TargetError> {
-        if text.is_empty() {
+        let meaning = if text.is_empty() {
             return Err(TargetError("target is empty".to_owned()));
-        }
-        if text == "all" {
-            return Ok(Self::All);
-        }
-        if let Some(pattern) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
-            return Regex::new(pattern).map(Self::Matching).map_err(|error| {
+        } else if text == "all" {
+            Meaning::All
+        } else if let Some(pattern) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'))
+        {
+            Meaning::Matching(Regex::new(pattern).map_err(|error| {
                 let last = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
                 TargetError(format!("target `{text}` is not a regular expression: {last}"))
-            });
-        }
-        if let Ok(id) = text.parse() {
-            return Ok(Self::Id(AppId(id)));
-        }
-        if let Some((app, instance)) = text.rsplit_once(':')
+            })?)
+        } else if let Ok(id) = text.parse() {
+            Meaning::Id(AppId(id))
+        } else if let Some((app, instance)) = text.rsplit_once(':')
             && let Ok(instance) = instance.parse()
         {
-            return Ok(Self::Worker(app.to_owned(), Instance(instance)));
-        }
-        Ok(Self::Name(text.to_owned()))
+            Meaning::Worker(app.to_owned(), Instance(instance))
+        } else {
+            Meaning::Name
+        };
+        Ok(Self { text: text.to_owned(), meaning })
     }
 
-    /// Whether an app is meant, and if only one worker of it, which.
+    /// As typed.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it means every app, none included.
+    pub fn is_all(&self) -> bool {
+        matches!(self.meaning, Meaning::All)
+    }
+
+    /// Whether an app is meant, and how much of it.
     pub fn matches(&self, id: AppId, name: &str, namespace: &str) -> Option<Scope> {
-        let whole = match self {
-            Self::All => true,
-            Self::Id(wanted) => *wanted == id,
-            Self::Name(wanted) => wanted == name || wanted == namespace,
-            Self::Matching(regex) => regex.is_match(name),
-            Self::Worker(app, instance) => {
+        let whole = match &self.meaning {
+            Meaning::All => true,
+            Meaning::Id(wanted) => *wanted == id,
+            Meaning::Name => self.text == name || self.text == namespace,
+            Meaning::Matching(regex) => regex.is_match(name),
+            Meaning::Worker(app, instance) => {
                 let meant = app == name || app.parse() == Ok(id.0);
                 return meant.then_some(Scope::Worker(*instance));
             }

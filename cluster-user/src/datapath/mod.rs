@@ -6,11 +6,17 @@
 //! *publishes* routes. Which worker belongs into which slot is decided by `state`, never here.
 
 pub mod feature;
+pub mod socket;
+pub mod diag;
+pub mod holder;
+pub mod kernel;
+pub mod plain;
 
 use std::{
     fmt,
     net::SocketAddr,
     os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
     task::{Context, Poll},
 };
 
@@ -94,6 +100,8 @@ pub enum Report {
 pub struct Place<'a> {
     /// Id (inode number) of the worker's own cgroup, when there is one.
     pub cgroup: Option<u64>,
+    /// Folder of that cgroup, through which the processes in it are found.
+    pub cgroup_path: Option<&'a Path>,
     /// Ports to balance; empty for all.
     pub ports: &'a [u16],
 }
@@ -134,6 +142,10 @@ pub struct Traffic {
     pub handshakes: u32,
     /// Connections accepted (or queued) and not closed by the worker.
     pub established: u32,
+    /// Those of `established` with a request under way: data unread or unsent, or something received
+    /// since the worker last sent (`tcpi_last_data_recv`, `tcpi_last_data_sent`). Where that cannot be
+    /// told, all of them.
+    pub busy: u32,
 }
 
 /// Counters of one slot since it was filled.

@@ -1,3 +1,15 @@
 //! The daemon: events in, decisions by `state`, effects out.
+//!
+//! [`run`] waits for whatever happens next, translates it into an event ([`source`]), lets `state`
+//! decide, and carries out what it asks for ([`perform`]). Only these two files know both worlds.
 
 pub mod options;
+mod run;
+mod host;
+mod environment;
+mod source;
+mod perform;
+mod answer;
+mod view;
+
+pub use self::run::run;

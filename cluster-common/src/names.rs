@@ -1,0 +1,45 @@
+//! Names of programs, maps and globals in the two objects. The supervisor finds them by these.
+
+/// Select object: the program of a group.
+pub const SELECT: &str = "cluster_select";
+
+/// Join object: before a worker's IPv4 bind.
+pub const BIND4: &str = "cluster_bind4";
+/// Join object: before a worker's IPv6 bind.
+pub const BIND6: &str = "cluster_bind6";
+/// Join object: after a worker's IPv4 bind.
+pub const POST_BIND4: &str = "cluster_bound4";
+/// Join object: after a worker's IPv6 bind.
+pub const POST_BIND6: &str = "cluster_bound6";
+/// Join object: a worker's TCP socket listens.
+pub const SOCK_OPS: &str = "cluster_listen";
+
+/// Select object: slot → socket, values of 8 bytes so that cookies can be read back.
+pub const SOCKETS: &str = "SOCKETS";
+/// Select object: the two route tables.
+pub const ROUTES: &str = "ROUTES";
+/// Select object: one cursor per lane.
+pub const CURSORS: &str = "CURSORS";
+/// Select object: remembered SYNs.
+pub const FLOWS: &str = "FLOWS";
+/// Select object: [`Config`](crate::abi::Config), one entry.
+pub const CONFIG: &str = "CONFIG";
+/// Select object: [`SlotStats`](crate::stats::SlotStats) per slot.
+pub const SLOT_STATS: &str = "SLOT_STATS";
+/// Select object: [`GroupStats`](crate::stats::GroupStats), one entry.
+pub const GROUP_STATS: &str = "GROUP_STATS";
+/// Select object, a `u8` global: 1 logs each decision.
+pub const TRACE: &str = "TRACE";
+/// Select object: what tracing writes. It needs only a page when [`TRACE`] is 0.
+pub const TRACE_LOG: &str = "AYA_LOGS";
+
+/// Join object: ring buffer of [`Event`](crate::event::Event).
+pub const EVENTS: &str = "EVENTS";
+/// Join object: how many events found the ring buffer full, one `u64`.
+pub const LOST_EVENTS: &str = "LOST_EVENTS";
+/// Join object: socket cookie → worker's cgroup id, of the sockets that have been made to share their port.
+pub const JOINING: &str = "JOINING";
+/// Join object: worker's cgroup id → [`PortFilter`](crate::event::PortFilter). No entry: every port is balanced.
+pub const PORT_FILTER: &str = "PORT_FILTER";
+/// Join object, an `i32` global: how deep below the root of the hierarchy the workers' cgroups are.
+pub const WORKER_LEVEL: &str = "WORKER_LEVEL";

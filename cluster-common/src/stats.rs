@@ -1,0 +1,47 @@
+//! Counters as they lie in the maps: written by the kernel program only, read by the supervisor through mapped memory.
+
+/// What one slot has been given since its group exists.
+///
+/// A slot may have had several workers: whoever puts a socket into a slot takes note of the counters at that moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct SlotStats {
+    /// Turns of new connections and datagrams. Under SYN cookies these are SYNs, of which some never become connections.
+    pub selected: u64,
+    /// Connections that moved here because their listener was closed.
+    pub migrated_in: u64,
+    /// ACKs of SYN cookies whose SYN was not remembered, and stray ACKs.
+    pub cookie: u64,
+    /// Fills the cache line, so that CPUs counting for different workers do not meet.
+    pub reserved: [u64; 5],
+}
+
+/// What has happened in a group beside selecting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct GroupStats {
+    /// Turns whose slot could not be selected, because its socket is gone.
+    pub misses: u64,
+    /// Connections sent to the waiting room.
+    pub waited: u64,
+    /// Connections refused.
+    pub refused: u64,
+    /// Packets that start no connection.
+    pub other: u64,
+    /// Connections left to the kernel's hash.
+    pub hashed: u64,
+    /// Turns lost because two publications overtook the decision.
+    pub overtaken: u64,
+    /// Fills the cache line.
+    pub reserved: [u64; 2],
+}
+
+const _: () = assert!(size_of::<SlotStats>() == 64);
+const _: () = assert!(size_of::<GroupStats>() == 64);
+
+#[cfg(feature = "user")]
+// SAFETY: plain integers without padding, as the assertion above proves.
+unsafe impl aya::Pod for SlotStats {}
+#[cfg(feature = "user")]
+// SAFETY: plain integers without padding, as the assertion above proves.
+unsafe impl aya::Pod for GroupStats {}

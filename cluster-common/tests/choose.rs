@@ -1,0 +1,283 @@
+//! Decisions about every kind of packet, with a fake of what is outside: the sockets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cluster_common::{
+    choose::{Group, MAX_DRAWS, OnMiss, Tally, Verdict, choose},
+    flow::{FLOWS, Flow, bucket},
+    packet::{Kind, TCP, UDP, classify},
+    route::{Cursor, Lane, Pick, Turn},
+    slot::Slot,
+};
+use proptest::prelude::*;
+
+#[test]
+fn connections_go_round() {
+    let mut group = Fake::with_workers(&[1, 2, 3]);
+
+    let order: Vec<Verdict> = (0..6).map(|hash| group.decide(Kind::Syn, hash)).collect();
+
+    assert_eq!(order, [1, 2, 3, 1, 2, 3].map(selected));
+    assert_eq!(group.tallies.len(), 6);
+}
+
+#[test]
+fn a_closed_socket_costs_nobody_a_turn() {
+    let mut group = Fake::with_workers(&[1, 2, 3]);
+    group.open.remove(&2);
+
+    let order: Vec<Verdict> = (0..6).map(|hash| group.decide(Kind::Syn, hash)).collect();
+
+    assert_eq!(
+        order,
+        [1, 3, 1, 3, 1, 3].map(selected),
+        "trying 2's neighbour instead would be 1, 3, 3"
+    );
+}
+
+#[test]
+fn the_ack_of_a_cookie_follows_its_syn() {
+    let mut group = Fake::with_workers(&[1, 2]);
+    for hash in 0..100 {
+        let syn = group.decide(Kind::Syn, hash);
+        assert_eq!(group.decide(Kind::CookieAck, hash), syn);
+    }
+    assert_eq!(group.cursors, [100, 0]);
+    assert_eq!(group.tallies.len(), 100, "a connection counts once");
+}
+
+#[test]
+fn an_ack_whose_route_is_gone_draws_in_its_own_lane() {
+    let mut group = Fake::with_workers(&[1, 2]);
+    assert_eq!(group.decide(Kind::Syn, 7), selected(1));
+    group.version += 1;
+    group.route = vec![2, 3];
+    group.open.insert(3);
+
+    assert_eq!(group.decide(Kind::CookieAck, 7), selected(2));
+    assert_eq!(group.cursors, [1, 1]);
+    assert_eq!(group.tallies.last(), Some(&Tally::Cookie(Slot::masked(2))));
+}
+
+#[test]
+fn an_ack_whose_worker_died_draws_in_its_own_lane() {
+    let mut group = Fake::with_workers(&[1, 2]);
+    assert_eq!(group.decide(Kind::Syn, 7), selected(1));
+    group.open.remove(&1);
+
+    assert_eq!(group.decide(Kind::CookieAck, 7), selected(2));
+}
+
+#[test]
+fn a_migration_takes_a_turn_and_is_counted_apart() {
+    let mut group = Fake::with_workers(&[1, 2]);
+
+    assert_eq!(group.decide(Kind::Migration, 7), selected(1));
+    assert_eq!(group.decide(Kind::Syn, 8), selected(2));
+    assert_eq!(
+        group.tallies,
+        [Tally::MigratedIn(Slot::masked(1)), Tally::Selected(Slot::masked(2))]
+    );
+}
+
+#[test]
+fn nobody_left_means_the_waiting_room_and_then_refusal() {
+    let mut group = Fake::with_workers(&[1, 2]);
+    group.open = BTreeSet::from([0]);
+    assert_eq!(group.decide(Kind::Syn, 1), Verdict::Waiting);
+    assert_eq!(group.misses(), MAX_DRAWS as usize);
+    assert!(
+        group.flows.is_empty(),
+        "the waiting room is not remembered: a worker may be there for the ACK"
+    );
+
+    group.open.clear();
+    assert_eq!(group.decide(Kind::Syn, 1), Verdict::Refused);
+}
+
+#[test]
+fn an_empty_route_is_not_searched() {
+    let mut group = Fake::with_workers(&[]);
+    for (on_miss, verdict) in [
+        (OnMiss::Wait, Verdict::Refused),
+        (OnMiss::Refuse, Verdict::Refused),
+        (OnMiss::Hash, Verdict::Hashed),
+    ] {
+        group.on_miss = on_miss;
+        assert_eq!(group.decide(Kind::Syn, 1), verdict);
+    }
+    assert_eq!(group.misses(), 0);
+}
+
+#[test]
+fn a_setting_without_a_meaning_refuses() {
+    assert_eq!(
+        [0, 1, 2, 3, u32::MAX].map(OnMiss::from_word),
+        [OnMiss::Wait, OnMiss::Refuse, OnMiss::Hash, OnMiss::Refuse, OnMiss::Refuse]
+    );
+}
+
+proptest! {
+    #[test]
+    fn strays_change_nothing_for_connections(packets in packets()) {
+        let mut with = Fake::with_workers(&[1, 2, 3, 4, 5]);
+        let mut without = Fake::with_workers(&[1, 2, 3, 4, 5]);
+        for (flags, hash) in packets {
+            match classify(false, TCP, Some(flags)) {
+                // An ACK may be a stray, too: hashes of connections have the low bit, those of strays have not.
+                Kind::Syn => prop_assert_eq!(with.decide(Kind::Syn, hash | 1), without.decide(Kind::Syn, hash | 1)),
+                kind @ (Kind::CookieAck | Kind::Other | Kind::Migration | Kind::Datagram) => {
+                    let verdict = with.decide(kind, hash & !1);
+                    prop_assert!(matches!(verdict, Verdict::Selected(_)), "{verdict:?}");
+                }
+            }
+        }
+        prop_assert_eq!(with.cursors[0], without.cursors[0]);
+    }
+
+    #[test]
+    fn a_packet_is_never_left_to_the_hash_by_accident(
+        route in prop::collection::vec(1..9_u16, 0..40),
+        open in prop::collection::btree_set(0..9_u16, 0..9),
+        packets in packets(),
+        overtaken in 0..40_u32,
+        wait in any::<bool>(),
+    ) {
+        let on_miss = if wait { OnMiss::Wait } else { OnMiss::Refuse };
+        let mut group = Fake { open, on_miss, overtaken, ..Fake::with_workers(&route) };
+        for (flags, hash) in packets {
+            for (migrating, protocol) in [(false, TCP), (true, TCP), (false, UDP), (false, 0)] {
+                group.selected = None;
+                let verdict = group.decide(classify(migrating, protocol, Some(flags)), hash);
+                match verdict {
+                    Verdict::Selected(slot) => prop_assert_eq!(group.selected, Some(slot)),
+                    Verdict::Waiting => prop_assert_eq!(group.selected, Some(Slot::WAITING_ROOM)),
+                    Verdict::Refused => prop_assert_eq!(group.selected, None),
+                    Verdict::Hashed => prop_assert!(false, "nobody asked for it"),
+                }
+                prop_assert!(group.cursors.iter().sum::<u64>() <= u64::from(MAX_DRAWS), "bounded");
+                group.cursors = [0; 2];
+            }
+        }
+    }
+
+    #[test]
+    fn live_workers_share_exactly_while_others_are_dead(
+        dead in prop::collection::btree_set(1..=20_u16, 0..20),
+        connections in 1..500_u32,
+    ) {
+        let mut group = Fake::with_workers(&(1..=20).collect::<Vec<_>>());
+        group.open.retain(|slot| !dead.contains(slot));
+        let mut turns: BTreeMap<u16, u32> = group.open.iter().map(|&slot| (slot, 0)).collect();
+        for hash in 0..connections {
+            let Verdict::Selected(slot) = group.decide(Kind::Syn, hash) else { panic!("somebody is alive") };
+            *turns.entry(slot.get()).or_default() += 1;
+        }
+        let (least, most) = (turns.values().min().unwrap(), turns.values().max().unwrap());
+        prop_assert!(most - least <= 1, "{turns:?}");
+    }
+}
+
+/// A group in which a slot is open or is not.
+struct Fake {
+    version: u8,
+    route: Vec<u16>,
+    open: BTreeSet<u16>,
+    on_miss: OnMiss,
+    cursors: [u64; 2],
+    flows: BTreeMap<u32, Flow>,
+    tallies: Vec<Tally>,
+    /// Draws that will be overtaken.
+    overtaken: u32,
+    selected: Option<Slot>,
+}
+
+impl Fake {
+    fn with_workers(route: &[u16]) -> Self {
+        Self {
+            version: 1,
+            route: route.to_vec(),
+            open: route.iter().copied().collect(),
+            on_miss: OnMiss::Wait,
+            cursors: [0; 2],
+            flows: BTreeMap::new(),
+            tallies: Vec::new(),
+            overtaken: 0,
+            selected: None,
+        }
+    }
+
+    fn decide(&mut self, kind: Kind, hash: u32) -> Verdict {
+        choose(self, kind, hash).verdict
+    }
+
+    fn misses(&self) -> usize {
+        self.tallies.iter().filter(|&&tally| tally == Tally::Miss).count()
+    }
+
+    fn at(&self, position: u64) -> Turn {
+        let Some(index) = usize::try_from(position).expect("64 bits").checked_rem(self.route.len())
+        else {
+            return Turn::Nobody;
+        };
+        let cursor = Cursor::new(self.version.into(), position);
+        Turn::Of(Pick { slot: Slot::masked(self.route[index]), cursor })
+    }
+}
+
+impl Group for Fake {
+    fn draw(&mut self, lane: Lane) -> Turn {
+        let position = &mut self.cursors[lane.index() as usize];
+        *position += 1;
+        let position = *position - 1;
+        if self.overtaken > 0 {
+            self.overtaken -= 1;
+            return Turn::Overtaken;
+        }
+        self.at(position)
+    }
+
+    fn peek(&mut self, hash: u32) -> Turn {
+        self.at(hash.into())
+    }
+
+    fn version(&mut self) -> u8 {
+        self.version
+    }
+
+    fn select(&mut self, slot: Slot) -> bool {
+        let open = self.open.contains(&slot.get());
+        if open {
+            self.selected = Some(slot);
+        }
+        open
+    }
+
+    fn remember(&mut self, hash: u32, flow: Flow) {
+        self.flows.insert(bucket(hash), flow);
+    }
+
+    fn recall(&mut self, hash: u32) -> Flow {
+        assert!(bucket(hash) < FLOWS);
+        self.flows.get(&bucket(hash)).copied().unwrap_or(Flow::from_word(0))
+    }
+
+    fn on_miss(&mut self) -> OnMiss {
+        self.on_miss
+    }
+
+    fn count(&mut self, what: Tally) {
+        self.tallies.push(what);
+    }
+}
+
+fn selected(slot: u16) -> Verdict {
+    Verdict::Selected(Slot::masked(slot))
+}
+
+/// Flags and hashes of packets.
+fn packets() -> impl Strategy<Value = Vec<(u8, u32)>> {
+    let flags =
+        prop_oneof![Just(0x02_u8), Just(0x10), Just(0x18), Just(0x04), Just(0x11), any::<u8>()];
+    prop::collection::vec((flags, any::<u32>()), 0..100)
+}

@@ -1,0 +1,59 @@
+//! The program of a group: the kernel asks it for a socket, and it answers with the worker whose turn it is.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![expect(
+    clippy::inline_always,
+    reason = "the verifier follows pointers into maps better without calls"
+)]
+
+mod group;
+mod log;
+mod maps;
+mod policy;
+
+use aya_ebpf::{bindings::sk_action, macros::sk_reuseport, programs::SkReuseportContext};
+use cluster_common::{
+    choose::{Verdict, choose},
+    packet::{Kind, TCP, TCP_FLAGS_OFFSET, classify},
+};
+// Brings in the licence and the panic handler.
+use cluster_ebpf as _;
+
+use crate::group::Kernel;
+
+/// Chooses a socket for a packet, or for a connection whose listener was closed.
+#[sk_reuseport(migrate)]
+fn cluster_select(ctx: SkReuseportContext) -> u32 {
+    let kind = kind_of(&ctx);
+    let hash = ctx.hash();
+    let decision = choose(&mut Kernel::new(&ctx), kind, hash);
+    log::decision(&ctx, kind, hash, decision);
+    match decision.verdict {
+        Verdict::Refused => sk_action::SK_DROP,
+        // To pass is to take what has been selected. Without a selection it asks for the kernel's hash, which is what
+        // `Hashed` means; the other two are only returned after a selection.
+        Verdict::Selected(_) | Verdict::Waiting | Verdict::Hashed => sk_action::SK_PASS,
+    }
+}
+
+#[inline(always)]
+fn kind_of(ctx: &SkReuseportContext) -> Kind {
+    let migrating = ctx.migrating_sk().is_some();
+    // SAFETY: the context is valid for the whole run.
+    let protocol = unsafe { (*ctx.md).ip_protocol };
+    let flags = if protocol == TCP { tcp_flags(ctx) } else { None };
+    classify(migrating, protocol, flags)
+}
+
+/// The flag byte of the TCP header, at which the packet's data begins.
+#[inline(always)]
+fn tcp_flags(ctx: &SkReuseportContext) -> Option<u8> {
+    let at = ctx.data() + TCP_FLAGS_OFFSET;
+    if at + 1 > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: inside the packet, as the comparison before shows to the verifier as well.
+    Some(unsafe { *(at as *const u8) })
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

@@ -1,0 +1,308 @@
+//! The bpf(2) calls that are needed here, each as one safe function over descriptors.
+//!
+//! aya's own loader reads the kernel's whole type information first (50 ms and 20 MB here), and its socket
+//! array has values of four bytes, from which no cookie can be read back. Hence these few calls.
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+};
+
+use aya_obj::generated::{bpf_cmd, bpf_insn};
+
+/// Length of a name in the kernel, with its final zero (`BPF_OBJ_NAME_LEN`).
+const NAME: usize = 16;
+
+/// What a map is made of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MapShape {
+    /// `BPF_MAP_TYPE_…`
+    pub(super) map_type: u32,
+    /// Bytes of a key.
+    pub(super) key_size: u32,
+    /// Bytes of a value.
+    pub(super) value_size: u32,
+    /// Entries; bytes of a ring buffer.
+    pub(super) max_entries: u32,
+    /// `BPF_F_…`
+    pub(super) flags: u32,
+}
+
+/// What a program is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProgramShape<'a> {
+    /// What the kernel shows it as; cut to 15 bytes.
+    pub(super) name: &'a str,
+    /// `BPF_PROG_TYPE_…`
+    pub(super) program_type: u32,
+    /// `BPF_…`, the attach type the verifier expects.
+    pub(super) attach_type: u32,
+    /// With the descriptors of its maps in place.
+    pub(super) instructions: &'a [bpf_insn],
+    /// Decides which helpers it may call.
+    pub(super) license: &'a CStr,
+}
+
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    inner_map: u32,
+    numa_node: u32,
+    name: [u8; NAME],
+}
+
+#[repr(C)]
+struct Element {
+    map: RawFd,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+struct ProgramLoad {
+    program_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; NAME],
+    interface: u32,
+    attach_type: u32,
+}
+
+#[repr(C)]
+struct LinkCreate {
+    program: RawFd,
+    target: RawFd,
+    attach_type: u32,
+    flags: u32,
+    target_btf: u32,
+    padding: u32,
+}
+
+#[repr(C)]
+struct ObjectInfo {
+    object: RawFd,
+    length: u32,
+    info: u64,
+}
+
+/// Makes a map.
+///
+/// # Errors
+/// `EPERM` without `CAP_BPF`, `EINVAL` for a type or flag this kernel does not know.
+pub(super) fn create_map(name: &str, shape: MapShape) -> io::Result<OwnedFd> {
+    let MapShape { map_type, key_size, value_size, max_entries, flags } = shape;
+    let name = object_name(name);
+    let (inner_map, numa_node) = (0, 0);
+    descriptor(
+        bpf_cmd::BPF_MAP_CREATE,
+        &MapCreate {
+            map_type,
+            key_size,
+            value_size,
+            max_entries,
+            flags,
+            inner_map,
+            numa_node,
+            name,
+        },
+    )
+}
+
+/// Makes a map read-only for user space, so that the verifier can take its contents as constants.
+pub(super) fn freeze_map(map: BorrowedFd<'_>) -> io::Result<()> {
+    call(bpf_cmd::BPF_MAP_FREEZE, &element(map, 0, 0)).map(drop)
+}
+
+/// Writes one element. `value` must have the size of the map's values.
+pub(super) fn update(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> io::Result<()> {
+    call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &element(map, address(&key), value.as_ptr().addr() as u64))
+        .map(drop)
+}
+
+/// Puts a socket into one element of a socket array whose values have 8 bytes.
+///
+/// # Errors
+/// `EBUSY` when the socket is in a slot already, `EINVAL` when it does not listen or shares no port.
+pub(super) fn update_socket(
+    map: BorrowedFd<'_>,
+    key: u32,
+    socket: BorrowedFd<'_>,
+) -> io::Result<()> {
+    update(map, key, &i64::from(socket.as_raw_fd()).to_ne_bytes())
+}
+
+/// Reads one element, whose value consists of `WORDS` words; of a socket array, that is the socket's cookie.
+///
+/// # Errors
+/// `ENOENT` when there is none.
+pub(super) fn lookup<const WORDS: usize>(
+    map: BorrowedFd<'_>,
+    key: u32,
+) -> io::Result<[u64; WORDS]> {
+    let mut value = [0_u64; WORDS];
+    let written = value.as_mut_ptr().expose_provenance() as u64;
+    call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &element(map, address(&key), written))?;
+    Ok(value)
+}
+
+/// Removes one element.
+///
+/// # Errors
+/// `ENOENT` when there is none.
+pub(super) fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
+    call(bpf_cmd::BPF_MAP_DELETE_ELEM, &element(map, address(&key), 0)).map(drop)
+}
+
+/// Loads a program.
+///
+/// # Errors
+/// What the kernel said; the verifier's last words are in it when it was the verifier.
+pub(super) fn load_program(shape: &ProgramShape<'_>) -> io::Result<OwnedFd> {
+    // Without a log first: writing one costs more than verifying.
+    let error = match load_logged(shape, &mut []) {
+        Ok(program) => return Ok(program),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Err(error),
+        Err(error) => error,
+    };
+    let mut log = vec![0; 1 << 20];
+    match load_logged(shape, &mut log) {
+        // The log makes the call fail with ENOSPC when it does not fit; the first error is the real one.
+        Ok(program) => Ok(program),
+        Err(_) => Err(io::Error::new(error.kind(), format!("{error}: {}", last_words(&log)))),
+    }
+}
+
+/// Attaches a program to a cgroup; closing the descriptor detaches it.
+pub(super) fn link_to_cgroup(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    descriptor(
+        bpf_cmd::BPF_LINK_CREATE,
+        &LinkCreate {
+            program: program.as_raw_fd(),
+            target: cgroup.as_raw_fd(),
+            attach_type,
+            flags: 0,
+            target_btf: 0,
+            padding: 0,
+        },
+    )
+}
+
+/// The kernel's number of a loaded program.
+pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // `struct bpf_prog_info` begins with the type and the id; the kernel writes as much as asked for.
+    const LENGTH: u32 = 8;
+    let mut info = [0_u32; 2];
+    let written = info.as_mut_ptr().expose_provenance() as u64;
+    call(
+        bpf_cmd::BPF_OBJ_GET_INFO_BY_FD,
+        &ObjectInfo { object: program.as_raw_fd(), length: LENGTH, info: written },
+    )?;
+    Ok(info[1])
+}
+
+/// Attaches a program to the reuseport group of a socket, in place of whatever program it had.
+pub(super) fn attach_to_group(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()> {
+    const LENGTH: libc::socklen_t = 4;
+    let value: i32 = program.as_raw_fd();
+    // SAFETY: `value` is an int that lives through the call, and its length is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_EBPF,
+            std::ptr::from_ref(&value).cast(),
+            LENGTH,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn load_logged(shape: &ProgramShape<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+    let count = u32::try_from(shape.instructions.len()).map_err(io::Error::other)?;
+    descriptor(
+        bpf_cmd::BPF_PROG_LOAD,
+        &ProgramLoad {
+            program_type: shape.program_type,
+            instruction_count: count,
+            instructions: shape.instructions.as_ptr().expose_provenance() as u64,
+            license: shape.license.as_ptr().expose_provenance() as u64,
+            log_level: u32::from(!log.is_empty()),
+            log_size: u32::try_from(log.len()).map_err(io::Error::other)?,
+            log: if log.is_empty() { 0 } else { log.as_mut_ptr().expose_provenance() as u64 },
+            kernel_version: 0,
+            flags: 0,
+            name: object_name(shape.name),
+            interface: 0,
+            attach_type: shape.attach_type,
+        },
+    )
+}
+
+/// The last lines of a verifier log before its statistics, as one line.
+fn last_words(log: &[u8]) -> String {
+    let text = CStr::from_bytes_until_nul(log).unwrap_or_default().to_string_lossy();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with("processed ") && !line.starts_with("verification time"))
+        .collect();
+    lines[lines.len().saturating_sub(3)..].join("; ")
+}
+
+fn object_name(name: &str) -> [u8; NAME] {
+    let mut bytes = [0; NAME];
+    let allowed = name.bytes().filter(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
+    // The last byte stays zero.
+    for (place, byte) in bytes[..NAME - 1].iter_mut().zip(allowed) {
+        *place = byte;
+    }
+    bytes
+}
+
+fn element(map: BorrowedFd<'_>, key: u64, value: u64) -> Element {
+    Element { map: map.as_raw_fd(), padding: 0, key, value, flags: 0 }
+}
+
+fn address(key: &u32) -> u64 {
+    std::ptr::from_ref(key).expose_provenance() as u64
+}
+
+fn descriptor<T>(command: bpf_cmd, attributes: &T) -> io::Result<OwnedFd> {
+    let fd = call(command, attributes)?;
+    // SAFETY: the commands used with this function return a new descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn call<T>(command: bpf_cmd, attributes: &T) -> io::Result<RawFd> {
+    // SAFETY: `attributes` is one of the structs above, laid out as the beginning of `union bpf_attr`; the
+    // kernel takes what is beyond its size as zero. Addresses in it outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_long,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        RawFd::try_from(result).map_err(io::Error::other)
+    }
+}

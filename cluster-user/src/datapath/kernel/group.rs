@@ -1,0 +1,304 @@
+//! One group: its program, the sockets in its slots, the route, and the waiting room.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    mem::offset_of,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use cluster_common::{
+    abi, choose,
+    publish::{self, Mapped},
+    slot::Slot,
+    stats::{GroupStats, SlotStats},
+};
+
+use super::{
+    bpf,
+    hub::{Hub, Source},
+    load::SelectMaps,
+    mapping::Mapping,
+    trace::Trace,
+    waiting::WaitingRoom,
+};
+use crate::{
+    datapath::{GroupKey, JoinError, OnMiss, Protocol, SlotCounters},
+    id::GroupId,
+};
+
+/// Words of a slot's counters.
+const SLOT_WORDS: usize = size_of::<SlotStats>() / size_of::<u64>();
+
+/// A group whose program is attached.
+///
+/// Dropping it closes the waiting room; the program goes with the last socket of the group.
+#[derive(Debug)]
+pub(super) struct Group {
+    id: GroupId,
+    key: GroupKey,
+    hub: Arc<Hub>,
+    program: OwnedFd,
+    sockets: OwnedFd,
+    config: OwnedFd,
+    board: Mapped,
+    /// The memory behind `board`.
+    _tables: [Mapping; 2],
+    slot_stats: OwnedFd,
+    totals: Mapping,
+    filled: BTreeMap<Slot, Filled>,
+    /// What the program walks.
+    route: Vec<Slot>,
+    on_miss: OnMiss,
+    /// The group's misses when all slots were last compared.
+    misses: u64,
+    waiting_room: Option<WaitingRoom>,
+    trace: Option<Trace>,
+}
+
+/// A socket that was put into a slot.
+#[derive(Clone, Copy, Debug)]
+struct Filled {
+    cookie: u64,
+    /// The slot's counters at that moment; they are never reset.
+    before: SlotCounters,
+}
+
+impl Group {
+    /// Makes a group of the founder's socket: program attached, waiting room open, route empty.
+    ///
+    /// No connection is lost meanwhile: until the waiting room can be selected, the program leaves connections
+    /// to the kernel's hash, that is, to the founder or to the waiting room.
+    ///
+    /// # Errors
+    /// What the kernel said; the program is detached again then.
+    pub(super) fn found(
+        id: GroupId,
+        key: &GroupKey,
+        founder: BorrowedFd<'_>,
+        maps: SelectMaps,
+        hub: Arc<Hub>,
+        trace: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let SelectMaps { program, sockets, config, routes, cursors, slot_stats, group_stats } =
+            maps;
+        // SAFETY: both mappings have the size of the tables and are kept in `_tables`; nobody else has them.
+        let board = unsafe { Mapped::new(routes.start(), cursors.start()) };
+        let mut group = Self {
+            id,
+            key: key.clone(),
+            hub,
+            program,
+            sockets,
+            config,
+            board,
+            _tables: [routes, cursors],
+            slot_stats,
+            totals: group_stats,
+            filled: BTreeMap::new(),
+            route: Vec::new(),
+            on_miss: OnMiss::Refuse,
+            misses: 0,
+            waiting_room: None,
+            trace: None,
+        };
+        if let Some(file) = trace {
+            group.start_trace(file)?;
+        }
+        group.configure(choose::OnMiss::Hash)?;
+        bpf::attach_to_group(group.program.as_fd(), founder).context("attach the program")?;
+        let opened = match key.protocol {
+            Protocol::Tcp => group.open_waiting_room(),
+            // Datagrams cannot wait.
+            Protocol::Udp => group.configure(choose::OnMiss::Refuse),
+        };
+        if let Err(error) = opened {
+            // Nothing may be left of the group: without a program the kernel's hash takes over.
+            detach(founder);
+            return Err(error);
+        }
+        Ok(group)
+    }
+
+    fn open_waiting_room(&mut self) -> anyhow::Result<()> {
+        self.replace_waiting_room()?;
+        self.set_on_miss(OnMiss::Wait)
+    }
+
+    /// What it is a group of.
+    pub(super) fn key(&self) -> &GroupKey {
+        &self.key
+    }
+
+    fn start_trace(&mut self, file: &Path) -> anyhow::Result<()> {
+        let trace = Trace::new(bpf::program_id(self.program.as_fd())?, file)?;
+        self.hub.watch(&trace, Source::Trace(self.id))?;
+        self.trace = Some(trace);
+        Ok(())
+    }
+
+    /// Writes down what the program has recorded.
+    pub(super) fn flush_trace(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.flush();
+        }
+    }
+
+    /// Puts a socket into a slot, in place of whatever was there.
+    ///
+    /// # Errors
+    /// [`JoinError::Gone`] when the socket listens no more.
+    pub(super) fn fill(
+        &mut self,
+        slot: Slot,
+        socket: BorrowedFd<'_>,
+        cookie: u64,
+    ) -> Result<(), JoinError> {
+        let failed =
+            |error: io::Error, what| JoinError::Failed(anyhow::Error::new(error).context(what));
+        // A group of datagram sockets dies with its last one, and its successor has no program. Other programs
+        // may have attached their own. Doing it again is harmless and takes a few microseconds.
+        bpf::attach_to_group(self.program.as_fd(), socket).map_err(|error| match error {
+            error if error.raw_os_error() == Some(libc::EINVAL) => JoinError::Gone,
+            error => failed(error, "attach the program"),
+        })?;
+        match self.put(slot, socket) {
+            Ok(()) => {}
+            // A socket is in one slot at most, and setting it again is refused like setting another.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && self.holds(slot, cookie) => {
+            }
+            // Not listening (any more), or not in a group: the worker closed it (`reuseport_array_update_check`).
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                return Err(JoinError::Gone);
+            }
+            Err(error) => {
+                return Err(failed(error, "put the socket into its slot"));
+            }
+        }
+        let before = self.total(slot);
+        self.filled.insert(slot, Filled { cookie, before });
+        Ok(())
+    }
+
+    /// Empties a slot.
+    pub(super) fn vacate(&mut self, slot: Slot) {
+        self.filled.remove(&slot);
+        // A socket that was closed has emptied it already.
+        drop(bpf::delete(self.sockets.as_fd(), slot.index()));
+    }
+
+    /// Makes `route` what the program walks, and hands over what waits if somebody is in it.
+    ///
+    /// # Errors
+    /// When it is too long, or what waits cannot be handed over; the route is published then all the same.
+    pub(super) fn publish(&mut self, route: &[Slot]) -> anyhow::Result<()> {
+        let entries: Vec<u16> = route.iter().map(|slot| slot.get()).collect();
+        publish::publish(&mut self.board, &entries)?;
+        route.clone_into(&mut self.route);
+        self.settle()
+    }
+
+    /// Says what becomes of connections that find no worker. Where nothing can wait they are refused.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn set_on_miss(&mut self, on_miss: OnMiss) -> anyhow::Result<()> {
+        self.on_miss = on_miss;
+        self.configure(match on_miss {
+            OnMiss::Wait if self.waiting_room.is_some() => choose::OnMiss::Wait,
+            OnMiss::Wait | OnMiss::Refuse => choose::OnMiss::Refuse,
+        })?;
+        self.settle()
+    }
+
+    /// Makes the connections in the waiting room leave it if they have somewhere to go: to a worker, or away.
+    ///
+    /// # Errors
+    /// When there can be no new waiting room; they stay in the old one then.
+    pub(super) fn settle(&mut self) -> anyhow::Result<()> {
+        let occupied = self.waiting_room.as_ref().is_some_and(WaitingRoom::is_occupied);
+        // With nobody in the route they would only move to the next waiting room.
+        if occupied && (self.on_miss == OnMiss::Refuse || self.has_worker()) {
+            self.replace_waiting_room()?;
+        }
+        Ok(())
+    }
+
+    fn replace_waiting_room(&mut self) -> anyhow::Result<()> {
+        let room = WaitingRoom::new(&self.key)?;
+        self.hub.watch(&room, Source::WaitingRoom(self.id))?;
+        self.put(Slot::WAITING_ROOM, room.as_fd()).context("put the waiting room into its slot")?;
+        // Closes the old one, whose connections the program now places.
+        self.waiting_room = Some(room);
+        Ok(())
+    }
+
+    /// Slots whose socket has gone although nobody vacated them.
+    pub(super) fn lost(&mut self) -> Vec<Slot> {
+        let misses = self.totals.counter(offset_of!(GroupStats, misses));
+        if misses == self.misses {
+            return Vec::new();
+        }
+        self.misses = misses;
+        let gone =
+            |(slot, filled): (&Slot, &Filled)| (!self.holds(*slot, filled.cookie)).then_some(*slot);
+        self.filled.iter().filter_map(gone).collect()
+    }
+
+    /// Counters of a slot since it was last filled.
+    pub(super) fn counters(&self, slot: Slot) -> SlotCounters {
+        let Some(filled) = self.filled.get(&slot) else { return SlotCounters::default() };
+        let total = self.total(slot);
+        SlotCounters {
+            selected: total.selected.saturating_sub(filled.before.selected),
+            migrated_in: total.migrated_in.saturating_sub(filled.before.migrated_in),
+        }
+    }
+
+    /// Whether a socket is one that was put into a slot of this group.
+    pub(super) fn knows(&self, cookie: u64) -> bool {
+        self.filled.values().any(|filled| filled.cookie == cookie)
+    }
+
+    fn has_worker(&self) -> bool {
+        self.route.iter().any(|&slot| self.cookie_in(slot).is_some())
+    }
+
+    /// Whether a slot has the socket with this cookie.
+    fn holds(&self, slot: Slot, cookie: u64) -> bool {
+        self.cookie_in(slot) == Some(cookie)
+    }
+
+    fn cookie_in(&self, slot: Slot) -> Option<u64> {
+        bpf::lookup(self.sockets.as_fd(), slot.index()).ok().map(|[cookie]| cookie)
+    }
+
+    fn put(&self, slot: Slot, socket: BorrowedFd<'_>) -> io::Result<()> {
+        bpf::update_socket(self.sockets.as_fd(), slot.index(), socket)
+    }
+
+    fn configure(&self, on_miss: choose::OnMiss) -> anyhow::Result<()> {
+        let mut config = [0; size_of::<abi::Config>()];
+        config[..4].copy_from_slice(&abi::VERSION.to_ne_bytes());
+        config[4..].copy_from_slice(&(on_miss as u32).to_ne_bytes());
+        bpf::update(self.config.as_fd(), 0, &config).context("configure the group")
+    }
+
+    fn total(&self, slot: Slot) -> SlotCounters {
+        let words: [u64; SLOT_WORDS] =
+            bpf::lookup(self.slot_stats.as_fd(), slot.index()).unwrap_or_default();
+        SlotCounters {
+            selected: words[offset_of!(SlotStats, selected) / 8],
+            migrated_in: words[offset_of!(SlotStats, migrated_in) / 8],
+        }
+    }
+}
+
+/// Takes the program off a group again, whichever it is.
+fn detach(socket: BorrowedFd<'_>) {
+    // The socket is gone if this fails, and its group with it.
+    drop(aya::programs::SkReuseport::detach(socket));
+}

@@ -1,0 +1,300 @@
+//! Kernel mode: a program in the kernel picks the socket of each connection.
+//!
+//! In reading order: what is loaded ([`load`], through [`object`] and [`bpf`]), how a worker's socket is found
+//! ([`watch`], [`report`]), what a group is ([`group`], [`waiting`]), and what of it can be waited for ([`hub`],
+//! [`trace`]). [`probe`] and [`selftest`] tell why a host cannot do all this.
+//!
+//! Everything goes when the supervisor goes, except for the program of a group, which the kernel keeps for as long
+//! as the group has a socket: connections are served on.
+
+mod bpf;
+mod group;
+mod hub;
+mod load;
+mod mapping;
+mod object;
+pub mod probe;
+mod report;
+mod selftest;
+mod spare;
+mod trace;
+mod waiting;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use anyhow::{Context as _, anyhow, ensure};
+use cluster_common::slot::Slot;
+use tokio::io::{Interest, unix::AsyncFd};
+
+use self::{
+    group::Group,
+    hub::{Hub, Source},
+    load::Select,
+    spare::Spare,
+    watch::{Pending, Watch},
+};
+use super::{
+    Admission, DataPath, GroupKey, GroupOptions, JoinError, Mode, OnMiss, Place, Report,
+    SlotCounters, Traffic, diag,
+    feature::Feature,
+    holder::{self, Holder},
+};
+use crate::id::{GroupId, Ticket, WorkerId};
+
+/// The kernel's data path.
+pub struct Kernel {
+    spare: Spare,
+    watch: Watch,
+    groups: BTreeMap<GroupId, Group>,
+    hub: Arc<Hub>,
+    /// The hub, as the runtime sees it.
+    arrivals: Arc<AsyncFd<Arc<Hub>>>,
+    logs: PathBuf,
+}
+
+/// Why there is no kernel mode on this host.
+#[derive(Debug)]
+pub struct Missing {
+    /// What the kernel said.
+    pub error: anyhow::Error,
+    /// What the host lacks of what kernel mode needs, with how to get it; may be empty.
+    pub features: Vec<Feature>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.features.first() {
+            Some(Feature { name, detail: Some(detail), .. }) => write!(f, "{name}: {detail}"),
+            Some(Feature { name, detail: None, .. }) => write!(f, "{name} is missing"),
+            None => write!(f, "{:#}", self.error),
+        }
+    }
+}
+
+impl std::error::Error for Missing {}
+
+impl Kernel {
+    /// Attaches the joining programs to `root`, the daemon's cgroup, below which the workers' cgroups are, and gets
+    /// ready to found groups. `worker_level` is the depth of a worker's cgroup below the root of the hierarchy
+    /// (`/a/b/c` has depth 3). Records of traced groups go to `logs`, as `<app>-trace.log`.
+    ///
+    /// Must be called in a tokio runtime with I/O enabled, by the thread whose network namespace is to be served.
+    /// Takes about 10 ms, most of it for the verifier.
+    ///
+    /// # Errors
+    /// [`Missing`] says what the host lacks.
+    pub fn new(root: &Path, worker_level: u32, logs: &Path) -> Result<Self, Missing> {
+        Self::try_new(root, worker_level, logs)
+            .map_err(|error| Missing { features: probe::missing(root), error })
+    }
+
+    fn try_new(root: &Path, worker_level: u32, logs: &Path) -> anyhow::Result<Self> {
+        let hub = Arc::new(Hub::new()?);
+        let spare = Spare::new(Select::new(false)?)?;
+        let watch = Watch::new(root, worker_level)?;
+        hub.watch(watch.events(), Source::Events)?;
+        // SAFETY: the hub keeps its descriptor open for as long as it lives, and is never replaced.
+        let arrivals =
+            unsafe { AsyncFd::register_with_interest(Arc::clone(&hub), Interest::READABLE) };
+        let arrivals = Arc::new(arrivals.map_err(io::Error::from)?);
+        Ok(Self { spare, watch, groups: BTreeMap::new(), hub, arrivals, logs: logs.to_owned() })
+    }
+
+    /// Deals with everything that has arrived.
+    fn serve(&mut self) {
+        loop {
+            let ready = self.hub.ready();
+            if ready.is_empty() {
+                return;
+            }
+            for source in ready {
+                match source {
+                    Source::Events => self.watch.take_events(),
+                    Source::WaitingRoom(group) => {
+                        // If there can be no new waiting room now, they go on waiting: until the next one arrives
+                        // or a route is published.
+                        drop(self.groups.get_mut(&group).map(Group::settle));
+                    }
+                    Source::Trace(group) => {
+                        if let Some(group) = self.groups.get_mut(&group) {
+                            group.flush_trace();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Refuses a founder beside whom somebody else's socket would be in the group.
+    fn refuse_strangers(&self, founder: &Pending) -> Result<(), JoinError> {
+        let GroupKey { protocol, address, v6only, device, .. } = founder.key;
+        let found = diag::listeners(protocol, address.port())
+            .context("ask who else is on the port")
+            .map_err(JoinError::Failed)?;
+        let stranger = found.into_iter().find(|other| {
+            // The kernel groups sockets of exactly the same address (`inet_reuseport_add_sock`).
+            other.local.ip() == address.ip()
+                && other.v6only == v6only
+                && other.device == device
+                && !self.watch.owns(other)
+                && !self.groups.values().any(|group| group.knows(other.cookie))
+        });
+        let Some(other) = stranger else { return Ok(()) };
+        let holder = Holder { process: holder::process_of(other.inode.into()), uid: other.uid };
+        Err(JoinError::Stranger { holder: holder.to_string() })
+    }
+
+    fn try_open(
+        &mut self,
+        id: GroupId,
+        ticket: Ticket,
+        options: &GroupOptions,
+    ) -> Result<(), JoinError> {
+        // Sockets of ours that listen already must be known before strangers are looked for.
+        self.watch.take_events();
+        let founder = self.watch.pending(ticket).ok_or(JoinError::Gone)?;
+        if self.groups.contains_key(&id) {
+            return Err(JoinError::Failed(anyhow!("group {} exists already", id.0)));
+        }
+        self.refuse_strangers(founder)?;
+        let (maps, trace) = if options.trace {
+            // Another program, in the verifier's eyes: only here the code that records is reachable.
+            let maps = Select::new(true).and_then(|select| select.load());
+            (maps, Some(self.logs.join(format!("{}-trace.log", options.app))))
+        } else {
+            (self.spare.take(), None)
+        };
+        let maps = maps.map_err(JoinError::Failed)?;
+        let hub = Arc::clone(&self.hub);
+        let group =
+            Group::found(id, &founder.key, founder.socket.as_fd(), maps, hub, trace.as_deref())
+                .map_err(JoinError::Failed)?;
+        self.groups.insert(id, group);
+        Ok(())
+    }
+
+    fn group(&mut self, id: GroupId) -> anyhow::Result<&mut Group> {
+        self.groups.get_mut(&id).with_context(|| format!("there is no group {}", id.0))
+    }
+}
+
+impl DataPath for Kernel {
+    fn mode(&self) -> Mode {
+        Mode::Kernel
+    }
+
+    fn admit(&mut self, worker: WorkerId, place: &Place<'_>) -> anyhow::Result<Admission> {
+        self.watch.admit(worker, place)?;
+        // It may found a group.
+        self.spare.refill();
+        Ok(Admission::Cgroup)
+    }
+
+    fn started(
+        &mut self,
+        worker: WorkerId,
+        pid: u32,
+        _process: BorrowedFd<'_>,
+        _notifier: Option<OwnedFd>,
+    ) {
+        self.watch.started(worker, pid);
+    }
+
+    fn dismiss(&mut self, worker: WorkerId) {
+        self.watch.dismiss(worker);
+    }
+
+    fn poll_report(&mut self, context: &mut Context<'_>) -> Poll<Report> {
+        let arrivals = Arc::clone(&self.arrivals);
+        loop {
+            if let Some(report) = self.watch.next_report() {
+                return Poll::Ready(report);
+            }
+            // An error means that the runtime is shutting down.
+            let Ok(mut guard) = ready!(arrivals.poll_read_ready(context)) else {
+                return Poll::Pending;
+            };
+            self.serve();
+            guard.clear_ready();
+        }
+    }
+
+    fn open(
+        &mut self,
+        group: GroupId,
+        ticket: Ticket,
+        options: &GroupOptions,
+    ) -> Result<(), JoinError> {
+        let opened = self.try_open(group, ticket, options);
+        if opened.is_err() {
+            self.watch.answer(ticket);
+        }
+        opened
+    }
+
+    fn join(&mut self, ticket: Ticket, group: GroupId, slot: Slot) -> Result<(), JoinError> {
+        // Dropped at the end of this function, whatever happens.
+        let pending = self.watch.answer(ticket).ok_or(JoinError::Gone)?;
+        let group = self.group(group).map_err(JoinError::Failed)?;
+        if *group.key() != pending.key {
+            return Err(JoinError::Failed(anyhow!(
+                "the socket on {} cannot be a member of the group on {}",
+                pending.key.address,
+                group.key().address
+            )));
+        }
+        group.fill(slot, pending.socket.as_fd(), pending.cookie)
+    }
+
+    fn refuse(&mut self, ticket: Ticket) {
+        self.watch.answer(ticket);
+    }
+
+    fn publish(&mut self, group: GroupId, route: &[Slot]) -> anyhow::Result<()> {
+        ensure!(
+            !route.contains(&Slot::WAITING_ROOM),
+            "slot 0 is the waiting room's and cannot be in a route"
+        );
+        self.group(group)?.publish(route)
+    }
+
+    fn vacate(&mut self, group: GroupId, slot: Slot) {
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.vacate(slot);
+        }
+    }
+
+    fn on_miss(&mut self, group: GroupId, on_miss: OnMiss) {
+        // The map is an array that exists, and a waiting room that cannot be emptied stays as it is.
+        drop(self.groups.get_mut(&group).map(|group| group.set_on_miss(on_miss)));
+    }
+
+    fn close(&mut self, group: GroupId) {
+        self.groups.remove(&group);
+    }
+
+    fn lost(&mut self, group: GroupId) -> Vec<Slot> {
+        self.groups.get_mut(&group).map(Group::lost).unwrap_or_default()
+    }
+
+    fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
+        let known = self.watch.worker(worker);
+        let known = known.with_context(|| format!("worker {worker} is not known"))?;
+        diag::traffic(known.cgroup, &known.addresses).context("count the connections of a worker")
+    }
+
+    fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters {
+        self.groups.get(&group).map(|group| group.counters(slot)).unwrap_or_default()
+    }
+}

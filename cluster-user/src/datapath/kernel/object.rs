@@ -1,0 +1,201 @@
+//! A compiled object, read once and kept as what loading needs: map shapes, instructions, and which refers to which.
+
+use std::{
+    collections::HashSet,
+    ffi::CString,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+};
+
+use anyhow::{Context as _, anyhow};
+use aya_obj::{
+    EbpfSectionKind, Object,
+    generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_insn},
+};
+
+use super::bpf::{self, MapShape, ProgramShape};
+
+/// First opcode of the two-instruction load of a 64-bit constant (`BPF_LD | BPF_DW | BPF_IMM`), the one
+/// instruction that can refer to a map.
+const LOAD_WIDE: u8 = 0x18;
+
+/// A program wanted of an object: its name, its type, and the attach type it is verified for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// As in [`cluster_common::names`].
+    pub(super) name: &'static str,
+    /// `BPF_PROG_TYPE_…`
+    pub(super) program_type: u32,
+    /// `BPF_…`
+    pub(super) attach_type: u32,
+}
+
+/// An object that can be loaded any number of times.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    license: CString,
+    maps: Vec<MapPlan>,
+    programs: Vec<ProgramPlan>,
+}
+
+#[derive(Debug)]
+struct MapPlan {
+    name: String,
+    shape: MapShape,
+    /// Contents of a section of constants or variables; empty for a map proper.
+    data: Vec<u8>,
+    constant: bool,
+}
+
+#[derive(Debug)]
+struct ProgramPlan {
+    wanted: Wanted,
+    /// Where a map's descriptor belongs there is the map's index.
+    instructions: Vec<bpf_insn>,
+    /// Instructions that refer to maps.
+    references: Vec<usize>,
+}
+
+/// What was loaded: descriptors by name. Dropping it frees everything that is not attached.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    maps: Vec<(String, OwnedFd)>,
+    programs: Vec<(Wanted, OwnedFd)>,
+}
+
+impl Prepared {
+    /// Reads an object, replacing the values of some of its constants.
+    ///
+    /// # Errors
+    /// When it is no such object, or lacks a program or a constant.
+    pub(super) fn new(
+        bytes: &[u8],
+        globals: &[(&str, &[u8])],
+        wanted: &[Wanted],
+    ) -> anyhow::Result<Self> {
+        let mut object = Object::parse(bytes)?;
+        object.patch_map_data(globals.iter().map(|&(n, value)| (n, (value, true))).collect())?;
+
+        let maps: Vec<(String, aya_obj::Map)> = object.maps.drain().collect();
+        let text: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
+        // Indices stand in for descriptors, so that the instructions serve for every load.
+        object.relocate_maps(
+            (0..).zip(&maps).map(|(index, (name, map))| (name.as_str(), index, map)),
+            &text,
+        )?;
+        object.relocate_calls(&text)?;
+
+        let programs =
+            wanted.iter().map(|&wanted| plan(&object, wanted)).collect::<anyhow::Result<_>>()?;
+        let maps = maps.into_iter().map(|(name, map)| MapPlan::new(name, &map)).collect();
+        Ok(Self { license: object.license, maps, programs })
+    }
+
+    /// Changes the number of entries of a map (bytes, for a ring buffer) in later loads.
+    pub(super) fn resize(&mut self, name: &str, entries: u32) {
+        for map in self.maps.iter_mut().filter(|map| map.name == name) {
+            map.shape.max_entries = entries;
+        }
+    }
+
+    /// Creates the maps and loads the programs.
+    ///
+    /// # Errors
+    /// What the kernel said to the map or program that is named.
+    pub(super) fn load(&self) -> anyhow::Result<Loaded> {
+        let mut maps = Vec::with_capacity(self.maps.len());
+        for map in &self.maps {
+            let fd = map.create().with_context(|| format!("create map {}", map.name))?;
+            maps.push((map.name.clone(), fd));
+        }
+        let mut programs = Vec::with_capacity(self.programs.len());
+        for program in &self.programs {
+            let fd = program
+                .load(&self.license, &maps)
+                .with_context(|| format!("load program {}", program.wanted.name))?;
+            programs.push((program.wanted, fd));
+        }
+        Ok(Loaded { maps, programs })
+    }
+}
+
+impl MapPlan {
+    fn new(name: String, map: &aya_obj::Map) -> Self {
+        let shape = MapShape {
+            map_type: map.map_type(),
+            key_size: map.key_size(),
+            value_size: map.value_size(),
+            max_entries: map.max_entries(),
+            flags: map.map_flags(),
+        };
+        let constant = map.section_kind() == EbpfSectionKind::Rodata;
+        Self { name, shape, data: map.data().to_vec(), constant }
+    }
+
+    fn create(&self) -> io::Result<OwnedFd> {
+        let map = bpf::create_map(&self.name, self.shape)?;
+        if !self.data.is_empty() {
+            bpf::update(map.as_fd(), 0, &self.data)?;
+        }
+        if self.constant {
+            bpf::freeze_map(map.as_fd())?;
+        }
+        Ok(map)
+    }
+}
+
+impl ProgramPlan {
+    fn load(&self, license: &CString, maps: &[(String, OwnedFd)]) -> io::Result<OwnedFd> {
+        let mut instructions = self.instructions.clone();
+        for &place in &self.references {
+            let index = instructions[place].imm.cast_unsigned() as usize;
+            instructions[place].imm = maps[index].1.as_raw_fd();
+        }
+        bpf::load_program(&ProgramShape {
+            name: self.wanted.name,
+            program_type: self.wanted.program_type,
+            attach_type: self.wanted.attach_type,
+            instructions: &instructions,
+            license,
+        })
+    }
+}
+
+impl Loaded {
+    /// Takes a map out.
+    ///
+    /// # Errors
+    /// When the object has no such map.
+    pub(super) fn take_map(&mut self, name: &str) -> anyhow::Result<OwnedFd> {
+        let at = self.maps.iter().position(|(other, _)| other == name);
+        at.map(|at| self.maps.swap_remove(at).1)
+            .ok_or_else(|| anyhow!("the object has no map {name}"))
+    }
+
+    /// Takes all programs out, in the order they were wanted in.
+    pub(super) fn take_programs(&mut self) -> Vec<(Wanted, OwnedFd)> {
+        std::mem::take(&mut self.programs)
+    }
+}
+
+fn plan(object: &Object, wanted: Wanted) -> anyhow::Result<ProgramPlan> {
+    let name = wanted.name;
+    let program =
+        object.programs.get(name).with_context(|| format!("the object has no program {name}"))?;
+    let function = object
+        .functions
+        .get(&program.function_key())
+        .with_context(|| format!("the object has no code of {name}"))?;
+    let instructions = function.instructions.clone();
+    let references = instructions
+        .iter()
+        .enumerate()
+        .filter(|(_, instruction)| {
+            let source = u32::from(instruction.src_reg());
+            instruction.code == LOAD_WIDE
+                && (source == BPF_PSEUDO_MAP_FD || source == BPF_PSEUDO_MAP_VALUE)
+        })
+        .map(|(place, _)| place)
+        .collect();
+    Ok(ProgramPlan { wanted, instructions, references })
+}

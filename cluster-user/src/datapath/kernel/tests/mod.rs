@@ -1,0 +1,8 @@
+//! The kernel's data path at work, on real workers, each test in a network namespace and a cgroup of its own.
+//!
+//! Needs root, Linux 5.14 and a writable cgroup v2 hierarchy, and fails without them.
+
+mod balance;
+mod joining;
+mod waiting;
+mod world;

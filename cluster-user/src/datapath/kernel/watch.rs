@@ -1,0 +1,240 @@
+//! The workers that are watched, and the sockets of theirs that wait to be joined.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+    net::{SocketAddr, UdpSocket},
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+use rustix::net::sockopt::socket_reuseport;
+
+use super::{
+    load::{Join, Joined},
+    mapping::Mapping,
+    report::{self, Located, Observed, What},
+};
+use crate::{
+    datapath::{GroupKey, Place, Protocol, Report, diag, socket},
+    id::{Ticket, WorkerId},
+};
+
+/// Everything about sockets that are in no group yet.
+pub(super) struct Watch {
+    join: Join,
+    events: RingBuf<MapData>,
+    /// Events for which the ring buffer had no room.
+    overflow: Mapping,
+    /// How many of them have been made good.
+    made_good: u64,
+    /// `SO_NETNS_COOKIE` of the network namespace the supervisor is in.
+    netns: u64,
+    workers: BTreeMap<WorkerId, Worker>,
+    by_cgroup: BTreeMap<u64, WorkerId>,
+    tickets: BTreeMap<Ticket, Pending>,
+    next_ticket: u64,
+    reports: VecDeque<Report>,
+}
+
+/// An admitted worker.
+pub(super) struct Worker {
+    pub(super) cgroup: u64,
+    /// Where it has listened.
+    pub(super) addresses: BTreeSet<SocketAddr>,
+    cgroup_path: Option<PathBuf>,
+    /// Its first process, once it runs.
+    pid: Option<u32>,
+    /// Cookies of the sockets that were reported.
+    seen: BTreeSet<u64>,
+}
+
+/// A socket whose ticket has not been answered.
+pub(super) struct Pending {
+    /// Keeps the kernel from clearing slots and migrating queues, so it goes as soon as the ticket is answered.
+    pub(super) socket: OwnedFd,
+    pub(super) cookie: u64,
+    pub(super) key: GroupKey,
+    worker: WorkerId,
+}
+
+impl Watch {
+    /// Attaches the joining programs to `root`.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn new(root: &Path, worker_level: u32) -> anyhow::Result<Self> {
+        let Joined { join, events, overflow } = Join::attach(root, worker_level)?;
+        Ok(Self {
+            join,
+            events,
+            overflow,
+            made_good: 0,
+            netns: own_netns().context("ask for the network namespace")?,
+            workers: BTreeMap::new(),
+            by_cgroup: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            next_ticket: 0,
+            reports: VecDeque::new(),
+        })
+    }
+
+    /// What becomes readable when there are events.
+    pub(super) fn events(&self) -> &RingBuf<MapData> {
+        &self.events
+    }
+
+    pub(super) fn admit(&mut self, id: WorkerId, place: &Place<'_>) -> anyhow::Result<()> {
+        let cgroup = place.cgroup.context("kernel mode recognises a worker by its cgroup")?;
+        self.join.filter(cgroup, place.ports)?;
+        self.by_cgroup.insert(cgroup, id);
+        let worker = Worker {
+            cgroup,
+            addresses: BTreeSet::new(),
+            cgroup_path: place.cgroup_path.map(Path::to_owned),
+            pid: None,
+            seen: BTreeSet::new(),
+        };
+        self.workers.insert(id, worker);
+        Ok(())
+    }
+
+    pub(super) fn started(&mut self, id: WorkerId, pid: u32) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.pid = Some(pid);
+        }
+    }
+
+    pub(super) fn dismiss(&mut self, id: WorkerId) {
+        if let Some(gone) = self.workers.remove(&id) {
+            self.by_cgroup.remove(&gone.cgroup);
+            self.join.unfilter(gone.cgroup);
+        }
+        self.tickets.retain(|_, pending| pending.worker != id);
+        self.reports.retain(|report| match report {
+            Report::Listening { worker, .. }
+            | Report::Binding { worker, .. }
+            | Report::Unusable { worker, .. } => *worker != id,
+        });
+    }
+
+    pub(super) fn worker(&self, id: WorkerId) -> Option<&Worker> {
+        self.workers.get(&id)
+    }
+
+    pub(super) fn next_report(&mut self) -> Option<Report> {
+        self.reports.pop_front()
+    }
+
+    pub(super) fn pending(&self, ticket: Ticket) -> Option<&Pending> {
+        self.tickets.get(&ticket)
+    }
+
+    /// Takes a socket out, to be joined or dropped.
+    pub(super) fn answer(&mut self, ticket: Ticket) -> Option<Pending> {
+        self.tickets.remove(&ticket)
+    }
+
+    /// Whether a socket is a worker's. By its cgroup it is recognised even if its event has not been read yet.
+    pub(super) fn owns(&self, other: &diag::Entry) -> bool {
+        other.cgroup.is_some_and(|cgroup| self.by_cgroup.contains_key(&cgroup))
+            || self.tickets.values().any(|pending| pending.cookie == other.cookie)
+    }
+
+    /// Reads what the programs have reported.
+    pub(super) fn take_events(&mut self) {
+        while let Some(event) = self.events.next().map(|bytes| report::decode(&bytes)) {
+            if let Some(event) = event {
+                self.observe(&event);
+            }
+        }
+        let overflow = self.overflow.counter(0);
+        if overflow != self.made_good {
+            self.made_good = overflow;
+            self.look_around();
+        }
+    }
+
+    fn observe(&mut self, event: &Observed) {
+        let Some(&id) = self.by_cgroup.get(&event.cgroup) else { return };
+        let Observed { protocol, address, .. } = *event;
+        match event.what {
+            What::Binding => {
+                self.reports.push_back(Report::Binding { worker: id, protocol, address });
+            }
+            What::Joining => {
+                let located = self.locate(id, event);
+                self.found(id, event, located);
+            }
+        }
+    }
+
+    /// Finds the sockets whose events were lost: the kernel's own list has them all.
+    fn look_around(&mut self) {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            // Without the list there is nothing more to be done: such a worker will not get ready.
+            for entry in diag::listeners(protocol, 0).unwrap_or_default() {
+                let Some(&id) = entry.cgroup.and_then(|id| self.by_cgroup.get(&id)) else {
+                    continue;
+                };
+                if self.workers.get(&id).is_none_or(|worker| worker.seen.contains(&entry.cookie)) {
+                    continue;
+                }
+                let event = Observed {
+                    what: What::Joining,
+                    protocol,
+                    address: entry.local,
+                    cookie: entry.cookie,
+                    cgroup: entry.cgroup.unwrap_or_default(),
+                };
+                let located = self.locate(id, &event);
+                // The hooks make every socket share its port, except those that are to be left alone.
+                if let Located::Socket(socket, _) = &located
+                    && !socket_reuseport(socket).unwrap_or(false)
+                {
+                    continue;
+                }
+                self.found(id, &event, located);
+            }
+        }
+    }
+
+    fn locate(&self, id: WorkerId, event: &Observed) -> Located {
+        match self.workers.get(&id) {
+            Some(worker) => report::locate(worker.cgroup_path.as_deref(), worker.pid, event),
+            None => Located::Nothing,
+        }
+    }
+
+    fn found(&mut self, id: WorkerId, event: &Observed, located: Located) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Observed { address, cookie, .. } = *event;
+        let reason = match located {
+            Located::Socket(socket, key) if key.netns == self.netns => {
+                worker.addresses.insert(key.address);
+                worker.seen.insert(cookie);
+                let ticket = Ticket(self.next_ticket);
+                self.next_ticket += 1;
+                self.tickets
+                    .insert(ticket, Pending { socket, cookie, key: key.clone(), worker: id });
+                self.reports.push_back(Report::Listening { worker: id, ticket, key });
+                return;
+            }
+            Located::Socket(..) => {
+                format!("the socket on {address} is in another network namespace than the daemon")
+            }
+            Located::Unfit(reason) => reason,
+            Located::Nothing => return,
+        };
+        worker.seen.insert(cookie);
+        self.reports.push_back(Report::Unusable { worker: id, address: Some(address), reason });
+    }
+}
+
+/// The network namespace of this thread, as any socket of its own tells it.
+fn own_netns() -> anyhow::Result<u64> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    Ok(socket::group_key(socket.as_fd()).map_err(io::Error::other)?.netns)
+}

@@ -1,0 +1,260 @@
+//! The data path without privileges: the kernel's own hash, and a seccomp filter that says who listens.
+//!
+//! Workers run under [`filter::PROGRAM`]. Their calls of `bind` and `listen` wait until they were answered
+//! here: before a bind the socket gets `SO_REUSEPORT`, and a listen is carried out on a duplicate, so that
+//! its result is known. From then on the kernel spreads connections over the sockets of a group by hash;
+//! slots and routes are kept account of and change nothing.
+//!
+//! The kernel makes one notification descriptor per filter and never another. While nobody holds it the
+//! two calls fail with `ENOSYS`: sockets that listen go on, new ones cannot.
+
+pub mod filter;
+
+mod answer;
+mod caller;
+mod notify;
+mod traffic;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    task::{Context, Poll, ready},
+};
+
+use anyhow::Context as _;
+use cluster_common::slot::Slot;
+use rustix::event::{Timespec, epoll};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use self::notify::Notifier;
+use super::{
+    Admission, DataPath, GroupKey, GroupOptions, JoinError, Mode, OnMiss, Place, Report,
+    SlotCounters, Traffic,
+    holder::{self, BoundSocket},
+};
+use crate::id::{GroupId, Ticket, WorkerId};
+
+/// Events taken at a time.
+const BATCH: usize = 32;
+
+/// The second implementation of [`DataPath`].
+#[derive(Debug)]
+pub struct Plain {
+    /// An epoll descriptor over all notifiers: one registration with the runtime for all workers.
+    events: AsyncFd<OwnedFd>,
+    workers: BTreeMap<WorkerId, Worker>,
+    /// Sockets that wait for an answer of the supervisor. The duplicate keeps them from being forgotten
+    /// too early and goes with the ticket.
+    tickets: BTreeMap<Ticket, Pending>,
+    /// Every socket that was reported, by inode number.
+    listeners: BTreeMap<u64, WorkerId>,
+    groups: BTreeSet<GroupId>,
+    reports: VecDeque<Report>,
+    last: u64,
+}
+
+/// An admitted worker.
+#[derive(Debug)]
+struct Worker {
+    /// Ports to balance; empty for all.
+    ports: Vec<u16>,
+    /// Sockets that set `SO_REUSEPORT` themselves and let the kernel choose the port; inode numbers.
+    private: BTreeSet<u64>,
+    running: Option<Running>,
+}
+
+/// An admitted worker that was started.
+#[derive(Debug)]
+struct Running {
+    pid: u32,
+    process: OwnedFd,
+    notifier: Notifier,
+}
+
+/// A reported socket.
+#[derive(Debug)]
+struct Pending {
+    worker: WorkerId,
+    key: GroupKey,
+    /// A duplicate.
+    _socket: OwnedFd,
+}
+
+impl Plain {
+    /// Makes an empty one. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn new() -> io::Result<Self> {
+        let events = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        // SAFETY: an owned descriptor is open, and stays the same one until the `AsyncFd` gives it up.
+        let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }?;
+        Ok(Self {
+            events,
+            workers: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            groups: BTreeSet::new(),
+            reports: VecDeque::new(),
+            last: 0,
+        })
+    }
+
+    /// Stops listening to a worker.
+    fn hang_up(&mut self, worker: WorkerId) {
+        let running = self.workers.get_mut(&worker).and_then(|worker| worker.running.take());
+        if let Some(running) = running {
+            // It is closed in any case; that removes it too.
+            epoll::delete(self.events.get_ref(), &running.notifier).unwrap_or_default();
+        }
+    }
+
+    /// A socket of somebody else that is in the group of this key.
+    fn stranger(&self, pid: u32, key: &GroupKey) -> Option<BoundSocket> {
+        let sockets = holder::bound(pid, key.protocol).ok()?;
+        sockets.into_iter().find(|socket| {
+            // The tables name no interface, so the address without its scope has to do.
+            (socket.address.ip(), socket.address.port()) == (key.address.ip(), key.address.port())
+                && !self.listeners.contains_key(&socket.inode)
+        })
+    }
+}
+
+impl DataPath for Plain {
+    fn mode(&self) -> Mode {
+        Mode::Plain
+    }
+
+    fn admit(&mut self, worker: WorkerId, place: &Place<'_>) -> anyhow::Result<Admission> {
+        let ports = place.ports.to_vec();
+        self.workers.insert(worker, Worker { ports, private: BTreeSet::new(), running: None });
+        Ok(Admission::Seccomp)
+    }
+
+    fn started(
+        &mut self,
+        worker: WorkerId,
+        pid: u32,
+        process: BorrowedFd<'_>,
+        notifier: Option<OwnedFd>,
+    ) {
+        let Some(admitted) = self.workers.get_mut(&worker) else { return };
+        let begun = notifier.context("it has no seccomp filter").and_then(|notifier| {
+            let notifier = Notifier::new(notifier);
+            let data = epoll::EventData::new_u64(worker.0);
+            epoll::add(self.events.get_ref(), &notifier, data, epoll::EventFlags::IN)?;
+            Ok(Running { pid, process: process.try_clone_to_owned()?, notifier })
+        });
+        match begun {
+            Ok(running) => admitted.running = Some(running),
+            // The notifier is closed then, and the worker's calls fail at once instead of waiting forever.
+            Err(error) => self.reports.push_back(Report::Unusable {
+                worker,
+                address: None,
+                reason: format!("its sockets cannot be seen: {error:#}"),
+            }),
+        }
+    }
+
+    fn dismiss(&mut self, worker: WorkerId) {
+        self.hang_up(worker);
+        self.workers.remove(&worker);
+        self.tickets.retain(|_, pending| pending.worker != worker);
+        self.listeners.retain(|_, owner| *owner != worker);
+        self.reports.retain(|report| match report {
+            Report::Listening { worker: of, .. }
+            | Report::Binding { worker: of, .. }
+            | Report::Unusable { worker: of, .. } => *of != worker,
+        });
+    }
+
+    fn poll_report(&mut self, context: &mut Context<'_>) -> Poll<Report> {
+        loop {
+            if let Some(report) = self.reports.pop_front() {
+                return Poll::Ready(report);
+            }
+            // Fails only when the runtime ends.
+            let Ok(mut guard) = ready!(self.events.poll_read_ready(context)) else {
+                return Poll::Pending;
+            };
+            let waiting = waiting(guard.get_inner());
+            if waiting.is_empty() {
+                guard.clear_ready();
+            }
+            for (worker, calls) in waiting {
+                if calls { self.take_call(worker) } else { self.hang_up(worker) }
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        group: GroupId,
+        ticket: Ticket,
+        _options: &GroupOptions,
+    ) -> Result<(), JoinError> {
+        let pending = self.tickets.get(&ticket).ok_or(JoinError::Gone)?;
+        let pid =
+            self.workers.get(&pending.worker).and_then(|worker| Some(worker.running.as_ref()?.pid));
+        let stranger = self.stranger(pid.ok_or(JoinError::Gone)?, &pending.key);
+        if let Some(stranger) = stranger {
+            self.tickets.remove(&ticket);
+            return Err(JoinError::Stranger { holder: stranger.holder().to_string() });
+        }
+        self.groups.insert(group);
+        Ok(())
+    }
+
+    fn join(&mut self, ticket: Ticket, _group: GroupId, _slot: Slot) -> Result<(), JoinError> {
+        self.tickets.remove(&ticket).map(drop).ok_or(JoinError::Gone)
+    }
+
+    fn refuse(&mut self, ticket: Ticket) {
+        self.tickets.remove(&ticket);
+    }
+
+    fn publish(&mut self, group: GroupId, _route: &[Slot]) -> anyhow::Result<()> {
+        anyhow::ensure!(self.groups.contains(&group), "there is no group {}", group.0);
+        Ok(())
+    }
+
+    fn vacate(&mut self, _group: GroupId, _slot: Slot) {}
+
+    fn on_miss(&mut self, _group: GroupId, _on_miss: OnMiss) {}
+
+    fn close(&mut self, group: GroupId) {
+        self.groups.remove(&group);
+    }
+
+    fn lost(&mut self, _group: GroupId) -> Vec<Slot> {
+        Vec::new()
+    }
+
+    fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
+        let running = self.workers.get(&worker).and_then(|worker| worker.running.as_ref());
+        let running = running.context("the worker does not run")?;
+        traffic::of(running.pid)
+            .with_context(|| format!("failed to count connections of pid {}", running.pid))
+    }
+
+    fn counters(&self, _group: GroupId, _slot: Slot) -> SlotCounters {
+        SlotCounters::default()
+    }
+}
+
+/// Workers of which a call waits (true), or whose last process that runs under the filter is gone (false).
+fn waiting(events: &OwnedFd) -> Vec<(WorkerId, bool)> {
+    let mut batch = Vec::with_capacity(BATCH);
+    let at_once = Timespec::default();
+    // What fails here is an interrupted call, which is repeated with the next readiness.
+    epoll::wait(events, rustix::buffer::spare_capacity(&mut batch), Some(&at_once)).unwrap_or(0);
+    let outcome = |event: epoll::Event| {
+        let (flags, data) = (event.flags, event.data);
+        (WorkerId(data.u64()), flags.contains(epoll::EventFlags::IN))
+    };
+    batch.into_iter().map(outcome).collect()
+}
+
+#[cfg(test)]
+mod tests;

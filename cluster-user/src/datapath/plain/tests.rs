@@ -1,0 +1,441 @@
+//! Unmodified servers on one port, as root and without a privilege.
+//!
+//! Each test runs itself again in a process of its own, in a network namespace of its own.
+
+use std::{
+    env,
+    future::poll_fn,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::AsFd as _,
+        unix::process::{CommandExt as _, ExitStatusExt as _},
+    },
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::*;
+use crate::{
+    datapath::Protocol,
+    process::{
+        spawn::{Launch, Spawned, spawn},
+        watch::reap,
+    },
+};
+
+const PORT: u16 = 8080;
+
+/// Answers with its pid. `http.server` knows nothing of its neighbours.
+const PYTHON: &str = "
+import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(str(os.getpid()).encode())
+    def log_message(self, *args): pass
+http.server.HTTPServer(('127.0.0.1', 8080), Handler).serve_forever()
+";
+
+const NODE: &str = "
+require('http').createServer((request, response) => response.end(String(process.pid))).listen(8080)
+";
+
+const GO: &str = "
+package main
+
+import (
+    \"fmt\"
+    \"net/http\"
+    \"os\"
+)
+
+func main() {
+    http.HandleFunc(\"/\", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, os.Getpid()) })
+    fmt.Println(http.ListenAndServe(\"127.0.0.1:8080\", nil))
+}
+";
+
+#[test]
+fn python_servers_share_a_port() {
+    inside("python_servers_share_a_port", &[0, 65534], || {
+        let mut host = Host::new();
+        for _ in 0..2 {
+            host.start(&["/usr/bin/python3", "-c", PYTHON]);
+        }
+        host.join_all(2);
+        assert_eq!(host.asked(60).len(), 2);
+    });
+}
+
+#[test]
+fn node_servers_share_a_port() {
+    inside("node_servers_share_a_port", &[0, 65534], || {
+        let Some(node) = installed("node") else { return };
+        let mut host = Host::new();
+        for _ in 0..2 {
+            host.start(&[&node, "-e", NODE]);
+        }
+        host.join_all(2);
+        assert_eq!(host.asked(60).len(), 2);
+    });
+}
+
+#[test]
+fn static_go_servers_share_a_port() {
+    inside("static_go_servers_share_a_port", &[0], || {
+        let Some(go) = installed("go") else { return };
+        let folder = env::temp_dir().join(format!("cluster-go-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("main.go"), GO).unwrap();
+        let mut build = Command::new(go);
+        build
+            .args(["build", "-o", "server", "main.go"])
+            .current_dir(&folder)
+            .env("CGO_ENABLED", "0");
+        let built = build.status().unwrap().success();
+        let server = folder.join("server");
+        let mut host = Host::new();
+        for _ in 0..2 {
+            host.start(&[server.to_str().unwrap()]);
+        }
+        host.join_all(2);
+        assert_eq!(host.asked(60).len(), 2);
+        drop(host);
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(built);
+    });
+}
+
+#[test]
+fn udp_servers_share_a_port_and_are_reported_once_bound() {
+    const ECHO: &str = "
+import os, socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('127.0.0.1', 8080))
+while True:
+    data, peer = s.recvfrom(99)
+    s.sendto(str(os.getpid()).encode(), peer)
+";
+    inside("udp_servers_share_a_port_and_are_reported_once_bound", &[0, 65534], || {
+        let mut host = Host::new();
+        for _ in 0..2 {
+            host.start(&["/usr/bin/python3", "-c", ECHO]);
+        }
+        let keys = host.join_all(2);
+        assert!(keys.iter().all(|key| key.protocol == Protocol::Udp));
+        let mut answers = BTreeMap::<String, u32>::new();
+        for _ in 0..60 {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            socket.send_to(b"who?", address()).unwrap();
+            let mut answer = [0; 32];
+            let length = socket.recv(&mut answer).unwrap();
+            *answers.entry(String::from_utf8_lossy(&answer[..length]).into_owned()).or_default() +=
+                1;
+        }
+        assert_eq!(answers.len(), 2);
+    });
+}
+
+#[test]
+fn what_is_not_ours_runs_untouched() {
+    // A port chosen by the kernel, one that is not to be balanced, a Unix socket, a taken port, and a
+    // socket that does not listen: the script says what it saw.
+    const SCRIPT: &str = "
+import socket, os, tempfile
+one = socket.create_server(('127.0.0.1', 0))
+assert one.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
+two = socket.create_server(('127.0.0.1', 9999))
+assert two.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
+path = tempfile.mktemp()
+three = socket.socket(socket.AF_UNIX); three.bind(path); three.listen(); os.unlink(path)
+try:
+    socket.create_server(('127.0.0.1', 9999))
+    assert False
+except OSError as error:
+    assert error.errno == 98
+try:
+    socket.socket(socket.AF_UNIX).listen()
+    assert False
+except OSError as error:
+    assert error.errno == 22
+try:
+    socket.socket(fileno=os.open('/dev/null', 0), family=2, type=1, proto=0).bind(('127.0.0.1', 8080))
+    assert False
+except OSError as error:
+    assert error.errno == 88
+four = socket.create_server(('127.0.0.1', 8080), backlog=7)
+assert four.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 1
+";
+    inside("what_is_not_ours_runs_untouched", &[0, 65534], || {
+        let mut host = Host::new();
+        host.ports = vec![PORT];
+        host.start(&["/usr/bin/python3", "-c", SCRIPT]);
+        let Report::Listening { key, .. } =
+            host.next(|report| matches!(report, Report::Listening { .. }))
+        else {
+            unreachable!()
+        };
+        assert_eq!(key.address, address());
+        // The script has come to its last line: had it seen anything else, it would not listen now.
+    });
+}
+
+#[test]
+fn threads_and_descendants_of_a_worker_are_the_worker() {
+    const SCRIPT: &str = "
+import socket, os, threading, time
+main = os.getpid()
+def serve(port):
+    held = socket.create_server(('127.0.0.1', port))
+    while os.getpid() == main or os.getppid() == main: time.sleep(0.02)
+if os.fork() == 0:
+    os.setsid()
+    serve(8081)
+    os._exit(0)
+threading.Thread(target=serve, args=(8080,)).start()
+";
+    inside("threads_and_descendants_of_a_worker_are_the_worker", &[0, 65534], || {
+        let mut host = Host::new();
+        let worker = host.start(&["/usr/bin/python3", "-c", SCRIPT]);
+        let mut ports = Vec::new();
+        for _ in 0..2 {
+            let report = host.next(|report| matches!(report, Report::Listening { .. }));
+            let Report::Listening { worker: of, key, .. } = report else { unreachable!() };
+            assert_eq!(of, worker);
+            ports.push(key.address.port());
+        }
+        ports.sort_unstable();
+        assert_eq!(ports, [8080, 8081]);
+    });
+}
+
+#[test]
+fn a_group_with_a_stranger_in_it_is_refused() {
+    inside("a_group_with_a_stranger_in_it_is_refused", &[0, 65534], || {
+        let stranger =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        stranger.set_reuse_port(true).unwrap();
+        stranger.bind(&address().into()).unwrap();
+        stranger.listen(1).unwrap();
+        let mut host = Host::new();
+        host.start(&["/usr/bin/python3", "-c", PYTHON]);
+        let report = host.next(|report| matches!(report, Report::Listening { .. }));
+        let Report::Listening { ticket, .. } = report else { unreachable!() };
+        let error = host.plain.open(GroupId(0), ticket, &options()).unwrap_err().to_string();
+        let me = std::process::id();
+        assert_eq!(error, format!("the port is held by pid {me} ({})", holder::command(me)));
+        assert!(matches!(
+            host.plain.join(ticket, GroupId(0), Slot::masked(1)),
+            Err(JoinError::Gone)
+        ));
+    });
+}
+
+#[test]
+fn connections_of_a_worker_are_counted() {
+    inside("connections_of_a_worker_are_counted", &[0, 65534], || {
+        const ACCEPT_TWO: &str = "
+import socket, time
+s = socket.create_server(('127.0.0.1', 8080))
+held = [s.accept() for _ in range(2)]
+time.sleep(1000)
+";
+        let mut host = Host::new();
+        let worker = host.start(&["/usr/bin/python3", "-c", ACCEPT_TWO]);
+        host.join_all(1);
+        assert_eq!(host.plain.traffic(worker).unwrap(), Traffic::default());
+        let _held: Vec<_> = (0..5).map(|_| TcpStream::connect(address()).unwrap()).collect();
+        let wanted = Traffic { queued: 3, handshakes: 0, established: 5, busy: 0 };
+        let begin = Instant::now();
+        while host.plain.traffic(worker).unwrap() != wanted {
+            assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", host.plain.traffic(worker));
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_dies_or_is_dismissed_is_forgotten() {
+    inside("a_worker_that_dies_or_is_dismissed_is_forgotten", &[0], || {
+        let mut host = Host::new();
+        let worker = host.start(&["/usr/bin/python3", "-c", PYTHON]);
+        let report = host.next(|report| matches!(report, Report::Listening { .. }));
+        let Report::Listening { ticket, .. } = report else { unreachable!() };
+        host.end(worker);
+        // Its notifier has nobody left; this must not keep the loop busy.
+        assert!(host.poll(Duration::from_millis(50)).is_none());
+        host.plain.dismiss(worker);
+        assert!(matches!(host.plain.open(GroupId(0), ticket, &options()), Err(JoinError::Gone)));
+        // The port is free: the duplicate went with the ticket.
+        drop(TcpListener::bind(address()).unwrap());
+    });
+}
+
+/// A data path, its runtime, and workers, which end with it.
+struct Host {
+    plain: Plain,
+    runtime: tokio::runtime::Runtime,
+    ports: Vec<u16>,
+    workers: Vec<(WorkerId, Spawned)>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let plain = {
+            let _context = runtime.enter();
+            Plain::new().unwrap()
+        };
+        Self { plain, runtime, ports: Vec::new(), workers: Vec::new() }
+    }
+
+    fn start(&mut self, command: &[&str]) -> WorkerId {
+        let worker = WorkerId(self.workers.len() as u64);
+        let place = Place { cgroup: None, cgroup_path: None, ports: &self.ports };
+        assert_eq!(self.plain.admit(worker, &place).unwrap(), Admission::Seccomp);
+        let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
+        let args: Vec<String> = command.iter().map(|arg| (*arg).to_owned()).collect();
+        let path = ("PATH".to_owned(), env::var("PATH").unwrap());
+        let spawned = spawn(&Launch {
+            program: Path::new(command[0]),
+            args: &args,
+            env: &[path, ("GODEBUG".to_owned(), "multipathtcp=0".to_owned())],
+            cwd: Path::new("/tmp"),
+            user: None,
+            cgroup: None,
+            stdout: null.as_fd(),
+            stderr: io::stderr().as_fd(),
+            filter: Some(&filter::PROGRAM),
+        });
+        let mut spawned = spawned.unwrap();
+        let notifier = spawned.notifier.take();
+        self.plain.started(worker, spawned.pid, spawned.process.as_fd(), notifier);
+        self.workers.push((worker, spawned));
+        worker
+    }
+
+    /// The next report, if there is one in time.
+    fn poll(&mut self, patience: Duration) -> Option<Report> {
+        let plain = &mut self.plain;
+        self.runtime.block_on(async {
+            tokio::time::timeout(patience, poll_fn(|context| plain.poll_report(context))).await.ok()
+        })
+    }
+
+    fn next(&mut self, is_it: impl Fn(&Report) -> bool) -> Report {
+        loop {
+            let report = self.poll(Duration::from_secs(30)).expect("a report in time");
+            if is_it(&report) {
+                return report;
+            }
+        }
+    }
+
+    /// Lets `count` sockets join one group.
+    fn join_all(&mut self, count: u16) -> Vec<GroupKey> {
+        let mut keys = Vec::new();
+        for slot in 1..=count {
+            let report = self.next(|report| !matches!(report, Report::Binding { .. }));
+            let Report::Listening { ticket, key, .. } = report else { panic!("{report:?}") };
+            if slot == 1 {
+                self.plain.open(GroupId(0), ticket, &options()).unwrap();
+            }
+            self.plain.join(ticket, GroupId(0), Slot::masked(slot)).unwrap();
+            keys.push(key);
+        }
+        assert!(keys.windows(2).all(|pair| pair[0] == pair[1]));
+        self.plain.publish(GroupId(0), &[Slot::masked(1)]).unwrap();
+        assert!(self.plain.publish(GroupId(1), &[Slot::masked(1)]).is_err());
+        keys
+    }
+
+    /// How often each worker answered.
+    fn asked(&self, times: usize) -> BTreeMap<String, u32> {
+        let mut answers = BTreeMap::new();
+        for _ in 0..times {
+            let mut stream = TcpStream::connect(address()).unwrap();
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            let pid = answer.lines().last().unwrap().to_owned();
+            assert!(
+                self.workers.iter().any(|(_, worker)| worker.pid.to_string() == pid),
+                "{answer}"
+            );
+            *answers.entry(pid).or_default() += 1;
+        }
+        answers
+    }
+
+    fn end(&mut self, worker: WorkerId) {
+        let at = self.workers.iter().position(|(id, _)| *id == worker).unwrap();
+        end(self.workers.remove(at).1);
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.workers.drain(..).for_each(|(_, spawned)| end(spawned));
+    }
+}
+
+fn end(spawned: Spawned) {
+    rustix::process::pidfd_send_signal(&spawned.process, rustix::process::Signal::KILL).unwrap();
+    let mut ready = [rustix::event::PollFd::new(&spawned.process, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut ready, None).unwrap();
+    reap(spawned.process.as_fd()).unwrap();
+}
+
+fn options() -> GroupOptions {
+    GroupOptions { app: "app".to_owned(), trace: false }
+}
+
+fn address() -> SocketAddr {
+    ([127, 0, 0, 1], PORT).into()
+}
+
+/// Path of a program on PATH that anybody may execute.
+fn installed(program: &str) -> Option<String> {
+    let found: Option<PathBuf> = which::which(program).ok();
+    if found.is_none() {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found.map(|path| path.to_string_lossy().into_owned())
+}
+
+/// Runs `body` in a process and a network namespace of its own, once as each of `uids`.
+fn inside(test: &str, uids: &[u32], body: impl Fn()) {
+    const INSIDE: &str = "CLUSTER_TEST_INSIDE";
+    if env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can make network namespaces");
+        return;
+    }
+    let name = format!("{}::{test}", module_path!().split_once("::").unwrap().1);
+    // Namespaces belong to threads; one that ends takes its own with it.
+    let failed = thread::scope(|scope| {
+        let run = || {
+            uids.iter().copied().find(|uid| {
+                unshare(CloneFlags::CLONE_NEWNET).unwrap();
+                Command::new("/bin/sh").args(["-c", "ip link set lo up"]).status().unwrap();
+                let mut command = Command::new(env::current_exe().unwrap());
+                command
+                    .args(["--exact", &name, "--nocapture"])
+                    .env(INSIDE, "1")
+                    .uid(*uid)
+                    .gid(*uid);
+                let status = command.status().unwrap();
+                status.code() != Some(0) || status.signal().is_some()
+            })
+        };
+        scope.spawn(run).join().unwrap()
+    });
+    assert_eq!(failed, None, "failed as this uid");
+}

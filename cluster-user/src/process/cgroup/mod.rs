@@ -1,0 +1,237 @@
+//! Workers in cgroups (v2): one folder per worker, below one per app, below one per daemon.
+//!
+//! No controller is needed: a bare cgroup says which processes are a worker's, kills all of them in one
+//! step, counts their CPU time, and is where hooks attach (kernel: Documentation/admin-guide/cgroup-v2.rst).
+
+mod mount;
+mod worker;
+
+use std::{
+    fmt, fs, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Mode, OFlags, open},
+};
+
+pub use self::worker::WorkerCgroup;
+use self::{mount::candidates, worker::populated};
+use crate::id::{AppId, WorkerId};
+
+/// How long the processes of an earlier daemon may take to end after SIGKILL.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why there are no cgroups for workers. Displays as a fragment for the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// No file system of cgroup v2 is mounted.
+    Mount,
+    /// None of the places allows a cgroup to be made.
+    Refused {
+        /// Each place, and what the kernel said.
+        places: Vec<(PathBuf, String)>,
+    },
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mount => f.write_str("no cgroup v2 file system is mounted"),
+            Self::Refused { places } => {
+                f.write_str("no cgroup could be made")?;
+                for (place, why) in places {
+                    write!(f, "; {}: {why}", place.display())?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// The daemon's own part of the cgroup tree.
+#[derive(Debug)]
+pub struct Hierarchy {
+    path: PathBuf,
+    folder: OwnedFd,
+    level: u32,
+}
+
+/// What an earlier daemon of the same home left running, and has been ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// Which worker of that daemon.
+    pub name: String,
+    /// Its processes.
+    pub pids: Vec<u32>,
+}
+
+impl Hierarchy {
+    /// Makes `cluster-<home_id>` at the top of the first cgroup v2 mount that allows it, else below this
+    /// process' own cgroup.
+    ///
+    /// # Errors
+    /// [`Missing`] names every place tried.
+    pub fn open(home_id: &str) -> Result<Self, Missing> {
+        let candidates = candidates();
+        if candidates.is_empty() {
+            return Err(Missing::Mount);
+        }
+        let mut places = Vec::new();
+        for candidate in candidates {
+            let path = candidate.path.join(format!("cluster-{home_id}"));
+            match Self::make(&path, candidate.level) {
+                Ok(hierarchy) => return Ok(hierarchy),
+                Err(error) => places.push((path, error.to_string().to_lowercase())),
+            }
+        }
+        Err(Missing::Refused { places })
+    }
+
+    fn make(path: &Path, level_above: u32) -> io::Result<Self> {
+        make_folder(path)?;
+        let hierarchy =
+            Self { path: path.to_owned(), folder: open_folder(path)?, level: level_above + 1 };
+        // A folder made by somebody else may be visible and still not be ours to fill.
+        let trial = hierarchy.path.join("trial");
+        make_folder(&trial)?;
+        absent_is_fine(fs::remove_dir(&trial))?;
+        Ok(hierarchy)
+    }
+
+    /// Folder of all of the daemon's cgroups.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A descriptor of that folder; hooks attached there see all workers.
+    pub fn folder(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+
+    /// Depth of a *worker's* cgroup, as `bpf_get_current_ancestor_cgroup_id` counts: the top of the tree
+    /// is 0. Inside a cgroup namespace the top that can be seen counts as 0, and is not.
+    pub fn level(&self) -> u32 {
+        self.level + 2
+    }
+
+    /// Makes the cgroup of a worker, empty.
+    ///
+    /// # Errors
+    /// When it exists and has processes, or the kernel refuses.
+    pub fn create_worker(&self, app: AppId, worker: WorkerId) -> io::Result<WorkerCgroup> {
+        let above = self.path.join(format!("app-{app}"));
+        make_folder(&above)?;
+        WorkerCgroup::make(above.join(format!("worker-{worker}")))
+    }
+
+    /// Removes the cgroup of an app that has no workers left.
+    ///
+    /// # Errors
+    /// `EBUSY` when it has.
+    pub fn remove_app(&self, app: AppId) -> io::Result<()> {
+        absent_is_fine(fs::remove_dir(self.path.join(format!("app-{app}"))))
+    }
+
+    /// Ends what an earlier daemon of the same home left, removes its cgroups, and says what it was.
+    /// Waits for the processes to end: for the start of a daemon, before it serves anybody.
+    ///
+    /// # Errors
+    /// When a process does not end, or a folder cannot be removed.
+    pub fn clean_leftovers(&self) -> io::Result<Vec<Leftover>> {
+        let mut leftovers = Vec::new();
+        for app in folders(&self.path)? {
+            for path in folders(&app)? {
+                let worker = WorkerCgroup::adopt(path)?;
+                let pids = worker.pids()?;
+                if worker.populated()? {
+                    worker.kill()?;
+                    wait_until_empty(&worker)?;
+                }
+                let name = worker.name();
+                worker.remove()?;
+                if !pids.is_empty() {
+                    leftovers.push(Leftover { name, pids });
+                }
+            }
+            absent_is_fine(fs::remove_dir(&app))?;
+        }
+        Ok(leftovers)
+    }
+
+    /// Removes all of it, at the daemon's end.
+    ///
+    /// # Errors
+    /// `EBUSY` when a worker still has processes.
+    pub fn remove(self) -> io::Result<()> {
+        remove_tree(&self.path)
+    }
+}
+
+/// Waits without a runtime, bounded.
+fn wait_until_empty(worker: &WorkerCgroup) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let events = worker.events()?;
+    while populated(&events)? {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let message = format!("{} still has processes after SIGKILL", worker.path().display());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+        }
+        let left = Timespec::try_from(left).unwrap_or_default();
+        match poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&left)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(open(path, flags, Mode::empty())?)
+}
+
+/// Sub-cgroups of a cgroup.
+fn folders(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    Ok(folders)
+}
+
+/// Removes a cgroup and all below it; the files of a cgroup vanish with their folder.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match folders(path) {
+        Ok(below) => below.iter().try_for_each(|folder| remove_tree(folder))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    absent_is_fine(fs::remove_dir(path))
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

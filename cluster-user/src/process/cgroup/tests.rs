@@ -1,0 +1,122 @@
+//! Cgroups with real processes in them.
+
+use std::process::{Child, Command, Stdio};
+
+use super::*;
+
+#[test]
+fn a_worker_lives_three_levels_below_the_top() {
+    let Some(hierarchy) = hierarchy("level") else { return };
+    let worker = hierarchy.create_worker(AppId(3), WorkerId(9)).unwrap();
+    assert!(worker.path().ends_with("app-3/worker-9"));
+    let top = candidates()[0].path.clone();
+    let below = worker.path().strip_prefix(top).unwrap().components().count();
+    assert_eq!(hierarchy.level(), u32::try_from(below).unwrap());
+    assert_eq!(
+        worker.id(),
+        std::os::unix::fs::MetadataExt::ino(&fs::metadata(worker.path()).unwrap())
+    );
+    hierarchy.remove().unwrap();
+}
+
+#[test]
+fn all_of_a_tree_is_killed_and_its_end_is_an_event() {
+    let Some(hierarchy) = hierarchy("kill") else { return };
+    let worker = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
+    assert!(!worker.populated().unwrap());
+    let mut child = sleepers(&worker);
+    assert!(worker.populated().unwrap());
+    assert_eq!(worker.pids().unwrap().len(), 3);
+    worker.kill().unwrap();
+    runtime().block_on(worker.empty()).unwrap();
+    assert!(worker.pids().unwrap().is_empty());
+    assert!(!child.wait().unwrap().success());
+    worker.remove().unwrap();
+    worker.remove().unwrap();
+    runtime().block_on(worker.empty()).unwrap_or_default();
+    hierarchy.remove().unwrap();
+}
+
+#[test]
+fn without_cgroup_kill_processes_are_killed_one_by_one() {
+    let Some(hierarchy) = hierarchy("each") else { return };
+    let worker = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
+    let mut child = sleepers(&worker);
+    worker.kill_each().unwrap();
+    child.wait().unwrap();
+    runtime().block_on(worker.empty()).unwrap();
+    hierarchy.remove().unwrap();
+}
+
+#[test]
+fn sub_cgroups_of_a_worker_count_as_the_worker() {
+    let Some(hierarchy) = hierarchy("sub") else { return };
+    let worker = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
+    let below = worker.path().join("own/deeper");
+    fs::create_dir_all(&below).unwrap();
+    let below = WorkerCgroup::adopt(below).unwrap();
+    let mut child = sleepers(&below);
+    assert_eq!(worker.pids().unwrap().len(), 3);
+    worker.kill().unwrap();
+    child.wait().unwrap();
+    runtime().block_on(worker.empty()).unwrap();
+    worker.remove().unwrap();
+    hierarchy.remove().unwrap();
+}
+
+#[test]
+fn what_an_earlier_daemon_left_is_ended_and_named() {
+    let Some(earlier) = hierarchy("left") else { return };
+    let worker = earlier.create_worker(AppId(1), WorkerId(7)).unwrap();
+    let mut child = sleepers(&worker);
+    let next = hierarchy("left").unwrap();
+    let leftovers = next.clean_leftovers().unwrap();
+    child.wait().unwrap();
+    assert_eq!(leftovers.len(), 1);
+    assert_eq!((leftovers[0].name.as_str(), leftovers[0].pids.len()), ("worker-7", 3));
+    assert_eq!(next.clean_leftovers().unwrap(), []);
+    assert_eq!(folders(next.path()).unwrap(), Vec::<PathBuf>::new());
+    next.remove().unwrap();
+}
+
+#[test]
+fn cpu_time_is_counted() {
+    let Some(hierarchy) = hierarchy("cpu") else { return };
+    let worker = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
+    let before = worker.cpu_usec().unwrap();
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done",
+        worker.path().display()
+    );
+    assert!(Command::new("/bin/sh").args(["-c", &script]).status().unwrap().success());
+    assert!(worker.cpu_usec().unwrap() > before);
+    hierarchy.remove().unwrap();
+}
+
+/// One of this test's own, or none where cgroups are not to be had.
+fn hierarchy(name: &str) -> Option<Hierarchy> {
+    match Hierarchy::open(&format!("test-{name}-{}", std::process::id())) {
+        Ok(hierarchy) => Some(hierarchy),
+        Err(missing) => {
+            eprintln!("skipped: {missing}");
+            None
+        }
+    }
+}
+
+/// A shell and two sleeping children of it, all in `cgroup` when this returns.
+fn sleepers(cgroup: &WorkerCgroup) -> Child {
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; sleep 1000 & sleep 1000 & wait",
+        cgroup.path().display()
+    );
+    let child = Command::new("/bin/sh").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap();
+    while cgroup.pids().unwrap().len() < 3 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}

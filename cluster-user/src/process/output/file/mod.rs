@@ -1,0 +1,260 @@
+//! A log file: what is appended to it, rotation, and what happens when it cannot be written.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nix::errno::Errno;
+
+use super::{
+    RotateOptions,
+    rotate::{self, cut, first_line_end},
+    stream::StreamId,
+};
+
+/// While a file cannot be written it is tried again this often, when there is output.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A file is looked up by its name this often, when there is output.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// One log file, shared by all who write to it.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: Arc<Path>,
+    options: RotateOptions,
+    file: Option<File>,
+    size: u64,
+    /// Whether it ends in the middle of a line.
+    line_open: bool,
+    /// Who wrote last.
+    writer: StreamId,
+    /// A rotation that failed is tried again when the file has grown by its maximum once more.
+    reprieve: u64,
+    looked: Instant,
+    trouble: Option<Trouble>,
+}
+
+/// Empties the file of this name.
+pub(super) fn empty(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).truncate(true).open(path).map(drop)
+}
+
+/// Why nothing is being written, and how much has been lost by it.
+#[derive(Debug)]
+struct Trouble {
+    errno: Errno,
+    bytes: u64,
+    /// Whether the last byte lost was in the middle of a line, whose rest is of no use.
+    line_open: bool,
+    retry: Instant,
+}
+
+impl LogFile {
+    pub(super) fn new(path: Arc<Path>, options: RotateOptions, now: Instant) -> Self {
+        Self {
+            path,
+            options,
+            file: None,
+            size: 0,
+            line_open: false,
+            writer: StreamId(0),
+            reprieve: 0,
+            looked: now,
+            trouble: None,
+        }
+    }
+
+    /// Whether it ends in the middle of a line that `writer` wrote.
+    pub(super) fn is_inside_line_of(&self, writer: StreamId) -> bool {
+        self.line_open && self.writer == writer
+    }
+
+    /// Appends `bytes`, rotating where need be, and returns how many were dropped.
+    pub(super) fn append(&mut self, writer: StreamId, bytes: &[u8], now: Instant) -> u64 {
+        self.look(now);
+        let (mut rest, mut dropped) = self.recover(bytes, now);
+        if self.line_open && self.writer != writer && self.trouble.is_none() && !rest.is_empty() {
+            // What another left unfinished, most often because it died, is not the beginning of this.
+            self.append_some(b"\n", now);
+        }
+        self.writer = writer;
+        while !rest.is_empty() && self.trouble.is_none() {
+            let written = self.append_some(rest, now);
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        dropped += self.lose(rest);
+        dropped
+    }
+
+    /// Ends in a clean state: says what was dropped, if that can be said now.
+    pub(super) fn finish(&mut self, now: Instant) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.retry = now;
+            trouble.line_open = false;
+            self.recover(b"", now);
+        }
+    }
+
+    /// Empties the current file.
+    pub(super) fn truncate(&mut self) -> io::Result<()> {
+        self.close();
+        empty(&self.path)
+    }
+
+    /// Forgets the open file: the next output opens, or makes, what has its name.
+    pub(super) fn close(&mut self) {
+        (self.size, self.line_open, self.reprieve) = (0, false, 0);
+        self.file = None;
+    }
+
+    /// Writes one piece into the current file, or makes room for it. Returns how much was written.
+    fn append_some(&mut self, bytes: &[u8], now: Instant) -> usize {
+        if let Err(error) = self.open() {
+            self.fail(&error, now);
+            return 0;
+        }
+        let max = self.options.max_size.saturating_add(self.reprieve);
+        let cut = cut(bytes, self.size, self.line_open, max);
+        let piece = bytes.get(..cut.length).unwrap_or_default();
+        let written = match self.write(piece) {
+            Ok(()) => piece.len(),
+            Err((written, error)) => {
+                self.fail(&error, now);
+                return written;
+            }
+        };
+        if cut.full {
+            self.rotate();
+        }
+        written
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        if self.file.is_some() {
+            return Ok(());
+        }
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o640)
+            // A log file that was made a terminal or a pipe must not hold up all the others.
+            .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+            .open(&self.path)?;
+        self.size = file.metadata()?.len();
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Writes all of it, or says how much was written before an error.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let mut written = 0;
+        let result = loop {
+            let rest = bytes.get(written..).unwrap_or_default();
+            if rest.is_empty() {
+                break Ok(());
+            }
+            match file.write(rest) {
+                Ok(0) => break Err((written, io::ErrorKind::WriteZero.into())),
+                Ok(length) => written += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err((written, error)),
+            }
+        };
+        if let Some(last) = bytes.get(..written).and_then(<[u8]>::last) {
+            self.line_open = *last != b'\n';
+            self.size += u64::try_from(written).unwrap_or(0);
+        }
+        result
+    }
+
+    fn rotate(&mut self) {
+        if rotate::shift(&self.path, self.options.keep).is_ok() {
+            // A line too long for one file goes on in the next.
+            let line_open = self.line_open;
+            self.close();
+            self.line_open = line_open;
+        } else {
+            self.reprieve = self.size;
+        }
+    }
+
+    /// Notices that the file was removed, renamed or truncated by somebody else.
+    fn look(&mut self, now: Instant) {
+        if now.duration_since(self.looked) < LOOK {
+            return;
+        }
+        self.looked = now;
+        let Some(Ok(open)) = self.file.as_ref().map(File::metadata) else { return };
+        match fs::metadata(&*self.path) {
+            Ok(named) if (named.dev(), named.ino()) == (open.dev(), open.ino()) => {
+                if named.len() < self.size {
+                    (self.size, self.line_open) = (named.len(), false);
+                }
+            }
+            _ => self.close(),
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error, now: Instant) {
+        let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+        let retry = now + RETRY;
+        self.trouble = Some(Trouble { errno, bytes: 0, line_open: self.line_open, retry });
+    }
+
+    /// While there is trouble, counts bytes as lost.
+    fn lose(&mut self, bytes: &[u8]) -> u64 {
+        let (Some(trouble), Some(last)) = (&mut self.trouble, bytes.last()) else { return 0 };
+        let length = u64::try_from(bytes.len()).unwrap_or(0);
+        trouble.bytes += length;
+        trouble.line_open = *last != b'\n';
+        length
+    }
+
+    /// After trouble, tries to write again, beginning with what was lost. Returns what is left to be
+    /// written, from the beginning of a line on, and how many bytes before that were dropped.
+    fn recover<'b>(&mut self, bytes: &'b [u8], now: Instant) -> (&'b [u8], u64) {
+        let Some(trouble) = &self.trouble else { return (bytes, 0) };
+        if now < trouble.retry {
+            return (bytes, 0);
+        }
+        let skipped = if trouble.line_open { first_line_end(bytes) } else { Some(0) };
+        let Some(skipped) = skipped else { return (bytes, 0) };
+        let (skipped, rest) = bytes.split_at(skipped);
+        let dropped = self.lose(skipped);
+        self.announce(now);
+        (rest, dropped)
+    }
+
+    /// Writes the line that says what was lost, or nothing of it.
+    fn announce(&mut self, now: Instant) {
+        let Some(trouble) = &mut self.trouble else { return };
+        trouble.retry = now + RETRY;
+        if trouble.bytes > 0 {
+            let (bytes, why) = (trouble.bytes, trouble.errno.desc().to_lowercase());
+            let notice = format!("[cluster] {bytes} bytes of output dropped: {why}\n");
+            if self.open().is_err() {
+                return;
+            }
+            let notice = if self.line_open { format!("\n{notice}") } else { notice };
+            let (size, line_open) = (self.size, self.line_open);
+            if self.write(notice.as_bytes()).is_err() {
+                // Half a line would stand there for good. Where even this fails, it does.
+                if self.file.as_ref().is_some_and(|file| file.set_len(size).is_ok()) {
+                    (self.size, self.line_open) = (size, line_open);
+                }
+                return;
+            }
+        }
+        self.trouble = None;
+    }
+}
+
+#[cfg(test)]
+mod tests;

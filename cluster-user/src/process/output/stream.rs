@@ -1,0 +1,99 @@
+//! One stream of one worker: from its pipe into a log file.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{Kind, file::LogFile, pipe::Pipe, recent::Recent, rotate::last_line_end};
+use crate::id::WorkerId;
+
+/// A line held back until it is whole, so that another writer to the file cannot break into it, is given
+/// up when it gets longer than this many bytes.
+const LONGEST: usize = 64 * 1024;
+
+/// Names a stream, never again after it is gone; 0 names none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct StreamId(pub(super) u64);
+
+/// One stream of one worker.
+#[derive(Debug)]
+pub(super) struct Stream {
+    id: StreamId,
+    pub(super) worker: WorkerId,
+    pub(super) kind: Kind,
+    /// Its log file.
+    pub(super) path: Arc<Path>,
+    /// `None` when it has ended.
+    pub(super) pipe: Option<Pipe>,
+    pub(super) recent: Recent,
+    /// The beginning of a line, while others write to the file too.
+    held: Vec<u8>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Stream {
+    pub(super) fn new(
+        id: StreamId,
+        worker: WorkerId,
+        kind: Kind,
+        path: Arc<Path>,
+        pipe: Pipe,
+        dropped: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            id,
+            worker,
+            kind,
+            path,
+            pipe: Some(pipe),
+            recent: Recent::default(),
+            held: Vec::new(),
+            dropped,
+        }
+    }
+
+    /// Takes what arrived. `shared` says that other streams write to the file too.
+    pub(super) fn take(&mut self, bytes: &[u8], file: &mut LogFile, shared: bool, now: Instant) {
+        self.recent.add(bytes);
+        if !shared {
+            self.release(file, now);
+            self.write(bytes, file, now);
+            return;
+        }
+        let whole = match last_line_end(bytes) {
+            Some(end) => end,
+            // Its beginning is in the file already.
+            None if self.held.is_empty() && file.is_inside_line_of(self.id) => bytes.len(),
+            None => 0,
+        };
+        let (lines, begun) = bytes.split_at(whole);
+        if !lines.is_empty() {
+            self.release(file, now);
+            self.write(lines, file, now);
+        }
+        self.held.extend_from_slice(begun);
+        if self.held.len() > LONGEST {
+            self.release(file, now);
+        }
+    }
+
+    /// Writes what was held back.
+    pub(super) fn release(&mut self, file: &mut LogFile, now: Instant) {
+        if !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            self.write(&held, file, now);
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8], file: &mut LogFile, now: Instant) {
+        let dropped = file.append(self.id, bytes, now);
+        if dropped > 0 {
+            self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Children as they see themselves.
+
+use std::{
+    fs,
+    io::{PipeReader, Read as _},
+    os::unix::fs::PermissionsExt as _,
+    process,
+};
+
+use super::*;
+use crate::{
+    id::{AppId, WorkerId},
+    process::{
+        cgroup::Hierarchy,
+        watch::{ExitStatus, reap},
+    },
+};
+
+#[test]
+fn a_child_has_no_signal_blocked_or_ignored() {
+    for way in [Way::Clone, Way::Fork] {
+        // The test process ignores SIGPIPE, as every Rust program does, and blocks one signal here.
+        let mut blocked = nix::sys::signal::SigSet::empty();
+        blocked.add(nix::sys::signal::Signal::SIGUSR1);
+        blocked.thread_block().unwrap();
+        let status = run(way, &Script::new("cat /proc/self/status")).unwrap();
+        for field in ["SigBlk", "SigIgn"] {
+            let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+            assert!(line.ends_with("0000000000000000"), "{way:?}: {line}");
+        }
+    }
+}
+
+#[test]
+fn a_child_has_three_descriptors_and_the_environment_it_was_given() {
+    for way in [Way::Clone, Way::Fork] {
+        // One that this process inherited, so to speak: it is not close-on-exec.
+        let inherited = fs::File::open("/dev/null").unwrap();
+        let copy = nix::unistd::dup(&inherited).unwrap();
+        let shown = run(
+            way,
+            &Script::new("for fd in /proc/$$/fd/*; do echo ${fd##*/}; done; cat /proc/$$/environ"),
+        );
+        drop(copy);
+        let shown = shown.unwrap();
+        let (fds, environment) = shown.split_at(shown.find("A=").unwrap());
+        // The shell opens its script argument from memory, and the folder while it lists it.
+        let fds: Vec<u32> =
+            fds.lines().map(|fd| fd.parse().unwrap()).filter(|fd| *fd < 3).collect();
+        assert_eq!(fds, [0, 1, 2]);
+        assert_eq!(environment, "A=1\0B=two words\0");
+    }
+}
+
+#[test]
+fn nothing_but_the_streams_is_left_open() {
+    let script = Script::program("/usr/bin/ls", &["ls", "-l", "/proc/self/fd"]);
+    let shown = run(Way::Clone, &script).unwrap();
+    // The fourth is the folder being listed.
+    assert_eq!(shown.lines().filter(|line| line.contains(" -> ")).count(), 4, "{shown}");
+    assert!(shown.contains("0 -> /dev/null"), "{shown}");
+}
+
+#[test]
+fn a_child_leads_a_session_in_its_folder() {
+    let shown = run(
+        Way::Clone,
+        &Script::new("read a b c d pgrp session rest < /proc/$$/stat; echo $$ $pgrp $session; pwd"),
+    )
+    .unwrap();
+    let mut words = shown.split_whitespace();
+    let pid = words.next().unwrap();
+    assert_eq!((words.next(), words.next(), words.next()), (Some(pid), Some(pid), Some("/tmp")));
+}
+
+#[test]
+fn a_child_becomes_the_user_with_its_groups() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can become somebody else");
+        return;
+    }
+    let user = User { uid: 65534, gid: 65533, groups: vec![65533, 7] };
+    let script = Script {
+        user: Some(user),
+        ..Script::new("id -u; id -g; id -G; grep CapEff /proc/self/status")
+    };
+    let shown = run(Way::Clone, &script).unwrap();
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines[..3], ["65534", "65533", "65533 7"]);
+    assert!(lines[3].ends_with("0000000000000000"));
+}
+
+#[test]
+fn a_child_is_born_in_its_cgroup() {
+    let Ok(hierarchy) = Hierarchy::open(&format!("test-spawn-{}", process::id())) else {
+        eprintln!("skipped: no cgroup v2 here that may be written to");
+        return;
+    };
+    for (number, way) in (0..).zip([Way::Clone, Way::Fork]) {
+        let cgroup = hierarchy.create_worker(AppId(0), WorkerId(number)).unwrap();
+        let script = Script::new("cat /proc/self/cgroup");
+        let shown = run_in(way, &script, Some(cgroup.folder())).unwrap();
+        let own = shown.lines().find(|line| line.starts_with("0::")).unwrap();
+        assert!(own.ends_with(&format!("/app-0/worker-{number}")), "{way:?}: {own}");
+    }
+    hierarchy.remove().unwrap();
+}
+
+#[test]
+fn a_raised_limit_is_not_passed_on() {
+    let before = run(Way::Clone, &Script::new("ulimit -Sn")).unwrap();
+    limits::raise_descriptors().unwrap();
+    assert_eq!(run(Way::Clone, &Script::new("ulimit -Sn")).unwrap(), before);
+}
+
+#[test]
+fn a_step_that_fails_is_named() {
+    let fails = |script: &Script<'_>| run(Way::Clone, script).unwrap_err().to_string();
+    assert_eq!(
+        fails(&Script::program("/nowhere/x", &["x"])),
+        "failed to execute /nowhere/x: no such file or directory"
+    );
+    assert_eq!(
+        fails(&Script::program("/etc/passwd", &["x"])),
+        "failed to execute /etc/passwd: permission denied"
+    );
+    assert_eq!(
+        fails(&Script { cwd: "/nowhere", ..Script::new("true") }),
+        "failed to change to folder /nowhere: no such file or directory"
+    );
+    let long = "x".repeat(200 * 1024);
+    let error = fails(&Script::program("/bin/true", &["true", &long]));
+    assert!(error.contains("its arguments (204806 bytes)"), "{error}");
+    let null = fails(&Script::program("/bin/true", &["true", "a\0b"]));
+    assert!(null.contains("null byte"), "{null}");
+}
+
+#[test]
+fn a_script_with_a_missing_interpreter_is_explained() {
+    let path = std::env::temp_dir().join(format!("cluster-spawn-{}", process::id()));
+    fs::write(&path, "#!/nowhere/interpreter\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let error = run(Way::Clone, &Script::program(path.to_str().unwrap(), &["x"])).unwrap_err();
+    fs::remove_file(&path).unwrap();
+    assert_eq!((error.step, error.errno), (Step::Execute, Errno::ENOENT));
+    assert!(error.to_string().contains("the file exists"), "{error}");
+}
+
+#[test]
+fn a_filter_comes_with_its_notifier() {
+    // Returns SECCOMP_RET_ALLOW whatever is called.
+    let allow = [libc::sock_filter { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
+    let script = Script { filter: Some(&allow), ..Script::new("grep Seccomp: /proc/self/status") };
+    let (mut reader, writer) = io::pipe().unwrap();
+    let spawned = launch(Way::Clone, &script, None, writer.as_fd()).unwrap();
+    drop(writer);
+    let shown = finish(&spawned, &mut reader);
+    assert!(spawned.notifier.is_some());
+    assert_eq!(shown, "Seccomp:\t2\n");
+}
+
+/// What to run, as in `Launch` but with ends that live long enough.
+#[derive(Clone, Debug)]
+struct Script<'a> {
+    program: &'a str,
+    args: Vec<String>,
+    cwd: &'a str,
+    user: Option<User>,
+    filter: Option<&'a [libc::sock_filter]>,
+}
+
+impl<'a> Script<'a> {
+    fn new(script: &str) -> Self {
+        Self::program("/bin/sh", &["sh", "-c", script])
+    }
+
+    fn program(program: &'a str, args: &[&str]) -> Self {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Self { program, args, cwd: "/tmp", user: None, filter: None }
+    }
+}
+
+/// Runs it to its end and returns what it wrote.
+fn run(way: Way, script: &Script<'_>) -> Result<String, SpawnError> {
+    run_in(way, script, None)
+}
+
+fn run_in(
+    way: Way,
+    script: &Script<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<String, SpawnError> {
+    let (mut reader, writer) = io::pipe().unwrap();
+    let spawned = launch(way, script, cgroup, writer.as_fd());
+    drop(writer);
+    spawned.map(|spawned| finish(&spawned, &mut reader))
+}
+
+fn launch(
+    way: Way,
+    script: &Script<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
+    stdout: BorrowedFd<'_>,
+) -> Result<Spawned, SpawnError> {
+    let env = [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "two words".to_owned())];
+    start(
+        way,
+        &Launch {
+            program: Path::new(script.program),
+            args: &script.args,
+            env: &env,
+            cwd: Path::new(script.cwd),
+            user: script.user.as_ref(),
+            cgroup,
+            stdout,
+            stderr: stdout,
+            filter: script.filter,
+        },
+    )
+}
+
+fn finish(spawned: &Spawned, reader: &mut PipeReader) -> String {
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    let mut ready = [rustix::event::PollFd::new(&spawned.process, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut ready, None).unwrap();
+    assert_eq!(reap(spawned.process.as_fd()).unwrap(), Some(ExitStatus::Code(0)), "{text}");
+    text
+}

@@ -1,0 +1,214 @@
+//! A worker's processes: all that it started, also what it sent into the background.
+//!
+//! In a cgroup the kernel keeps them together. Without one they are found by what a process can hardly
+//! get rid of: its session, its ancestry, and a variable in the environment it was started with.
+
+mod scan;
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use nix::errno::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::Interest;
+
+pub(super) use self::scan::Snapshot;
+use super::{cgroup::WorkerCgroup, proc::Stat, ready::register};
+use crate::id::WorkerId;
+
+/// Rounds of SIGKILL for a tree without a cgroup that forks while it is being killed.
+const ROUNDS: usize = 100;
+
+/// The variable of the environment that says whose a process is, where there is no cgroup to say so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker(String);
+
+impl Marker {
+    /// Name of the variable.
+    pub const NAME: &'static str = "CLUSTER_WORKER";
+
+    /// The marker of a worker; `home_id` keeps the daemons of a host apart.
+    pub fn new(home_id: &str, worker: WorkerId) -> Self {
+        Self(format!("{}={home_id}:{worker}", Self::NAME))
+    }
+
+    /// Name and value, to be put into the worker's environment.
+    pub fn variable(&self) -> (String, String) {
+        (Self::NAME.to_owned(), self.0[Self::NAME.len() + 1..].to_owned())
+    }
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A worker's processes.
+#[derive(Debug)]
+pub struct Tree {
+    pid: u32,
+    process: OwnedFd,
+    /// When its main process started, in clock ticks since boot; 0 when that could not be read.
+    started: u64,
+    kept_by: Keeper,
+}
+
+/// What keeps the processes of a tree together.
+#[derive(Debug)]
+enum Keeper {
+    Cgroup(WorkerCgroup),
+    Marker(Marker),
+}
+
+impl Tree {
+    /// The tree of a process that was born in `cgroup`.
+    pub fn in_cgroup(pid: u32, process: OwnedFd, cgroup: WorkerCgroup) -> Self {
+        Self { pid, process, started: 0, kept_by: Keeper::Cgroup(cgroup) }
+    }
+
+    /// The tree of a process that leads a session and has `marker` in its environment.
+    pub fn marked(pid: u32, process: OwnedFd, marker: Marker) -> Self {
+        let started = Stat::of(pid).map_or(0, |stat| stat.started);
+        Self { pid, process, started, kept_by: Keeper::Marker(marker) }
+    }
+
+    /// Pid of its main process, the first.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// A descriptor of its main process.
+    pub fn process(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
+    }
+
+    /// Its cgroup, where it has one.
+    pub fn cgroup(&self) -> Option<&WorkerCgroup> {
+        match &self.kept_by {
+            Keeper::Cgroup(cgroup) => Some(cgroup),
+            Keeper::Marker(_) => None,
+        }
+    }
+
+    /// Pids of all its living processes. Where there is no cgroup this reads all of `/proc`.
+    pub fn pids(&self) -> Vec<u32> {
+        match &self.kept_by {
+            // A cgroup that was removed has none.
+            Keeper::Cgroup(cgroup) => cgroup.pids().unwrap_or_default(),
+            Keeper::Marker(marker) => {
+                let members = Snapshot::take().members(self.pid, self.started, Some(marker));
+                members.into_iter().map(|stat| stat.pid).collect()
+            }
+        }
+    }
+
+    /// What is known without looking at environments; for figures, where a stray more or less matters
+    /// little.
+    pub(super) fn members(&self, all: &Snapshot) -> Vec<Stat> {
+        all.members(self.pid, self.started, None)
+    }
+
+    /// Sends a signal to its main process. One that has ended is no error.
+    ///
+    /// # Errors
+    /// `EINVAL` for a number that is no signal, `EPERM` when the process may not be signalled.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        send(self.process.as_fd(), signal)
+    }
+
+    /// Sends a signal to every process of the tree.
+    ///
+    /// # Errors
+    /// As for [`Tree::signal`]; the others are signalled all the same.
+    pub fn signal_all(&self, signal: i32) -> io::Result<()> {
+        self.send_to(&self.pids(), signal)
+    }
+
+    /// Kills every process of the tree. [`Tree::empty`] says when they are gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn kill(&self) -> io::Result<()> {
+        match &self.kept_by {
+            Keeper::Cgroup(cgroup) => match cgroup.kill() {
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+                other => other,
+            },
+            Keeper::Marker(_) => {
+                for _ in 0..ROUNDS {
+                    let pids = self.pids();
+                    if pids.is_empty() {
+                        break;
+                    }
+                    self.send_to(&pids, libc::SIGKILL)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until none of its processes lives. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn empty(&self) -> io::Result<()> {
+        if let Keeper::Cgroup(cgroup) = &self.kept_by {
+            return match cgroup.empty().await {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            };
+        }
+        // Whoever comes first is waited for; then it is looked who is left.
+        while let Some(pid) = self.pids().first() {
+            if let Some(process) = open(*pid) {
+                let process = register(process, Interest::READABLE)?;
+                process.readable().await?.retain_ready();
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what was made for it, once it is empty.
+    ///
+    /// # Errors
+    /// `EBUSY` when a process is left.
+    pub fn remove(&self) -> io::Result<()> {
+        self.cgroup().map_or(Ok(()), WorkerCgroup::remove)
+    }
+
+    /// Signals processes found by pid. Descriptors are taken first and the pids compared again, so that
+    /// a pid that went to somebody else meanwhile is not hit.
+    fn send_to(&self, pids: &[u32], signal: i32) -> io::Result<()> {
+        let opened: Vec<_> = pids.iter().filter_map(|pid| Some((*pid, open(*pid)?))).collect();
+        let still = self.pids();
+        let mut result = Ok(());
+        for (pid, process) in opened {
+            if still.contains(&pid) {
+                result = result.and(send(process.as_fd(), signal));
+            }
+        }
+        result
+    }
+}
+
+fn open(pid: u32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()
+}
+
+/// `pidfd_send_signal(2)` for any number: those of realtime signals have no names.
+fn send(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is valid, and no further information is passed.
+    let status =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0) };
+    match Errno::result(status) {
+        Ok(_) | Err(Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

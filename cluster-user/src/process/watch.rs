@@ -1,0 +1,193 @@
+//! How a worker ended, learned through its pidfd: no signal handler, no polling, no reused pid.
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
+
+use nix::sys::signal::Signal;
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, set_child_subreaper, waitid};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::{proc, ready::register};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// By itself, with this code.
+    Code(i32),
+    /// Killed.
+    Signal {
+        /// Number of the signal.
+        signal: i32,
+        /// Whether it left a core dump.
+        core: bool,
+    },
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal { signal, core } => {
+                match Signal::try_from(signal) {
+                    Ok(known) => write!(f, "killed by {known}")?,
+                    // Realtime signals have numbers only.
+                    Err(_) => write!(f, "killed by signal {signal}")?,
+                }
+                f.write_str(if core { " (core dumped)" } else { "" })
+            }
+        }
+    }
+}
+
+/// Waits for one child to end and reaps it.
+#[derive(Debug)]
+pub struct ExitWatcher {
+    process: AsyncFd<OwnedFd>,
+}
+
+impl ExitWatcher {
+    /// Watches a child through a duplicate of its pidfd. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn new(process: BorrowedFd<'_>) -> io::Result<Self> {
+        let copy = process.try_clone_to_owned()?;
+        Ok(Self { process: register(copy, Interest::READABLE)? })
+    }
+
+    /// Waits for the end, reaps the child, and says how it ended. May be dropped and called again.
+    ///
+    /// # Errors
+    /// `ECHILD` when it is no child of this process, or was reaped before.
+    pub async fn exit(&self) -> io::Result<ExitStatus> {
+        loop {
+            // A pidfd is readable once the process and all its threads have ended (`pidfd_open(2)`).
+            let mut ready = self.process.readable().await?;
+            if let Some(status) = reap(self.process.get_ref().as_fd())? {
+                return Ok(status);
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+/// Reaps the child behind a pidfd if it has ended; never waits.
+///
+/// # Errors
+/// `ECHILD` when it is no child of this process, or was reaped before.
+pub fn reap(process: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
+    let status = waitid(WaitId::PidFd(process), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
+    Ok(status.map(|status| exit_status(&status)))
+}
+
+fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => ExitStatus::Code(code),
+        (None, signal) => ExitStatus::Signal { signal: signal.unwrap_or(0), core: status.dumped() },
+    }
+}
+
+/// Makes orphans among this process' descendants its children (`PR_SET_CHILD_SUBREAPER`), so that a
+/// worker's daemonised children stay findable. They become zombies for [`reap_strays`].
+///
+/// # Errors
+/// Never, on Linux 3.4 and later.
+pub fn become_subreaper() -> io::Result<()> {
+    // Any pid at all means yes.
+    Ok(set_child_subreaper(Some(Pid::INIT))?)
+}
+
+/// Reaps ended children that are nobody's worker, and says how many. To be called when SIGCHLD arrives,
+/// which is the only word of an adopted child's end.
+///
+/// `is_worker` tells the pids that an [`ExitWatcher`] will reap; their zombies are left alone.
+pub fn reap_strays(is_worker: impl Fn(u32) -> bool) -> usize {
+    // The usual answer costs one system call: there is no zombie, or all of them are strays.
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let mut reaped = 0;
+    loop {
+        let first = waitid(WaitId::All, look).ok().flatten().and_then(|_| zombie(&is_worker));
+        let Some(pid) = first else { return reaped };
+        if !matches!(
+            waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG),
+            Ok(Some(_))
+        ) {
+            return reaped;
+        }
+        reaped += 1;
+    }
+}
+
+/// A zombie among the children that is no worker. `waitid` cannot skip those that are.
+fn zombie(is_worker: &impl Fn(u32) -> bool) -> Option<Pid> {
+    let me = std::process::id();
+    let mut all = proc::pids().into_iter().filter_map(proc::Stat::of);
+    let found = all.find(|stat| stat.parent == me && stat.state == 'Z' && !is_worker(stat.pid))?;
+    Pid::from_raw(found.pid.cast_signed())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        process::{Command, Stdio},
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+    use crate::datapath::socket::pidfd_open;
+
+    #[test]
+    fn codes_and_signals_are_told_apart() {
+        assert_eq!(exit_of("exit 3"), ExitStatus::Code(3));
+        assert_eq!(exit_of("kill -9 $$"), ExitStatus::Signal { signal: 9, core: false });
+        assert_eq!(exit_of("kill -9 $$").to_string(), "killed by SIGKILL");
+        assert_eq!(exit_of("exit 3").to_string(), "exited with code 3");
+    }
+
+    #[test]
+    fn an_exit_is_seen_within_milliseconds_and_reaped_once() {
+        runtime().block_on(async {
+            let child = shell("sleep 0.05");
+            let process = pidfd_open(child).unwrap();
+            let watcher = ExitWatcher::new(process.as_fd()).unwrap();
+            let start = Instant::now();
+            assert_eq!(watcher.exit().await.unwrap(), ExitStatus::Code(0));
+            assert!(start.elapsed() < Duration::from_secs(5));
+            let again = watcher.exit().await.unwrap_err();
+            assert_eq!(again.raw_os_error(), Some(libc::ECHILD));
+        });
+    }
+
+    /// Other tests have children in this process too: all but one count as workers.
+    #[test]
+    fn strays_are_reaped_and_workers_are_not() {
+        let (worker, stray) = (shell("exit 4"), shell("exit 5"));
+        let worker_process = pidfd_open(worker).unwrap();
+        for pid in [worker, stray] {
+            while proc::Stat::of(pid).is_some_and(|stat| stat.state != 'Z') {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        assert_eq!(reap_strays(|pid| pid != stray), 1);
+        assert_eq!(reap_strays(|pid| pid != stray), 0);
+        assert_eq!(proc::Stat::of(stray), None);
+        assert_eq!(reap(worker_process.as_fd()).unwrap(), Some(ExitStatus::Code(4)));
+    }
+
+    fn exit_of(script: &str) -> ExitStatus {
+        let process = pidfd_open(shell(script)).unwrap();
+        runtime()
+            .block_on(async { ExitWatcher::new(process.as_fd()).unwrap().exit().await.unwrap() })
+    }
+
+    fn shell(script: &str) -> u32 {
+        Command::new("/bin/sh").args(["-c", script]).stderr(Stdio::null()).spawn().unwrap().id()
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+}

@@ -1,0 +1,243 @@
+//! What users want: each command changes what is wanted, and the rest follows.
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use super::{
+    State,
+    app::{App, Seat, SeatState},
+    call::{Call, Goal},
+    effect::{Effect, Refusal, Tale},
+    event::{CallId, Command},
+    worker::{Input, Leave},
+};
+use crate::{
+    config::{
+        instances::{MAX_INSTANCES, Scale},
+        spec::AppSpec,
+        target::{Scope, Target},
+    },
+    id::{AppId, Instance},
+};
+
+type Seats = BTreeSet<(AppId, Instance)>;
+
+impl State {
+    pub(super) fn command(&mut self, now: Instant, call: CallId, command: Command) {
+        if self.ending {
+            return self.refuse(call, Refusal::Ending);
+        }
+        let done = match command {
+            Command::Start { spec, wait } => {
+                self.start(now, Arc::new(*spec)).map(|seats| (Goal::Up, seats, wait))
+            }
+            Command::Stop { targets, wait } => self.select(&targets).map(|seats| {
+                self.retire_all(now, &seats, Leave::WhenIdle);
+                (Goal::Down, seats, wait)
+            }),
+            Command::Restart { targets, wait } => self.select(&targets).map(|seats| {
+                self.restart(now, &seats);
+                (Goal::Up, seats, wait)
+            }),
+            Command::Delete { targets, wait } => {
+                self.select_apps(&targets).map(|apps| (Goal::Down, self.delete(now, &apps), wait))
+            }
+            Command::Scale { target, to, wait } => {
+                self.scale(now, &target, to).map(|(goal, seats)| (goal, seats, wait))
+            }
+            Command::Flush { targets } => self.select(&targets).map(|seats| {
+                self.flush(&seats);
+                (Goal::Down, seats, false)
+            }),
+            Command::Kill => {
+                let apps = self.apps.keys().copied().collect();
+                self.ending = true;
+                Ok((Goal::End, self.delete(now, &apps), true))
+            }
+        };
+        match done {
+            Err(refusal) => self.refuse(call, refusal),
+            Ok((goal, seats, true)) => {
+                self.calls.insert(call, Call { goal, seats, reached: 0 });
+            }
+            Ok((_, seats, false)) => {
+                let apps: BTreeSet<_> = seats.into_iter().map(|(app, _)| app).collect();
+                self.tell(call, Tale::Done { apps: apps.into_iter().collect() });
+            }
+        }
+    }
+
+    fn start(&mut self, now: Instant, spec: Arc<AppSpec>) -> Result<Seats, Refusal> {
+        let mut id = AppId(self.next_app);
+        if let Some(app) = self.apps.values().find(|app| app.spec.name == spec.name) {
+            if !app.dead() {
+                return Err(Refusal::NameInUse { name: spec.name.to_string(), id: app.id });
+            }
+            // What failed to start is replaced by the corrected attempt, under its old number.
+            id = app.id;
+            self.remove_app(id);
+        } else {
+            self.next_app += 1;
+        }
+        let instances = spec.instances;
+        self.apps.insert(id, App::new(id, spec, now));
+        Ok((0..instances).map(|instance| self.sit(now, id, Instance(instance))).collect())
+    }
+
+    /// Makes sure that a wanted worker sits there, or will.
+    fn sit(&mut self, now: Instant, id: AppId, instance: Instance) -> (AppId, Instance) {
+        let Some(app) = self.apps.get_mut(&id) else { return (id, instance) };
+        let seat = app.seats.entry(instance).or_insert_with(Seat::new);
+        (seat.wanted, seat.retiring) = (true, false);
+        if seat.worker().is_none() {
+            (seat.unstable, seat.proven, seat.reason, seat.binding) = (0, false, None, None);
+            self.spawn(now, id, instance);
+        }
+        (id, instance)
+    }
+
+    fn retire(&mut self, now: Instant, id: AppId, instance: Instance, leave: Leave) {
+        let Some(seat) = self.apps.get_mut(&id).and_then(|app| app.seats.get_mut(&instance)) else {
+            return;
+        };
+        seat.wanted = false;
+        match seat.state {
+            SeatState::Taken(worker) => self.step(now, worker, Input::Retire(leave)),
+            SeatState::Empty { .. } | SeatState::Backoff { .. } | SeatState::Errored => {
+                (seat.state, seat.reason) = (SeatState::Empty { failed: false }, None);
+                self.left(id, instance);
+            }
+        }
+    }
+
+    fn retire_all(&mut self, now: Instant, seats: &Seats, leave: Leave) {
+        for &(app, instance) in seats {
+            self.retire(now, app, instance, leave);
+        }
+    }
+
+    fn restart(&mut self, now: Instant, seats: &Seats) {
+        for &(id, instance) in seats {
+            self.sit(now, id, instance);
+            let Some(seat) = self.apps.get_mut(&id).and_then(|app| app.seats.get_mut(&instance))
+            else {
+                continue;
+            };
+            if let SeatState::Taken(worker) = seat.state {
+                (seat.unstable, seat.proven) = (0, false);
+                // One that was spawned this moment is as new as it can be.
+                if self.workers.get(&worker).is_some_and(|worker| worker.pid.is_some()) {
+                    self.step(now, worker, Input::Retire(Leave::WhenIdle));
+                }
+            }
+        }
+    }
+
+    fn delete(&mut self, now: Instant, apps: &BTreeSet<AppId>) -> Seats {
+        let mut seats = Seats::new();
+        for id in apps {
+            let Some(app) = self.apps.get_mut(id) else { continue };
+            app.deleting = true;
+            app.seats.values_mut().for_each(|seat| seat.retiring = true);
+            let instances: Vec<_> = app.seats.keys().copied().collect();
+            for instance in instances {
+                seats.insert((*id, instance));
+                self.retire(now, *id, instance, Leave::WhenIdle);
+            }
+        }
+        seats
+    }
+
+    fn scale(
+        &mut self,
+        now: Instant,
+        target: &Target,
+        to: Scale,
+    ) -> Result<(Goal, Seats), Refusal> {
+        let ids: Vec<_> = self.select_apps(std::slice::from_ref(target))?.into_iter().collect();
+        let &[id] = ids.as_slice() else {
+            let names =
+                ids.iter().filter_map(|id| self.apps.get(id)).map(|app| app.spec.name.to_string());
+            return Err(Refusal::Ambiguous { names: names.collect() });
+        };
+        let Some(app) = self.apps.get_mut(&id) else { return Ok((Goal::Up, Seats::new())) };
+        let from = u32::try_from(app.seats.values().filter(|seat| !seat.retiring).count())
+            .unwrap_or(u32::MAX);
+        let count = match to {
+            Scale::To(count) => i64::from(count),
+            Scale::By(by) => i64::from(from) + i64::from(by),
+        };
+        let Some(count) =
+            u32::try_from(count).ok().filter(|count| (1..=MAX_INSTANCES).contains(count))
+        else {
+            return Err(Refusal::BadScale { from, to: count });
+        };
+        Arc::make_mut(&mut app.spec).instances = count;
+        // The highest numbers leave first; the lowest free ones are taken.
+        let leaving: Seats = app.seats.keys().filter(|i| i.0 >= count).map(|i| (id, *i)).collect();
+        for (_, instance) in &leaving {
+            if let Some(seat) = app.seats.get_mut(instance) {
+                seat.retiring = true;
+            }
+        }
+        if count < from {
+            self.retire_all(now, &leaving, Leave::WhenClosed);
+            return Ok((Goal::Down, leaving));
+        }
+        Ok((Goal::Up, (0..count).map(|instance| self.sit(now, id, Instance(instance))).collect()))
+    }
+
+    fn flush(&mut self, seats: &Seats) {
+        for (id, instance) in seats {
+            let Some(app) = self.apps.get(id) else { continue };
+            self.effects
+                .push(Effect::Flush { app: app.spec.name.to_string(), instance: *instance });
+        }
+    }
+
+    /// The seats that targets mean; each target must mean something, `all` apart.
+    fn select(&self, targets: &[Target]) -> Result<Seats, Refusal> {
+        let mut seats = Seats::new();
+        for target in targets {
+            let mut found = target.is_all();
+            for app in self.apps.values() {
+                let (name, namespace) = (app.spec.name.as_str(), app.spec.namespace.as_str());
+                match target.matches(app.id, name, namespace) {
+                    Some(Scope::App) => {
+                        found = true;
+                        seats.extend(app.seats.keys().map(|instance| (app.id, *instance)));
+                    }
+                    Some(Scope::Worker(instance)) if app.seats.contains_key(&instance) => {
+                        found = true;
+                        seats.insert((app.id, instance));
+                    }
+                    Some(Scope::Worker(_)) | None => {}
+                }
+            }
+            if !found {
+                return Err(self.unknown(target));
+            }
+        }
+        Ok(seats)
+    }
+
+    fn select_apps(&self, targets: &[Target]) -> Result<BTreeSet<AppId>, Refusal> {
+        let mut apps = BTreeSet::new();
+        for target in targets {
+            let whole = self.apps.values().filter(|app| {
+                let (name, namespace) = (app.spec.name.as_str(), app.spec.namespace.as_str());
+                target.matches(app.id, name, namespace) == Some(Scope::App)
+            });
+            let before = apps.len();
+            apps.extend(whole.map(|app| app.id));
+            if apps.len() == before && !target.is_all() {
+                return Err(self.unknown(target));
+            }
+        }
+        Ok(apps)
+    }
+
+    fn unknown(&self, target: &Target) -> Refusal {
+        let names = self.apps.values().map(|app| app.spec.name.to_string()).collect();
+        Refusal::Unknown { target: target.as_str().to_owned(), names }
+    }
+}

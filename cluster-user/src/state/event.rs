@@ -1,0 +1,182 @@
+//! Everything that can happen to the core: the closed list of its inputs.
+
+use crate::{
+    config::{instances::Scale, spec::AppSpec, target::Target},
+    datapath::{GroupKey, Protocol, Traffic},
+    id::{GroupId, Ticket, WorkerId},
+};
+use cluster_common::slot::Slot;
+use std::net::SocketAddr;
+
+/// Names a user's command until it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// Something happened. Each effect that can fail is answered by one of these.
+#[derive(Debug)]
+pub enum Event {
+    /// A user wants something.
+    Command {
+        /// To be answered.
+        call: CallId,
+        /// What is wanted.
+        command: Command,
+    },
+    /// `Effect::Spawn` was carried out.
+    Spawned {
+        /// Which worker.
+        worker: WorkerId,
+        /// Its process id.
+        pid: u32,
+    },
+    /// `Effect::Spawn` was not carried out; nothing is left of the worker.
+    SpawnFailed {
+        /// Which worker.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
+    /// A worker is about to bind.
+    Binding {
+        /// Which worker.
+        worker: WorkerId,
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// A worker's socket listens.
+    Listening {
+        /// Which worker.
+        worker: WorkerId,
+        /// The socket; to be opened, joined or refused.
+        ticket: Ticket,
+        /// The group it belongs to.
+        key: GroupKey,
+    },
+    /// A worker listens with a socket that no group can take.
+    Unusable {
+        /// Which worker.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
+    /// `Effect::Open` was carried out.
+    Opened {
+        /// Which group.
+        group: GroupId,
+        /// The founder, still to be joined.
+        ticket: Ticket,
+    },
+    /// `Effect::Open` was not carried out; nothing is left of the group, and the ticket is spent.
+    OpenFailed {
+        /// Which group.
+        group: GroupId,
+        /// Why.
+        reason: String,
+        /// Whether trying again is in vain.
+        fatal: bool,
+    },
+    /// `Effect::Join` was carried out.
+    Joined {
+        /// Which group.
+        group: GroupId,
+        /// Which slot.
+        slot: Slot,
+    },
+    /// `Effect::Join` was not carried out; the slot is free and the ticket spent.
+    JoinFailed {
+        /// Which group.
+        group: GroupId,
+        /// Which slot.
+        slot: Slot,
+        /// Why; `None` when the socket was closed by its worker in the meantime.
+        reason: Option<String>,
+    },
+    /// A socket has gone although its worker lives: the worker closed it.
+    Lost {
+        /// Which group.
+        group: GroupId,
+        /// Which slot.
+        slot: Slot,
+    },
+    /// Answer to `Effect::Measure`; `None` when it could not be told.
+    Measured {
+        /// Which worker.
+        worker: WorkerId,
+        /// What it has to do still.
+        traffic: Option<Traffic>,
+    },
+    /// A worker's main process has ended.
+    Exited {
+        /// Which worker.
+        worker: WorkerId,
+        /// How.
+        exit: Exit,
+    },
+    /// Answer to `Effect::Sweep`: no process of the worker is left.
+    Swept {
+        /// Which worker.
+        worker: WorkerId,
+    },
+    /// `State::deadline` has passed.
+    Tick,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+/// What a user can want.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// A new app.
+    Start {
+        /// What it is.
+        spec: Box<AppSpec>,
+        /// Whether to answer only when it is up or has failed.
+        wait: bool,
+    },
+    /// Workers stopped and not replaced.
+    Stop {
+        /// Which.
+        targets: Vec<Target>,
+        /// Whether to answer only when it is done.
+        wait: bool,
+    },
+    /// Workers stopped and started again; those not running are started.
+    Restart {
+        /// Which.
+        targets: Vec<Target>,
+        /// Whether to answer only when it is done.
+        wait: bool,
+    },
+    /// Apps stopped and forgotten.
+    Delete {
+        /// Which.
+        targets: Vec<Target>,
+        /// Whether to answer only when it is done.
+        wait: bool,
+    },
+    /// Another number of workers.
+    Scale {
+        /// Of which app.
+        target: Target,
+        /// How many.
+        to: Scale,
+        /// Whether to answer only when it is done.
+        wait: bool,
+    },
+    /// Log files emptied.
+    Flush {
+        /// Of which workers.
+        targets: Vec<Target>,
+    },
+    /// Everything stopped, and the daemon ended.
+    Kill,
+}

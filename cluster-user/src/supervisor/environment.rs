@@ -1,0 +1,33 @@
+//! What a worker finds in its environment beyond what its app was given.
+
+use std::collections::BTreeMap;
+
+use crate::{config::spec::AppSpec, id::Instance};
+
+/// Number of the worker within its app, under PM2's name and ours.
+const INSTANCE: [&str; 2] = ["NODE_APP_INSTANCE", "CLUSTER_INSTANCE"];
+
+/// Go 1.24 and later listen with multipath TCP, whose sockets no reuseport map takes (kernel:
+/// `reuseport_array_update_check` accepts plain TCP and UDP only). This makes them listen with TCP.
+const NO_MULTIPATH: (&str, &str) = ("GODEBUG", "multipathtcp=0");
+
+/// The variables that one worker has and another of its app has not, or that joining needs.
+pub(super) fn particular(spec: &AppSpec, instance: Instance) -> BTreeMap<String, String> {
+    let mut particular: BTreeMap<_, _> =
+        INSTANCE.iter().map(|name| ((*name).to_owned(), instance.to_string())).collect();
+    let (name, setting) = NO_MULTIPATH;
+    let setting = match spec.env.get(name).map(String::as_str) {
+        None | Some("") => setting.to_owned(),
+        Some(chosen) if chosen.contains("multipathtcp") => chosen.to_owned(),
+        Some(chosen) => format!("{chosen},{setting}"),
+    };
+    particular.insert(name.to_owned(), setting);
+    particular
+}
+
+/// Everything that a worker finds.
+pub(super) fn whole(spec: &AppSpec, instance: Instance) -> Vec<(String, String)> {
+    let mut env = spec.env.clone();
+    env.extend(particular(spec, instance));
+    env.into_iter().collect()
+}

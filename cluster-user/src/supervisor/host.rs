@@ -1,0 +1,172 @@
+//! What the supervisor has in its hands: data path, cgroups, output, and the trees of its workers.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::Context as _;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+use super::options::DaemonOptions;
+use crate::{
+    api::message::{Line, Notice},
+    config::home::Home,
+    datapath::{DataPath, Mode, kernel::Kernel, plain::Plain},
+    id::{AppId, Instance, WorkerId},
+    process::{
+        cgroup::Hierarchy,
+        output::{Output, RotateOptions},
+        tree::Tree,
+        usage::Usage,
+        watch::ExitStatus,
+    },
+    state::event::CallId,
+};
+
+/// Everything that effects act upon.
+pub(super) struct Host {
+    pub(super) home: Home,
+    pub(super) datapath: Box<dyn DataPath>,
+    /// Why the kernel mode is not to be had, and how to get it.
+    pub(super) missing: Vec<Notice>,
+    pub(super) hierarchy: Option<Hierarchy>,
+    pub(super) output: Output,
+    pub(super) workers: BTreeMap<WorkerId, Running>,
+    /// What workers wrote last before they ended.
+    pub(super) last_words: BTreeMap<(AppId, Instance), Vec<String>>,
+    /// Users who wait for an answer.
+    pub(super) callers: BTreeMap<CallId, UnboundedSender<Line>>,
+    /// Log files that are being emptied for the command in hand.
+    pub(super) flushing: Vec<Flushing>,
+    pub(super) news: UnboundedSender<News>,
+    pub(super) started: Instant,
+    /// The wall clock at `started`.
+    pub(super) epoch: SystemTime,
+}
+
+/// A log file that is being emptied.
+pub(super) type Flushing = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+/// A worker's process tree.
+pub(super) struct Running {
+    pub(super) tree: Arc<Tree>,
+    pub(super) app: AppId,
+    pub(super) instance: Instance,
+    /// CPU time at the last look, for a rate.
+    pub(super) last: (Instant, Usage),
+    /// CPU in per cent at the last look.
+    pub(super) cpu_percent: f64,
+}
+
+/// What tasks tell the loop.
+pub(super) enum News {
+    /// A worker's main process has ended.
+    Exited(WorkerId, ExitStatus),
+    /// No process of a worker is left; what it wrote last.
+    Swept(WorkerId, Vec<String>),
+}
+
+impl Host {
+    /// Takes possession of what the host offers. Leftovers of a killed daemon of this home are ended.
+    pub(super) fn new(
+        home: Home,
+        options: &DaemonOptions,
+    ) -> anyhow::Result<(Self, UnboundedReceiver<News>)> {
+        let output = Output::start(&home.logs(), RotateOptions::default())
+            .with_context(|| format!("failed to capture output into {}", home.logs().display()))?;
+        let (hierarchy, mut missing) = match Hierarchy::open(&home.id()) {
+            Ok(hierarchy) => (Some(hierarchy), Vec::new()),
+            Err(error) => (
+                None,
+                vec![notice(&error.to_string(), "run the daemon as root on a host with cgroup v2")],
+            ),
+        };
+        if let Some(hierarchy) = &hierarchy {
+            let leftovers =
+                hierarchy.clean_leftovers().context("failed to end what a killed daemon left")?;
+            for leftover in leftovers {
+                log::warn!("ended {} of a daemon that was killed", leftover.name);
+            }
+        }
+        let kernel = match (&hierarchy, options.mode) {
+            (_, Some(Mode::Plain)) => {
+                missing = vec![notice(
+                    "plain mode was asked for",
+                    "unset CLUSTER_MODE and start the daemon anew",
+                )];
+                None
+            }
+            (None, _) => None,
+            (Some(hierarchy), _) => {
+                match Kernel::new(hierarchy.path(), hierarchy.level(), &home.logs()) {
+                    Ok(kernel) => Some(kernel),
+                    Err(error) => {
+                        missing = error
+                            .features
+                            .iter()
+                            .map(|feature| {
+                                let detail = feature.detail.as_deref().unwrap_or("missing");
+                                let message = format!("{}: {detail}", feature.name);
+                                Notice { message, hint: feature.hint.clone() }
+                            })
+                            .collect();
+                        if missing.is_empty() {
+                            missing.push(notice(
+                                &error.to_string(),
+                                "cluster doctor shows what this host can do",
+                            ));
+                        }
+                        None
+                    }
+                }
+            }
+        };
+        if options.mode == Some(Mode::Kernel) && kernel.is_none() {
+            let reasons: Vec<_> = missing.iter().map(|notice| notice.message.as_str()).collect();
+            anyhow::bail!("kernel mode was asked for and is not to be had: {}", reasons.join("; "));
+        }
+        let datapath: Box<dyn DataPath> = match kernel {
+            Some(kernel) => Box::new(kernel),
+            None => Box::new(Plain::new().context("failed to prepare plain mode")?),
+        };
+        let (news, receiver) = mpsc::unbounded_channel();
+        let host = Self {
+            home,
+            datapath,
+            missing,
+            hierarchy,
+            output,
+            workers: BTreeMap::new(),
+            last_words: BTreeMap::new(),
+            callers: BTreeMap::new(),
+            flushing: Vec::new(),
+            news,
+            started: Instant::now(),
+            epoch: SystemTime::now(),
+        };
+        Ok((host, receiver))
+    }
+
+    /// The wall clock's time of a moment, in milliseconds since the epoch.
+    pub(super) fn wall(&self, at: Instant) -> u64 {
+        let since = self.epoch.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = match at.checked_duration_since(self.started) {
+            Some(after) => since + after,
+            None => since.saturating_sub(self.started.duration_since(at)),
+        };
+        millis(since)
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn notice(message: &str, hint: &str) -> Notice {
+    Notice { message: message.to_owned(), hint: Some(hint.to_owned()) }
+}

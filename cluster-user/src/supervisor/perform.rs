@@ -1,0 +1,218 @@
+//! What the core asks for, carried out: one of the two files that know both worlds.
+
+use std::{os::fd::AsFd as _, sync::Arc, time::Instant};
+
+use anyhow::Context as _;
+
+use super::{
+    environment,
+    host::{Host, News, Running},
+    run::Supervisor,
+};
+use crate::{
+    config::spec::AppSpec,
+    datapath::{Admission, GroupOptions, JoinError, Place, plain::filter},
+    id::{AppId, Instance, WorkerId},
+    process::{
+        cgroup::WorkerCgroup,
+        spawn::{self, Launch},
+        tree::{Marker, Tree},
+        usage::Usage,
+        watch::ExitWatcher,
+    },
+    state::{effect::Effect, event::Event},
+};
+
+/// Lines of a worker's output that explain its end.
+const LAST_WORDS: usize = 20;
+
+impl Supervisor {
+    /// Carries out one effect. What is answered at once is returned; the rest comes as news.
+    pub(super) fn perform(&mut self, effect: Effect) -> Option<Event> {
+        let host = &mut self.host;
+        match effect {
+            Effect::Spawn { worker, app, instance, spec } => {
+                return Some(match host.spawn(worker, app, instance, &spec) {
+                    Ok(pid) => Event::Spawned { worker, pid },
+                    Err(error) => {
+                        host.datapath.dismiss(worker);
+                        host.output.detach(worker);
+                        let reason = format!("{error:#}");
+                        host.last_words.remove(&(app, instance));
+                        Event::SpawnFailed { worker, reason }
+                    }
+                });
+            }
+            Effect::Signal { worker, signal } => {
+                if let Some(running) = host.workers.get(&worker) {
+                    // A process that has ended in this moment needs no signal.
+                    drop(running.tree.signal_all(signal));
+                }
+            }
+            Effect::Kill { worker } => {
+                if let Some(running) = host.workers.get(&worker) {
+                    drop(running.tree.kill());
+                }
+            }
+            Effect::Sweep { worker } => host.sweep(worker),
+            Effect::Measure { worker } => {
+                let traffic = host.datapath.traffic(worker).ok();
+                return Some(Event::Measured { worker, traffic });
+            }
+            Effect::Open { group, ticket, app, trace } => {
+                return Some(
+                    match host.datapath.open(group, ticket, &GroupOptions { app, trace }) {
+                        Ok(()) => Event::Opened { group, ticket },
+                        Err(error) => {
+                            let fatal = matches!(error, JoinError::Stranger { .. });
+                            Event::OpenFailed { group, reason: error.to_string(), fatal }
+                        }
+                    },
+                );
+            }
+            Effect::Join { ticket, group, slot } => {
+                return Some(match host.datapath.join(ticket, group, slot) {
+                    Ok(()) => Event::Joined { group, slot },
+                    Err(JoinError::Gone) => Event::JoinFailed { group, slot, reason: None },
+                    Err(error @ (JoinError::Stranger { .. } | JoinError::Failed(_))) => {
+                        Event::JoinFailed { group, slot, reason: Some(error.to_string()) }
+                    }
+                });
+            }
+            Effect::Refuse { ticket } => host.datapath.refuse(ticket),
+            Effect::Publish { group, route } => {
+                if let Err(error) = host.datapath.publish(group, &route) {
+                    log::error!("failed to publish a route: {error:#}");
+                }
+            }
+            Effect::Vacate { group, slot } => host.datapath.vacate(group, slot),
+            Effect::OnMiss { group, on_miss } => host.datapath.on_miss(group, on_miss),
+            Effect::Close { group } => host.datapath.close(group),
+            Effect::Flush { app, instance } => {
+                let flushed = host.output.flush(&app, Some(instance));
+                host.flushing.push(Box::pin(flushed));
+            }
+            Effect::Tell { call, tale } => self.tell(call, tale),
+            Effect::End => self.ended = true,
+        }
+        None
+    }
+}
+
+impl Host {
+    fn spawn(
+        &mut self,
+        worker: WorkerId,
+        app: AppId,
+        instance: Instance,
+        spec: &AppSpec,
+    ) -> anyhow::Result<u32> {
+        let cgroup = self.hierarchy.as_ref().map(|hierarchy| hierarchy.create_worker(app, worker));
+        let cgroup = cgroup.transpose().context("failed to make the worker's cgroup")?;
+        let place = Place {
+            cgroup: cgroup.as_ref().map(WorkerCgroup::id),
+            cgroup_path: cgroup.as_ref().map(WorkerCgroup::path),
+            ports: &spec.ports,
+        };
+        let result = (|| {
+            let admission =
+                self.datapath.admit(worker, &place).context("failed to prepare joining")?;
+            let ends = self
+                .output
+                .attach(worker, spec.name.as_str(), instance)
+                .context("failed to capture the worker's output")?;
+            let marker = Marker::new(&self.home.id(), worker);
+            let mut env = environment::whole(spec, instance);
+            env.push(marker.variable());
+            let mut args = vec![spec.program.display().to_string()];
+            args.extend(spec.args.iter().cloned());
+            let launch = Launch {
+                program: &spec.program,
+                args: &args,
+                env: &env,
+                cwd: &spec.cwd,
+                user: spec.user.as_ref(),
+                cgroup: cgroup.as_ref().map(WorkerCgroup::folder),
+                stdout: ends.stdout.as_fd(),
+                stderr: ends.stderr.as_fd(),
+                filter: match admission {
+                    Admission::Cgroup => None,
+                    Admission::Seccomp => Some(&filter::PROGRAM),
+                },
+            };
+            let spawned = spawn::spawn(&launch)?;
+            anyhow::Ok((spawned, marker))
+        })();
+        let (spawned, marker) = match result {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                if let Some(cgroup) = cgroup {
+                    // Nothing runs in it.
+                    drop(cgroup.remove());
+                }
+                return Err(error);
+            }
+        };
+        let pid = spawned.pid;
+        let watcher = ExitWatcher::new(spawned.process.as_fd());
+        self.datapath.started(worker, pid, spawned.process.as_fd(), spawned.notifier);
+        let tree = Arc::new(match cgroup {
+            Some(cgroup) => Tree::in_cgroup(pid, spawned.process, cgroup),
+            None => Tree::marked(pid, spawned.process, marker),
+        });
+        let last = (Instant::now(), Usage::default());
+        self.workers.insert(
+            worker,
+            Running { tree: Arc::clone(&tree), app, instance, last, cpu_percent: 0.0 },
+        );
+        let news = self.news.clone();
+        let watcher = match watcher {
+            Ok(watcher) => watcher,
+            Err(error) => {
+                drop(tree.kill());
+                self.workers.remove(&worker);
+                return Err(error).context("failed to watch the worker");
+            }
+        };
+        tokio::spawn(async move {
+            match watcher.exit().await {
+                // The loop has ended when nobody hears it.
+                Ok(status) => drop(news.send(News::Exited(worker, status))),
+                Err(error) => log::error!("failed to wait for worker {worker}: {error}"),
+            }
+        });
+        Ok(pid)
+    }
+
+    /// Ends what a worker's main process left, in a task of its own; `News::Swept` follows.
+    fn sweep(&mut self, worker: WorkerId) {
+        let Some(running) = self.workers.get(&worker) else {
+            drop(self.news.send(News::Swept(worker, Vec::new())));
+            return;
+        };
+        let tree = Arc::clone(&running.tree);
+        drop(tree.kill());
+        let tail = self.output.tail(worker, LAST_WORDS);
+        let news = self.news.clone();
+        tokio::spawn(async move {
+            if let Err(error) = tree.empty().await {
+                log::error!("failed to wait for the processes of worker {worker}: {error}");
+            }
+            let tail = tail.await;
+            // What a program says of its failure is on standard error, if it says anything there.
+            let words = if tail.error.is_empty() { tail.out } else { tail.error };
+            drop(news.send(News::Swept(worker, words)));
+        });
+    }
+
+    /// Lets go of everything that a worker had.
+    pub(super) fn forget(&mut self, worker: WorkerId, words: Vec<String>) {
+        self.output.detach(worker);
+        self.datapath.dismiss(worker);
+        let Some(running) = self.workers.remove(&worker) else { return };
+        self.last_words.insert((running.app, running.instance), words);
+        if let Err(error) = running.tree.remove() {
+            log::error!("failed to remove the cgroup of worker {worker}: {error}");
+        }
+    }
+}

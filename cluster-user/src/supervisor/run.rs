@@ -1,0 +1,177 @@
+//! The loop: wait for what happens next, decide, carry out.
+
+use std::{future::poll_fn, time::Instant};
+
+use anyhow::Context as _;
+use tokio::{
+    runtime::Builder,
+    select,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, oneshot},
+    time::{Duration, MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{
+    host::{Host, News},
+    options::DaemonOptions,
+    source,
+};
+use crate::{
+    api::{
+        server::{self, Call},
+        socket::{self, Lock},
+    },
+    config::home::Home,
+    process::{limits, watch},
+    state::{
+        State,
+        event::{CallId, Command, Event},
+    },
+};
+
+/// Requests that wait while the loop is busy.
+const CALLS: usize = 64;
+/// How often it is looked for sockets that live workers have closed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Runs the daemon until it is told to end.
+///
+/// # Errors
+/// [`LockError::Held`](socket::LockError) when another daemon has this home, and whatever keeps it from
+/// beginning.
+pub fn run(options: DaemonOptions) -> anyhow::Result<()> {
+    let runtime =
+        Builder::new_current_thread().enable_all().build().context("failed to start a runtime")?;
+    runtime.block_on(supervise(options))
+}
+
+async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
+    let home = Home::at(&options.home)?;
+    let lock = Lock::acquire(&home)?;
+    // Each worker costs a handful of descriptors here.
+    limits::raise_descriptors().context("failed to raise the limit of open descriptors")?;
+    watch::become_subreaper().context("failed to become a subreaper")?;
+    let (host, news) = Host::new(home.clone(), &options)?;
+    let listener = socket::bind(&home, &lock).context("failed to listen on the daemon's socket")?;
+    let (calls, requests) = mpsc::channel(CALLS);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(server::serve(listener, calls, async {
+        // A sender that is dropped says the same.
+        drop(stopped.await);
+    }));
+    let signals = Signals::new().context("failed to wait for signals")?;
+    // Whoever started it may have gone.
+    drop(options.announce());
+    let mut supervisor = Supervisor { state: State::default(), host, next_call: 0, ended: false };
+    supervisor.work(news, requests, signals).await;
+    socket::unbind(&home, &lock);
+    drop(stop);
+    drop(server.await);
+    let Host { datapath, hierarchy, .. } = supervisor.host;
+    drop(datapath);
+    if let Some(hierarchy) = hierarchy {
+        hierarchy.remove().context("failed to remove the daemon's cgroup")?;
+    }
+    Ok(())
+}
+
+/// State and hands.
+pub(super) struct Supervisor {
+    pub(super) state: State,
+    pub(super) host: Host,
+    pub(super) next_call: u64,
+    pub(super) ended: bool,
+}
+
+struct Signals {
+    /// Ends the daemon, as PM2's does.
+    end: [Signal; 3],
+    /// Opens log files anew.
+    reopen: Signal,
+    child: Signal,
+    /// Ignored: a terminal that closes is no reason to end.
+    hangup: Signal,
+}
+
+impl Supervisor {
+    async fn work(
+        &mut self,
+        mut news: mpsc::UnboundedReceiver<News>,
+        mut requests: mpsc::Receiver<Call>,
+        mut signals: Signals,
+    ) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.ended {
+            // 1. Wait. Workers come before users: what an answer shows is then as new as it can be.
+            let deadline = self.state.deadline();
+            let has_groups = self.state.open_groups().next().is_some();
+            let [terminate, interrupt, quit] = &mut signals.end;
+            let event = select! {
+                biased;
+                Some(news) = news.recv() => Some(self.news(news)),
+                report = poll_fn(|context| self.host.datapath.poll_report(context)) => Some(source::report(report)),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => Some(Event::Tick),
+                Some(call) = requests.recv() => self.call(call),
+                _ = terminate.recv() => Some(self.end()),
+                _ = interrupt.recv() => Some(self.end()),
+                _ = quit.recv() => Some(self.end()),
+                _ = signals.reopen.recv() => { self.host.output.reopen(); None }
+                _ = signals.hangup.recv() => None,
+                _ = signals.child.recv() => { self.reap_strays(); None }
+                _ = look.tick(), if has_groups => { self.look_for_lost(); None }
+            };
+            // 2. Decide. 3. Carry out.
+            if let Some(event) = event {
+                self.handle(event);
+            }
+        }
+    }
+
+    /// Lets the core decide and carries out what it asks for, and what follows from that.
+    pub(super) fn handle(&mut self, event: Event) {
+        let mut events = std::collections::VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.state.handle(Instant::now(), event) {
+                events.extend(self.perform(effect));
+            }
+        }
+    }
+
+    fn end(&mut self) -> Event {
+        Event::Command { call: self.next_call(), command: Command::Kill }
+    }
+
+    pub(super) fn next_call(&mut self) -> CallId {
+        self.next_call += 1;
+        CallId(self.next_call)
+    }
+
+    fn look_for_lost(&mut self) {
+        let groups: Vec<_> = self.state.open_groups().collect();
+        for group in groups {
+            for slot in self.host.datapath.lost(group) {
+                self.handle(Event::Lost { group, slot });
+            }
+        }
+    }
+
+    fn reap_strays(&self) {
+        watch::reap_strays(|pid| self.host.workers.values().any(|worker| worker.tree.pid() == pid));
+    }
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            end: [
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::quit())?,
+            ],
+            reopen: signal(SignalKind::user_defined2())?,
+            child: signal(SignalKind::child())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}

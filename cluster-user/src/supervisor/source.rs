@@ -1,0 +1,163 @@
+//! What happened, as events of the core: one of the two files that know both worlds.
+
+use std::collections::BTreeSet;
+
+use super::{host::News, run::Supervisor};
+use crate::{
+    api::{
+        message::{Done, Failure, Line, Pong, Reason, Request, TargetsRequest, VERSION},
+        server::Call,
+    },
+    config::target::{Target, TargetError},
+    datapath::{Mode, Report},
+    process::watch::ExitStatus,
+    state::event::{Command, Event, Exit},
+};
+
+/// A report of the data path.
+pub(super) fn report(report: Report) -> Event {
+    match report {
+        Report::Listening { worker, ticket, key } => Event::Listening { worker, ticket, key },
+        Report::Binding { worker, protocol, address } => {
+            Event::Binding { worker, protocol, address }
+        }
+        Report::Unusable { worker, address, reason } => {
+            let reason = match address {
+                Some(address) => format!("{address}: {reason}"),
+                None => reason,
+            };
+            Event::Unusable { worker, reason }
+        }
+    }
+}
+
+impl Supervisor {
+    /// News of a task.
+    pub(super) fn news(&mut self, news: News) -> Event {
+        match news {
+            News::Exited(worker, status) => {
+                // Its sockets that were not joined yet must not outlive it: their queues could not move.
+                self.host.datapath.dismiss(worker);
+                let exit = match status {
+                    ExitStatus::Code(code) => Exit::Code(code),
+                    ExitStatus::Signal { signal, .. } => Exit::Signal(signal),
+                };
+                Event::Exited { worker, exit }
+            }
+            News::Swept(worker, words) => {
+                self.host.forget(worker, words);
+                Event::Swept { worker }
+            }
+        }
+    }
+
+    /// A user's request; those that only look are answered here.
+    pub(super) fn call(&mut self, call: Call) -> Option<Event> {
+        let Call { request, reply, .. } = call;
+        let command = match self.command(request) {
+            Ok(Asked::Command(command)) => command,
+            Ok(Asked::Answer(line)) => {
+                // Whoever asked may have gone.
+                drop(reply.send(line));
+                return None;
+            }
+            Err(failure) => {
+                drop(reply.send(Line::Failed(failure)));
+                return None;
+            }
+        };
+        if matches!(command, Command::Start { .. }) && self.host.datapath.mode() == Mode::Plain {
+            for notice in &self.host.missing {
+                drop(reply.send(Line::Notice(notice.clone())));
+            }
+        }
+        let call = self.next_call();
+        self.host.callers.insert(call, reply);
+        Some(Event::Command { call, command })
+    }
+
+    fn command(&mut self, request: Request) -> Result<Asked, Failure> {
+        Ok(Asked::Command(match request {
+            Request::Start(start) => {
+                if start.spec.require_kernel && self.host.datapath.mode() == Mode::Plain {
+                    return Err(self.no_kernel());
+                }
+                Command::Start { spec: Box::new(start.spec), wait: start.wait }
+            }
+            Request::Stop(TargetsRequest { targets, wait }) => {
+                Command::Stop { targets: some(&targets)?, wait }
+            }
+            Request::Restart(TargetsRequest { targets, wait }) => {
+                Command::Restart { targets: some(&targets)?, wait }
+            }
+            Request::Delete(TargetsRequest { targets, wait }) => {
+                Command::Delete { targets: some(&targets)?, wait }
+            }
+            Request::Scale(scale) => {
+                Command::Scale { target: one(&scale.target)?, to: scale.to, wait: scale.wait }
+            }
+            Request::Flush(TargetsRequest { targets, .. }) => {
+                Command::Flush { targets: some(&targets)? }
+            }
+            Request::Kill(_) => Command::Kill,
+            Request::Apps(TargetsRequest { targets, .. }) => {
+                return self.apps(&targets).map(Asked::Answer);
+            }
+            Request::Ping => return Ok(Asked::Answer(Line::Pong(self.pong()))),
+        }))
+    }
+
+    fn apps(&mut self, targets: &[String]) -> Result<Line, Failure> {
+        let targets = targets.iter().map(|target| one(target)).collect::<Result<Vec<_>, _>>()?;
+        for target in &targets {
+            if !target.is_all() && self.state.apps(std::slice::from_ref(target)).is_empty() {
+                let names: Vec<_> =
+                    self.state.apps(&[]).iter().map(|app| app.spec.name.to_string()).collect();
+                return Err(super::answer::unknown(target.as_str(), &names));
+            }
+        }
+        let ids: Vec<_> = self.state.apps(&targets).iter().map(|app| app.id).collect();
+        Ok(Line::Done(Done { apps: self.views(&ids) }))
+    }
+
+    fn pong(&self) -> Pong {
+        Pong {
+            version: VERSION,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            home: self.host.home.path().to_owned(),
+            mode: self.host.datapath.mode(),
+            missing: self.host.missing.clone(),
+            uptime_ms: super::host::millis(self.host.started.elapsed()),
+        }
+    }
+
+    fn no_kernel(&self) -> Failure {
+        let reasons: Vec<_> =
+            self.host.missing.iter().map(|notice| notice.message.as_str()).collect();
+        let message =
+            format!("kernel mode is required and is not to be had: {}", reasons.join("; "));
+        let hints: BTreeSet<_> =
+            self.host.missing.iter().filter_map(|notice| notice.hint.as_deref()).collect();
+        let hints: Vec<_> = hints.into_iter().collect();
+        Failure::new(Reason::Unsupported, message).hint(hints.join("; "))
+    }
+}
+
+enum Asked {
+    Command(Command),
+    Answer(Line),
+}
+
+fn some(targets: &[String]) -> Result<Vec<Target>, Failure> {
+    if targets.is_empty() {
+        return Err(Failure::new(Reason::BadRequest, "no target is named")
+            .hint("name an app, an id, or all"));
+    }
+    targets.iter().map(|target| one(target)).collect()
+}
+
+fn one(target: &str) -> Result<Target, Failure> {
+    Target::parse(target)
+        .map_err(|error: TargetError| Failure::new(Reason::BadRequest, error.to_string()))
+}

@@ -1,0 +1,135 @@
+//! Apps and workers as users see them: the core's view, with what the host knows beyond it.
+
+use std::time::Instant;
+
+use super::{environment, host::millis, run::Supervisor};
+use crate::{
+    api::message::{AppView, LogFiles, PortView, Status, WorkerView},
+    id::AppId,
+    process::{output::Kind, usage},
+    state::view::{self, SeatView},
+};
+
+/// A rate over less than this is noise: the one before it is shown again.
+const SHORTEST: std::time::Duration = std::time::Duration::from_millis(200);
+
+impl Supervisor {
+    /// The apps of those numbers as they are now.
+    pub(super) fn views(&mut self, ids: &[AppId]) -> Vec<AppView> {
+        let now = Instant::now();
+        self.measure(now, ids);
+        ids.iter().filter_map(|id| self.state.app_of(*id)).map(|app| self.app(now, &app)).collect()
+    }
+
+    /// Looks at the CPU time and memory of the workers of those apps.
+    fn measure(&mut self, now: Instant, ids: &[AppId]) {
+        let (workers, trees): (Vec<_>, Vec<_>) = self
+            .host
+            .workers
+            .iter()
+            .filter(|(_, running)| ids.contains(&running.app))
+            .map(|(id, running)| (*id, std::sync::Arc::clone(&running.tree)))
+            .unzip();
+        let usages = usage::measure(trees.iter().map(AsRef::as_ref));
+        for (id, usage) in workers.into_iter().zip(usages) {
+            let Some(running) = self.host.workers.get_mut(&id) else { continue };
+            let (before, last) = running.last;
+            let passed = now.saturating_duration_since(before);
+            if passed < SHORTEST {
+                running.last.1.memory = usage.memory;
+                continue;
+            }
+            running.cpu_percent =
+                100.0 * usage.cpu.saturating_sub(last.cpu).as_secs_f64() / passed.as_secs_f64();
+            running.last = (now, usage);
+        }
+    }
+
+    fn app(&self, now: Instant, app: &view::AppView<'_>) -> AppView {
+        let workers: Vec<_> = app.seats.iter().map(|seat| self.worker(now, app, seat)).collect();
+        let online = workers.iter().filter(|worker| worker.status == Status::Online).count();
+        let ports = app.ports.iter().map(|(protocol, address, workers)| PortView {
+            protocol: *protocol,
+            address: *address,
+            workers: *workers,
+        });
+        AppView {
+            id: app.id,
+            name: app.spec.name.to_string(),
+            namespace: app.spec.namespace.to_string(),
+            mode: self.host.datapath.mode(),
+            status: worst(&workers),
+            online: u32::try_from(online).unwrap_or(u32::MAX),
+            instances: app.spec.instances,
+            ports: ports.collect(),
+            policy: match self.host.datapath.mode() {
+                crate::datapath::Mode::Kernel => "round-robin".to_owned(),
+                crate::datapath::Mode::Plain => "hash".to_owned(),
+            },
+            restarts: workers.iter().map(|worker| worker.restarts).sum(),
+            cpu_percent: workers.iter().map(|worker| worker.cpu_percent).sum(),
+            memory_bytes: workers.iter().map(|worker| worker.memory_bytes).sum(),
+            uptime_ms: workers.iter().filter_map(|worker| worker.uptime_ms).max(),
+            created_ms: self.host.wall(app.created),
+            workers,
+            spec: app.spec.clone(),
+        }
+    }
+
+    fn worker(&self, now: Instant, app: &view::AppView<'_>, seat: &SeatView<'_>) -> WorkerView {
+        let running = seat.worker.and_then(|worker| self.host.workers.get(&worker));
+        let name = app.spec.name.as_str();
+        let kernel = self.host.datapath.mode() == crate::datapath::Mode::Kernel;
+        let selected = |()| {
+            seat.slots
+                .iter()
+                .map(|(group, slot)| self.host.datapath.counters(*group, *slot).selected)
+                .sum()
+        };
+        WorkerView {
+            instance: seat.instance,
+            pid: seat.pid,
+            status: status(seat.status),
+            reason: seat.reason.map(str::to_owned),
+            restarts: seat.restarts,
+            unstable: seat.unstable,
+            cpu_percent: running.map_or(0.0, |running| running.cpu_percent),
+            memory_bytes: running.map_or(0, |running| running.last.1.memory),
+            uptime_ms: seat.online_since.map(|since| millis(now.saturating_duration_since(since))),
+            connections: None,
+            selected: kernel.then_some(()).map(selected),
+            logs: LogFiles {
+                out: self.host.output.path(name, Kind::Out, seat.instance),
+                err: self.host.output.path(name, Kind::Error, seat.instance),
+            },
+            env: environment::particular(app.spec, seat.instance),
+        }
+    }
+}
+
+/// The state of an app: that of the worker that needs the user most.
+fn worst(workers: &[WorkerView]) -> Status {
+    let need = |status: &Status| match status {
+        Status::Stopped => 0,
+        Status::Online => 1,
+        Status::Stopping => 2,
+        Status::Draining => 3,
+        Status::Starting => 4,
+        Status::Backoff => 5,
+        Status::Errored => 6,
+    };
+    workers.iter().map(|worker| worker.status).max_by_key(need).unwrap_or(Status::Stopped)
+}
+
+/// A state in the words of the API.
+pub(super) fn status(status: view::Status) -> Status {
+    match status {
+        view::Status::Starting => Status::Starting,
+        view::Status::Online => Status::Online,
+        view::Status::Draining => Status::Draining,
+        view::Status::Stopping => Status::Stopping,
+        view::Status::Backoff => Status::Backoff,
+        view::Status::Errored => Status::Errored,
+        view::Status::Stopped => Status::Stopped,
+    }
+}

@@ -1,0 +1,34 @@
+//! Tests of the whole: real programs, real daemon, real kernel. Run them with `cargo xtask test`.
+
+#[cfg(test)]
+mod addresses;
+#[cfg(test)]
+mod api;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod balance;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod daemon;
+#[cfg(test)]
+mod environment;
+#[cfg(test)]
+mod example;
+#[cfg(test)]
+mod failing;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod join;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod ports;
+#[cfg(test)]
+mod scale;
+#[cfg(test)]
+mod show;

@@ -1,0 +1,110 @@
+//! Ports that somebody else has.
+
+use cluster_tests::{
+    built::fixture,
+    host::Host,
+    http::{self, get, local},
+    in_both_modes, wait,
+};
+use nix::sys::signal::Signal;
+
+in_both_modes!(
+    a_port_held_by_a_stranger_is_an_error_that_names_him,
+    a_port_held_by_a_stranger_who_shares_is_not_shared_with_him,
+    two_apps_cannot_have_the_same_port,
+    a_worker_cannot_listen_on_another_apps_port_later,
+    a_port_is_free_again_after_its_app,
+);
+
+fn a_port_held_by_a_stranger_is_an_error_that_names_him(host: &Host) {
+    let stranger = host.stranger("python3", &[&fixture("server.py")]);
+    wait::until_true("the stranger serves", || http::try_get(local(8080)).is_ok());
+
+    host.cluster(&["start", "app", "-i", "2", "--max-restarts", "1"])
+        .fails()
+        .code(1)
+        .complains("8080")
+        .complains(&stranger.pid().to_string())
+        .complains("python3");
+
+    assert!(get(local(8080)).starts_with(&format!("pid {} ", stranger.pid())));
+    assert!(!host.apps().iter().any(|app| app.online > 0));
+}
+
+fn a_port_held_by_a_stranger_who_shares_is_not_shared_with_him(host: &Host) {
+    let stranger = host.stranger("python3", &[&fixture("reuseport.py")]);
+    wait::until_true("the stranger serves", || http::try_get(local(8080)).is_ok());
+
+    host.cluster(&["start", "app", "-i", "2", "--max-restarts", "1"])
+        .fails()
+        .complains("8080")
+        .complains(&stranger.pid().to_string());
+
+    for _ in 0..20 {
+        assert!(get(local(8080)).starts_with(&format!("pid {} ", stranger.pid())));
+    }
+}
+
+fn two_apps_cannot_have_the_same_port(host: &Host) {
+    host.cluster(&["start", "app", "-i", "2", "--name", "first"]).ok();
+    let before = host.pids("first");
+
+    host.cluster(&["start", "app", "-i", "2", "--name", "second", "--max-restarts", "1"])
+        .fails()
+        .code(1)
+        .complains("8080")
+        .complains("first");
+
+    assert_eq!(host.pids("first"), before);
+    host.assert_balanced(local(8080), 2);
+}
+
+fn a_worker_cannot_listen_on_another_apps_port_later(host: &Host) {
+    host.cluster(&["start", "app", "-i", "2", "--name", "first"]).ok();
+
+    let listen = "LISTEN=0.0.0.0:8081 0.0.0.0:8080";
+    let start = ["start", &fixture("addresses.py"), "--env", listen, "--max-restarts", "1"];
+    let started = host.cluster(&start);
+
+    assert_ne!(started.code, 0, "{started:?}");
+    started.complains("8080").complains("first");
+    host.assert_balanced(local(8080), 2);
+}
+
+fn a_port_is_free_again_after_its_app(host: &Host) {
+    for name in ["first", "second"] {
+        host.cluster(&["start", "app", "-i", "2", "--name", name]).ok();
+        host.assert_balanced(local(8080), 2);
+        host.cluster(&["delete", name]).ok();
+        assert!(http::try_get(local(8080)).is_err());
+    }
+    let stranger = host.stranger("app", &[]);
+    wait::until_true("a stranger can have it", || {
+        http::try_get(local(8080))
+            .is_ok_and(|who| who.starts_with(&format!("pid {} ", stranger.pid())))
+    });
+}
+
+#[test]
+fn daemons_with_different_homes_do_not_meet() {
+    let one = Host::kernel();
+    let other = Host::beside(&one);
+    one.cluster(&["start", "app", "-i", "2"]).ok();
+    other.cluster(&["start", "app", "-i", "3", "--env", "PORT=8081"]).ok();
+
+    one.assert_balanced(local(8080), 2);
+    other.assert_balanced(local(8081), 3);
+    assert_eq!((one.apps().len(), other.apps().len()), (1, 1));
+    assert_ne!(one.ping().pid, other.ping().pid);
+
+    other
+        .cluster(&["start", "app", "--name", "greedy", "--max-restarts", "1"])
+        .fails()
+        .complains("8080");
+    one.assert_balanced(local(8080), 2);
+
+    drop(other);
+    one.assert_balanced(local(8080), 2);
+    cluster_tests::host::signal(one.pids("app")[0], Signal::SIGKILL);
+    one.until_online("app", 2);
+}

@@ -1,0 +1,103 @@
+//! `xtask bench`: `cluster` beside what people use today, measured in turn in one run.
+//!
+//! One unmodified Node app, four workers, one machine. Everything runs in a private network namespace
+//! with a `CLUSTER_HOME` and a `PM2_HOME` of its own, and is ended by process id. Compare columns, not
+//! absolute numbers: the load generator has the same CPUs as what it loads.
+#![expect(clippy::cast_precision_loss, reason = "no figure here has more than fifteen digits")]
+
+mod arena;
+mod contestant;
+mod decision;
+mod empty;
+mod flood;
+mod footprint;
+mod load;
+mod process;
+mod reaction;
+mod report;
+
+use clap::ValueEnum;
+
+use self::{arena::Arena, contestant::Contestant, report::Report};
+use crate::tools;
+
+/// Workers of every contestant but the bare process.
+const WORKERS: usize = 4;
+/// Where all of them serve.
+const PORT: u16 = 8080;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What to measure; everything when nothing is named
+    what: Vec<What>,
+    /// A smoke run: every measurement once, and short
+    #[arg(long)]
+    quick: bool,
+    /// How often each measurement is made
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// How long each load lasts, in seconds
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Connections and requests per second, latency, errors
+    Load,
+    /// Memory of the daemon, its CPU time when idle, and how long `list` takes
+    Footprint,
+    /// From start, and from a crash, to serving
+    Reaction,
+    /// Time of one decision in the kernel
+    Decision,
+    /// Capture of 200 MB of log lines
+    Flood,
+}
+
+/// How often and how long.
+#[derive(Clone, Copy)]
+struct Effort {
+    rounds: u32,
+    seconds: u64,
+    quick: bool,
+}
+
+/// Measures, prints a table and writes JSON into `target/bench`.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    tools::ensure(tools::FOR_BENCHMARKS)?;
+    let effort = if args.quick {
+        Effort { rounds: 1, seconds: 1, quick: true }
+    } else {
+        Effort { rounds: args.rounds.max(1), seconds: args.seconds.max(1), quick: false }
+    };
+    let contestants = contestant::prepare(effort.quick)?;
+    let arena = Arena::enter()?;
+    let mut report = Report::new(&contestants);
+    for what in What::value_variants() {
+        if args.what.is_empty() || args.what.contains(what) {
+            what.measure(&arena, &contestants, effort, &mut report)?;
+        }
+    }
+    report.print();
+    report.write()
+}
+
+impl What {
+    fn measure(
+        self,
+        arena: &Arena,
+        contestants: &[Contestant],
+        effort: Effort,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Load => load::measure(arena, contestants, effort, report),
+            Self::Footprint => footprint::measure(arena, contestants, effort, report),
+            Self::Reaction => reaction::measure(arena, contestants, effort, report),
+            Self::Decision => decision::measure(arena, effort, report),
+            Self::Flood => flood::measure(arena, contestants, effort, report),
+        }
+    }
+}
