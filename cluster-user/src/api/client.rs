@@ -167,11 +167,13 @@ fn encode(request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError>
         Request::Scale(scale) => (Method::POST, String::new(), json(scale)?),
         Request::Kill(kill) => (Method::POST, String::new(), json(kill)?),
         Request::Apps(targets) => {
-            let mut query = form_urlencoded::Serializer::new("?".to_owned());
+            let mut query = form_urlencoded::Serializer::new(String::new());
             for target in &targets.targets {
                 query.append_pair("target", target);
             }
-            (Method::GET, query.finish(), Bytes::new())
+            let query = query.finish();
+            let mark = if query.is_empty() { "" } else { "?" };
+            (Method::GET, format!("{mark}{query}"), Bytes::new())
         }
         Request::Ping => (Method::GET, String::new(), Bytes::new()),
     };

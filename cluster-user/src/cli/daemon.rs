@@ -23,7 +23,7 @@ use crate::{
 $XDG_STATE_HOME/cluster or ~/.local/state/cluster.")]
 pub(super) struct Daemon {
     /// How connections are carried; by default as the host allows
-    #[arg(long, value_enum, env = "CLUSTER_MODE")]
+    #[arg(long, value_enum, env = "CLUSTER_MODE", hide_env_values = true)]
     mode: Option<ModeArg>,
 
     /// Say on standard output when ready, and leave the terminal

@@ -159,40 +159,40 @@ mod tests {
     fn everything_about_an_app_is_shown() {
         let all = Selection::parse(&[]).unwrap();
         insta::assert_snapshot!(draw(&app(), &all, Some(100), false), @r"
-        ┌─────────────────┬─────────────────────────────┐
-        │ id              │ 0                           │
-        │ name            │ web                         │
-        │ namespace       │ default                     │
-        │ status          │ online                      │
-        │ mode            │ kernel                      │
-        │ instances       │ 1 online of 2               │
-        │ port            │ tcp 0.0.0.0:8080, 1 workers │
-        │ port            │ tcp [::]:8080, 1 workers    │
-        │ port            │ tcp 0.0.0.0:9090, 1 workers │
-        │ policy          │ round-robin                 │
-        │ restarts        │ 3                           │
-        │ cpu             │ 12.3%                       │
-        │ memory          │ 52.4 MB                     │
-        │ uptime          │ 1h                          │
-        │ script          │ server.js                   │
-        │ program         │ /usr/bin/node               │
-        │ arguments       │ /srv/server.js 'a b'        │
-        │ cwd             │ /srv                        │
-        │ user            │ the daemon's                │
-        │ only ports      │ all                         │
-        │ ready when      │ listening, within 30s       │
-        │ autorestart     │ yes                         │
-        │ max restarts    │ 16                          │
-        │ min uptime      │ 1s                          │
-        │ restart delay   │ 0ms                         │
-        │ stop exit codes │ -                           │
-        │ stop signal     │ SIGTERM                     │
-        │ drain timeout   │ 30s                         │
-        │ kill timeout    │ 10s                         │
-        │ wait timeout    │ 30s                         │
-        │ trace           │ no                          │
-        │ require kernel  │ no                          │
-        └─────────────────┴─────────────────────────────┘
+        ┌─────────────────┬───────────────────────────────┐
+        │ id              │ 0                             │
+        │ name            │ web                           │
+        │ namespace       │ default                       │
+        │ status          │ online                        │
+        │ mode            │ kernel                        │
+        │ instances       │ 1 online of 2                 │
+        │ port            │ tcp 0.0.0.0:8080, served by 1 │
+        │ port            │ tcp [::]:8080, served by 1    │
+        │ port            │ tcp 0.0.0.0:9090, served by 1 │
+        │ policy          │ round-robin                   │
+        │ restarts        │ 3                             │
+        │ cpu             │ 12.3%                         │
+        │ memory          │ 52.4 MB                       │
+        │ uptime          │ 1h                            │
+        │ script          │ server.js                     │
+        │ program         │ /usr/bin/node                 │
+        │ arguments       │ /srv/server.js 'a b'          │
+        │ cwd             │ /srv                          │
+        │ user            │ the daemon's                  │
+        │ only ports      │ all                           │
+        │ ready when      │ listening, within 30s         │
+        │ autorestart     │ yes                           │
+        │ max restarts    │ 16                            │
+        │ min uptime      │ 1s                            │
+        │ restart delay   │ 0ms                           │
+        │ stop exit codes │ -                             │
+        │ stop signal     │ SIGTERM                       │
+        │ drain timeout   │ 30s                           │
+        │ kill timeout    │ 10s                           │
+        │ wait timeout    │ 30s                           │
+        │ trace           │ no                            │
+        │ require kernel  │ no                            │
+        └─────────────────┴───────────────────────────────┘
         ┌──────────┬──────┬─────────┬──────────────────────────┬────┬─────────────┬─────────┬────────┐
         │ instance │  pid │ status  │ reason                   │  ↺ │ connections │  memory │ uptime │
         ├──────────┼──────┼─────────┼──────────────────────────┼────┼─────────────┼─────────┼────────┤

@@ -1,7 +1,7 @@
 //! Following log files as they grow, are rotated and emptied, without losing a line.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::File,
     io,
     os::{
         fd::AsFd as _,
@@ -88,7 +88,7 @@ pub(super) fn follow(
                     };
                     let mut known = false;
                     for (at, reader) in readers.iter().enumerate() {
-                        if name.starts_with(&reader.stem) {
+                        if name.starts_with(&reader.name) {
                             (due[at], known) = (true, true);
                         }
                     }
@@ -132,7 +132,7 @@ fn wait(inotify: &Inotify, timeout: u16) -> Result<Heard, Errno> {
 struct Reader {
     path: PathBuf,
     /// What the names of this file and those it was rotated to begin with.
-    stem: String,
+    name: String,
     open: Option<Open>,
     /// A line that has not ended yet.
     partial: Vec<u8>,
@@ -146,40 +146,34 @@ struct Open {
 
 impl Reader {
     fn new(path: &Path, position: Option<(File, u64)>) -> Self {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let open = position.and_then(|(file, position)| {
             let inode = file.metadata().ok()?.ino();
             Some(Open { file, inode, position })
         });
-        Self { path: path.to_owned(), stem: format!("{name}."), open, partial: Vec::new() }
+        Self { path: path.to_owned(), name, open, partial: Vec::new() }
     }
 
     /// Reads what there is, up to a turn's worth; whether there may be more.
     fn advance(&mut self, mut print: impl FnMut(&[u8])) -> bool {
-        let Some(mut open) = self.open.take() else {
-            return match open(&self.path) {
-                Some(open) => {
-                    self.open = Some(open);
-                    self.advance(print)
-                }
-                None => false,
-            };
+        let Some(mut open) = self.open.take().or_else(|| open(&self.path)) else {
+            return false;
         };
         // Looked up before reading: once its successor is written to, a file does not grow any more.
-        let successor = fs::metadata(&self.path)
-            .ok()
-            .filter(|successor| successor.ino() != open.inode && successor.len() > 0);
+        let successor = self::open(&self.path).filter(|successor| {
+            let written = successor.file.metadata().is_ok_and(|metadata| metadata.len() > 0);
+            successor.inode != open.inode && written
+        });
         let more = self.read(&mut open, &mut print);
-        if let (false, Some(successor)) = (more, successor) {
-            let skipped = self.rotated_since(&open, &successor);
-            for mut between in skipped {
-                while self.read(&mut between, &mut print) {}
-            }
-            self.open = self::open(&self.path);
-            return true;
+        let Some(successor) = successor.filter(|_| !more) else {
+            self.open = Some(open);
+            return more;
+        };
+        for mut between in self.between(&open, &successor) {
+            while self.read(&mut between, &mut print) {}
         }
-        self.open = Some(open);
-        more
+        self.open = Some(successor);
+        true
     }
 
     /// Whether there may be more.
@@ -220,30 +214,35 @@ impl Reader {
         }
     }
 
-    /// Files that came after `open` and were rotated away again before anybody looked, oldest first.
-    fn rotated_since(&self, open: &Open, current: &Metadata) -> Vec<Open> {
-        let since = open.file.metadata().and_then(|metadata| metadata.modified()).ok();
-        let folder = self.path.parent().and_then(|folder| fs::read_dir(folder).ok());
-        let mut found: Vec<_> = folder
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&self.stem))
-            .filter_map(|entry| {
-                let metadata = entry.metadata().ok()?;
-                let modified = metadata.modified().ok()?;
-                let other = ![open.inode, current.ino()].contains(&metadata.ino());
-                (other && Some(modified) >= since && !compressed(&entry.path()))
-                    .then(|| (modified, entry.path()))
-            })
-            .collect();
-        found.sort();
-        found.iter().filter_map(|(_, path)| self::open(path)).collect()
+    /// Files that came after `open` and went before `successor` while nobody looked, oldest first. A file
+    /// is rotated to its name with `.1`, what was there to `.2`, and so on.
+    fn between(&self, open: &Open, successor: &Open) -> Vec<Open> {
+        let mut found: Vec<Open> = Vec::new();
+        let mut missing = 0;
+        for number in 1.. {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!(".{number}"));
+            let Some(rotated) = self::open(Path::new(&name)) else {
+                // One that is missing is being moved to the next name right now.
+                missing += 1;
+                if missing > 2 {
+                    break;
+                }
+                continue;
+            };
+            missing = 0;
+            if rotated.inode == open.inode {
+                break;
+            }
+            if rotated.inode == successor.inode {
+                found.clear(); // it has been rotated, too, and what came before in this list came after it
+            } else if found.iter().all(|other| other.inode != rotated.inode) {
+                found.push(rotated);
+            }
+        }
+        found.reverse();
+        found
     }
-}
-
-fn compressed(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "gz" || extension == "zst")
 }
 
 fn open(path: &Path) -> Option<Open> {
@@ -254,7 +253,7 @@ fn open(path: &Path) -> Option<Open> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::{fs, io::Write as _};
 
     use super::{
         super::logs::tests::{printed, printer, source},
@@ -291,16 +290,58 @@ mod tests {
         append(&path, "r\n");
         assert_eq!(seen(&mut reader), "four\n");
 
-        // Rotated twice between two looks.
-        fs::rename(&path, folder.path().join("web-out-0.log.2")).unwrap();
+        // Rotated twice between two looks: `.1` moves on to `.2` and `.3`.
+        let numbered = |number: u32| folder.path().join(format!("web-out-0.log.{number}"));
+        fs::rename(numbered(1), numbered(3)).unwrap();
+        fs::rename(&path, numbered(2)).unwrap();
         append(&path, "five\n");
-        fs::rename(&path, folder.path().join("web-out-0.log.3")).unwrap();
+        fs::rename(&path, numbered(1)).unwrap();
         append(&path, "six\n");
-        append(&folder.path().join("web-out-01.log.1"), "another's\n");
         assert_eq!(seen(&mut reader), "five\nsix\n");
+        assert_eq!(seen(&mut reader), "");
 
         File::create(&path).unwrap();
         append(&path, "7\n");
         assert_eq!(seen(&mut reader), "7\n");
+    }
+
+    #[test]
+    fn a_flood_that_is_rotated_all_the_time_is_read_in_order_and_whole() {
+        const FILES: u32 = 150;
+        const LINES: u32 = 500;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web-out-0.log");
+        let numbered = |number: u32| folder.path().join(format!("web-out-0.log.{number}"));
+        let write = |file: u32| {
+            let lines = (file * LINES..(file + 1) * LINES).map(|n| n.to_string());
+            let text = lines.collect::<Vec<_>>().join("\n");
+            fs::write(&path, format!("{text}\n")).unwrap();
+        };
+        write(0);
+        let mut reader = Reader::new(&path, None);
+        let mut next = 0;
+        let mut check = |line: &[u8]| {
+            assert_eq!(std::str::from_utf8(line).unwrap(), next.to_string());
+            next += 1;
+            next
+        };
+        reader.advance(|line| {
+            check(line);
+        });
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for file in 1..FILES {
+                    for number in (1..file).rev() {
+                        fs::rename(numbered(number), numbered(number + 1)).unwrap();
+                    }
+                    fs::rename(&path, numbered(1)).unwrap();
+                    write(file);
+                }
+            });
+            let mut read = 0;
+            while read < FILES * LINES {
+                reader.advance(|line| read = check(line));
+            }
+        });
     }
 }

@@ -37,11 +37,11 @@ const RETRY: Duration = Duration::from_millis(5);
 /// Longest error that is read from a daemon.
 const LONGEST: usize = 64 << 10;
 
-/// Starts a daemon and connects to it, or to the one that was faster.
+/// Starts a daemon and connects to it, or to the one that was faster; whether it was ours.
 ///
 /// # Errors
 /// The daemon's own, or what was last in its log.
-pub(super) async fn daemon(home: &Home) -> Result<Client, Error> {
+pub(super) async fn daemon(home: &Home) -> Result<(Client, bool), Error> {
     home.create()?;
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -51,7 +51,7 @@ pub(super) async fn daemon(home: &Home) -> Result<Client, Error> {
         let read = interpret(&said, home)?;
         while Instant::now() < deadline {
             match Client::connect(home).await {
-                Ok(client) => return Ok(client),
+                Ok(client) => return Ok((client, read == Said::Ready)),
                 Err(ClientError::NoDaemon) => sleep(RETRY).await,
                 Err(error) => return Err(error.into()),
             }

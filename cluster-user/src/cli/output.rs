@@ -17,6 +17,9 @@ const HINT: Style = AnsiColor::Cyan.on_default().bold();
 const NOTE: Style = AnsiColor::Yellow.on_default().bold();
 const DIM: Style = Style::new().dimmed();
 
+/// A mistake of a megabyte is not repeated in full.
+const LONGEST_MISTAKE: usize = 400;
+
 /// Prints a text as the answer.
 ///
 /// # Errors
@@ -64,11 +67,6 @@ pub(super) fn width() -> Option<usize> {
 }
 
 /// Says something in passing.
-pub(super) fn note(text: &str) {
-    say(text);
-}
-
-/// Says something in passing that leads somewhere.
 pub(super) fn quiet(text: &str) {
     say(&format!("{DIM}{text}{DIM:#}"));
 }
@@ -99,8 +97,18 @@ pub(super) fn error(error: &Error) {
 
 /// Prints help, or a mistake in the command line.
 pub(super) fn usage(error: &clap::Error) {
-    // If the terminal is gone, so is the reader.
-    drop(error.print());
+    if !error.use_stderr() {
+        // Help; if the reader is gone, nobody misses it.
+        drop(error.print());
+        return;
+    }
+    let text = error.render().ansi().to_string();
+    let lines =
+        text.trim_end().lines().map(|line| match line.char_indices().nth(LONGEST_MISTAKE) {
+            Some((end, _)) => format!("{}…", &line[..end]),
+            None => line.to_owned(),
+        });
+    say(&lines.collect::<Vec<_>>().join("\n"));
 }
 
 /// A line that shows how far something is; `None` when nobody watches.

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Changes the number of workers; the highest numbers leave first, and finish what they have
+/// Changes the number of workers; the highest leave first, and finish what they have
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cluster scale web 8     to eight workers

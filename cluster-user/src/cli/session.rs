@@ -68,11 +68,13 @@ impl Session {
         if let Some(client) = self.find().await? {
             return Ok(client);
         }
-        let mut client = launch::daemon(&self.home).await?;
-        let pong = ping(&mut client).await?;
-        output::quiet(&format!("started the daemon (pid {})", pong.pid));
-        for missing in &pong.missing {
-            self.tell(missing);
+        let (mut client, ours) = launch::daemon(&self.home).await?;
+        if ours {
+            let pong = ping(&mut client).await?;
+            output::quiet(&format!("started the daemon (pid {})", pong.pid));
+            for missing in &pong.missing {
+                self.tell(missing);
+            }
         }
         Ok(client)
     }

@@ -10,7 +10,7 @@ use super::{
     table::Table,
 };
 use crate::{
-    api::message::{AppView, Request, StartRequest, Status, TargetsRequest},
+    api::message::{AppView, Notice, Request, StartRequest, Status, TargetsRequest},
     config::{
         resolve::{Surroundings, resolve},
         script,
@@ -25,13 +25,13 @@ use crate::{
 #[command(after_help = "Examples:
   cluster start app.js -i 8                  eight workers, on the port that app.js listens on
   cluster start api.py -i max -- --port 80   one per CPU; what follows -- is for the script
-  cluster start \"node app.js --port 80\"      a command line; a shell runs it only if it has | & ; < > ( ) $ `
+  cluster start \"node app.js --port 80\"      a command line; only | & ; < > ( ) $ ` need a shell
   cluster start web                          an app that was stopped
 
 TIME is 1600 (milliseconds), 500ms, 10s, 1m or 2h.
 
-A script is run by what its first line (#!) names, else by its extension (js mjs cjs ts py rb php pl sh),
-else it is executed. Its workers get the environment of this command.
+A script is run by what its first line (#!) names, else by its extension (js mjs cjs ts py rb
+php pl sh), else it is executed. Its workers get the environment of this command.
 
 With --json: an array with the app, in the shape of `cluster list --json`")]
 pub(super) struct Start {
@@ -97,8 +97,8 @@ impl Start {
         }
         match resolve(script, &self.typed, around) {
             Ok(resolved) => {
-                for notice in resolved.notices {
-                    output::note(&format!("note: {notice}"));
+                for message in resolved.notices {
+                    output::notice(&Notice { message, hint: None });
                 }
                 Ok(Plan::Start(Box::new(resolved.spec)))
             }

@@ -249,6 +249,8 @@ fn wrong_usage_is_exit_code_2_with_the_nearest_word() {
         assert!(ran.err.contains(message), "{args:?}: {}", ran.err);
         assert_eq!(ran.out, "");
     }
+    let ran = run(folder.path(), &["start", "x", "--name", &"y".repeat(100_000)]);
+    assert!(ran.code == 2 && ran.err.len() < 2000, "a mistake is not repeated in full");
 }
 
 #[test]
