@@ -111,7 +111,7 @@ pub struct Place<'a> {
 pub enum Admission {
     /// Nothing: hooks at its cgroup see it.
     Cgroup,
-    /// Install the seccomp filter of [`plain`](self::plain) and hand over the notification descriptor.
+    /// Install the seccomp filter of [`plain`] and hand over the notification descriptor.
     Seccomp,
 }
 

@@ -136,8 +136,9 @@ mod tests {
         time::{Duration, Instant},
     };
 
+    use rustix::process::PidfdFlags;
+
     use super::*;
-    use crate::datapath::socket::pidfd_open;
 
     #[test]
     fn codes_and_signals_are_told_apart() {
@@ -181,6 +182,11 @@ mod tests {
         let process = pidfd_open(shell(script)).unwrap();
         runtime()
             .block_on(async { ExitWatcher::new(process.as_fd()).unwrap().exit().await.unwrap() })
+    }
+
+    fn pidfd_open(pid: u32) -> rustix::io::Result<OwnedFd> {
+        let pid = Pid::from_raw(pid.cast_signed()).expect("no process is 0");
+        rustix::process::pidfd_open(pid, PidfdFlags::empty())
     }
 
     fn shell(script: &str) -> u32 {

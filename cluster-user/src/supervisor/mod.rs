@@ -1,6 +1,6 @@
 //! The daemon: events in, decisions by `state`, effects out.
 //!
-//! [`run`] waits for whatever happens next, translates it into an event ([`source`]), lets `state`
+//! [`run()`] waits for whatever happens next, translates it into an event ([`source`]), lets `state`
 //! decide, and carries out what it asks for ([`perform`]). Only these two files know both worlds.
 
 pub mod options;
