@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{
     event::{Command, Event, Exit},
     view::Status,
-    world::{World, spec, start, targets},
+    world::{Faults, World, spec, start, targets},
 };
 use crate::{
     config::{instances::Scale, target::Target},
@@ -28,6 +28,7 @@ enum Move {
     Deliver { nth: usize },
     Pass { millis: u64 },
     Traffic { busy: u32 },
+    Faults { spawn: bool, open: bool, join: bool },
 }
 
 proptest! {
@@ -72,6 +73,7 @@ fn any_move() -> impl Strategy<Value = Move> {
         12 => (0..8usize).prop_map(|nth| Move::Deliver { nth }),
         3 => (1..40_000u64).prop_map(|millis| Move::Pass { millis }),
         1 => (0..2u32).prop_map(|busy| Move::Traffic { busy }),
+        1 => any::<(bool, bool, bool)>().prop_map(|(spawn, open, join)| Move::Faults { spawn, open, join }),
     ]
 }
 
@@ -121,6 +123,7 @@ fn play(world: &mut World, next: Move) {
         }
         Move::Deliver { nth } => world.deliver(nth),
         Move::Pass { millis } => world.pass(Duration::from_millis(millis)),
+        Move::Faults { spawn, open, join } => world.faults = Faults { spawn, open, join },
         Move::Traffic { busy } => {
             world.traffic = Traffic { busy, established: busy, ..Traffic::default() };
         }
@@ -130,6 +133,7 @@ fn play(world: &mut World, next: Move) {
 /// From now on everybody behaves: workers listen, obey signals, and finish what they have.
 fn come_to_rest(world: &mut World) {
     world.traffic = Traffic::default();
+    world.faults = Faults::default();
     for _ in 0..400 {
         world.deliver_all();
         for (worker, _) in std::mem::take(&mut world.signals) {

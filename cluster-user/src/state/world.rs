@@ -46,6 +46,16 @@ pub(super) struct World {
     next_call: u64,
     /// What a worker that is measured has to do still.
     pub(super) traffic: Traffic,
+    /// What cannot be carried out.
+    pub(super) faults: Faults,
+}
+
+/// Effects that fail while they are set.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Faults {
+    pub(super) spawn: bool,
+    pub(super) open: bool,
+    pub(super) join: bool,
 }
 
 impl World {
@@ -68,6 +78,7 @@ impl World {
             next_ticket: 0,
             next_call: 0,
             traffic: Traffic::default(),
+            faults: Faults::default(),
         }
     }
 
@@ -139,6 +150,10 @@ impl World {
             Effect::Spawn { worker, app, instance, .. } => {
                 let same = self.alive.values().filter(|seat| **seat == (app, instance)).count();
                 assert_eq!(same, 0, "seat {app}:{instance} is taken already");
+                if self.faults.spawn {
+                    let reason = "failed to execute".to_owned();
+                    return self.answers.push_back(Event::SpawnFailed { worker, reason });
+                }
                 self.alive.insert(worker, (app, instance));
                 self.answers.push_back(Event::Spawned {
                     worker,
@@ -164,11 +179,18 @@ impl World {
                 self.answers.push_back(Event::Measured { worker, traffic: Some(self.traffic) });
             }
             Effect::Open { group, ticket, .. } => {
+                if self.faults.open {
+                    self.tickets.remove(&ticket);
+                    let reason = "the port is held".to_owned();
+                    let failed = Event::OpenFailed { group, reason, fatal: true };
+                    return self.answers.push_back(failed);
+                }
                 assert!(self.routes.insert(group, Vec::new()).is_none(), "opened twice");
                 self.answers.push_back(Event::Opened { group, ticket });
             }
             Effect::Join { ticket, group, slot } => {
-                let event = match self.tickets.remove(&ticket) {
+                let failure = self.faults.join.then(|| "no room".to_owned());
+                let event = match self.tickets.remove(&ticket).filter(|_| failure.is_none()) {
                     Some(worker)
                         if self.alive.contains_key(&worker) && !self.dying.contains(&worker) =>
                     {
@@ -176,7 +198,7 @@ impl World {
                         assert_eq!(before, None, "slot {slot:?} of {group:?} is taken already");
                         Event::Joined { group, slot }
                     }
-                    Some(_) | None => Event::JoinFailed { group, slot, reason: None },
+                    Some(_) | None => Event::JoinFailed { group, slot, reason: failure },
                 };
                 self.answers.push_back(event);
             }

@@ -79,7 +79,7 @@ impl Supervisor {
     ) -> Failure {
         let output = self.host.last_words.get(&(app, instance)).cloned().unwrap_or_default();
         let holder = binding.and_then(|(protocol, address)| self.holder(protocol, address));
-        let mut message = format!("worker {instance} of app `{name}` {reason}");
+        let mut message = format!("worker {instance} of app `{name}`: {reason}");
         let mut hint =
             format!("cluster logs {name} shows more; cluster restart {name} tries again");
         if let Some((address, holder)) = holder {
