@@ -217,6 +217,9 @@ pub struct Pong {
     pub mode: Mode,
     /// What is missing for kernel mode, when in plain mode.
     pub missing: Vec<Notice>,
+    /// What it found at its start, such as workers of a daemon that was killed.
+    #[serde(default)]
+    pub found: Vec<Notice>,
     /// Since its start.
     pub uptime_ms: u64,
 }

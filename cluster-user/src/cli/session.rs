@@ -72,8 +72,8 @@ impl Session {
         if ours {
             let pong = ping(&mut client).await?;
             output::quiet(&format!("started the daemon (pid {})", pong.pid));
-            for missing in &pong.missing {
-                self.tell(missing);
+            for notice in pong.found.iter().chain(&pong.missing) {
+                self.tell(notice);
             }
         }
         Ok(client)

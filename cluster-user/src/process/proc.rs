@@ -56,6 +56,12 @@ pub(super) fn has_variable(pid: u32, variable: &str) -> bool {
     environment.split(|byte| *byte == 0).any(|found| found == variable.as_bytes())
 }
 
+/// Whether that environment has a `NAME=value` that begins like this.
+pub(super) fn has_variable_like(pid: u32, prefix: &str) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|found| found.starts_with(prefix.as_bytes()))
+}
+
 /// Resident memory of process `pid` in pages; 0 when there is none.
 pub(super) fn resident(pid: u32) -> u64 {
     let mut line = [0; 128];

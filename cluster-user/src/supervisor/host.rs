@@ -20,7 +20,7 @@ use crate::{
     process::{
         cgroup::Hierarchy,
         output::{Output, RotateOptions},
-        tree::Tree,
+        tree::{self, Tree},
         usage::Usage,
         watch::ExitStatus,
     },
@@ -33,6 +33,8 @@ pub(super) struct Host {
     pub(super) datapath: Box<dyn DataPath>,
     /// Why the kernel mode is not to be had, and how to get it.
     pub(super) missing: Vec<Notice>,
+    /// What a killed daemon of this home left, and what became of it.
+    pub(super) found: Vec<Notice>,
     pub(super) hierarchy: Option<Hierarchy>,
     pub(super) output: Output,
     pub(super) workers: BTreeMap<WorkerId, Running>,
@@ -85,13 +87,7 @@ impl Host {
                 vec![notice(&error.to_string(), "run the daemon as root on a host with cgroup v2")],
             ),
         };
-        if let Some(hierarchy) = &hierarchy {
-            let leftovers =
-                hierarchy.clean_leftovers().context("failed to end what a killed daemon left")?;
-            for leftover in leftovers {
-                log::warn!("ended {} of a daemon that was killed", leftover.name);
-            }
-        }
+        let found = end_leftovers(&home, hierarchy.as_ref())?;
         let kernel = match (&hierarchy, options.mode) {
             (_, Some(Mode::Plain)) => {
                 missing = vec![notice(
@@ -138,6 +134,7 @@ impl Host {
             home,
             datapath,
             missing,
+            found,
             hierarchy,
             output,
             workers: BTreeMap::new(),
@@ -165,6 +162,25 @@ impl Host {
 /// Whole milliseconds.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Ends the workers of a daemon of this home that was killed: nobody watches them any more.
+fn end_leftovers(home: &Home, hierarchy: Option<&Hierarchy>) -> anyhow::Result<Vec<Notice>> {
+    let processes = match hierarchy {
+        Some(hierarchy) => {
+            let left = hierarchy.clean_leftovers();
+            let left = left.context("failed to end what a killed daemon left")?;
+            left.iter().map(|leftover| leftover.pids.len()).sum()
+        }
+        None => tree::end_leftovers(&home.id()),
+    };
+    if processes == 0 {
+        return Ok(Vec::new());
+    }
+    let message =
+        format!("the daemon before this one was killed; ended {processes} processes it left");
+    log::warn!("{message}");
+    Ok(vec![notice(&message, "start the apps again")])
 }
 
 fn notice(message: &str, hint: &str) -> Notice {

@@ -128,6 +128,7 @@ impl Supervisor {
             home: self.host.home.path().to_owned(),
             mode: self.host.datapath.mode(),
             missing: self.host.missing.clone(),
+            found: self.host.found.clone(),
             uptime_ms: super::host::millis(self.host.started.elapsed()),
         }
     }

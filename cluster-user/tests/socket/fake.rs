@@ -156,6 +156,7 @@ pub(crate) fn pong() -> Line {
         home: "/x".into(),
         mode: Mode::Plain,
         missing: Vec::new(),
+        found: Vec::new(),
         uptime_ms: 61_000,
     })
 }

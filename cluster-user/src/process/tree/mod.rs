@@ -3,6 +3,7 @@
 //! In a cgroup the kernel keeps them together. Without one they are found by what a process can hardly
 //! get rid of: its session, its ancestry, and a variable in the environment it was started with.
 
+mod leftovers;
 mod scan;
 
 use std::{
@@ -14,6 +15,7 @@ use nix::errno::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 
+pub use self::leftovers::end_leftovers;
 pub(super) use self::scan::Snapshot;
 use super::{cgroup::WorkerCgroup, proc::Stat, ready::register};
 use crate::id::WorkerId;
