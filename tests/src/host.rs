@@ -232,6 +232,21 @@ pub fn signal(pid: u32, signal: Signal) {
         .unwrap_or_else(|error| panic!("failed to send {signal} to {pid}: {error}"));
 }
 
+/// Stops a process and waits until no thread of it runs. Until then one that sleeps in `accept(2)` may
+/// still take a connection that has come since: the kernel looks at the queue before it looks at signals.
+#[track_caller]
+pub fn freeze(pid: u32) {
+    signal(pid, Signal::SIGSTOP);
+    wait::until_true(&format!("every thread of {pid} is stopped"), || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process is there");
+        let mut stats = tasks.flatten().filter_map(|task| {
+            // A thread that has ended in the meantime does not run.
+            fs::read_to_string(task.path().join("stat")).ok()
+        });
+        stats.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
+    });
+}
+
 /// Whether a process is there and no zombie.
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
