@@ -192,7 +192,9 @@ impl Drop for Host {
     /// Ends the daemon and checks that nothing of it is left; what is left is ended.
     fn drop(&mut self) {
         let before = Leftover::expected(&self.home(), &self.processes());
-        let killed = self.home().exists().then(|| self.cluster(&["kill"]));
+        // A panic in here, while the test's own is under way, would end all tests at once.
+        let kill = || command::try_run(self.command("cluster").arg("kill"));
+        let killed = self.home().exists().then(kill);
         let processes = || if self.is_shared { Vec::new() } else { self.processes() };
         let left =
             wait::within(wait::PATIENCE / 4, || before.of(&processes()).is_empty().then_some(()));
@@ -219,8 +221,9 @@ impl Stranger {
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        self.0.kill().expect("a child can be killed");
-        self.0.wait().expect("a child can be waited for");
+        // Both succeed for a child, whatever has become of it.
+        self.0.kill().unwrap_or_default();
+        drop(self.0.wait());
     }
 }
 
