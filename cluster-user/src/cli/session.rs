@@ -72,9 +72,6 @@ impl Session {
         if ours {
             let pong = ping(&mut client).await?;
             output::quiet(&format!("started the daemon (pid {})", pong.pid));
-            for missing in &pong.missing {
-                self.tell(missing);
-            }
         }
         Ok(client)
     }

@@ -1,7 +1,7 @@
 //! What the supervisor has in its hands: data path, cgroups, output, and the trees of its workers.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     pin::Pin,
     sync::Arc,
@@ -126,8 +126,8 @@ impl Host {
             }
         };
         if options.mode == Some(Mode::Kernel) && kernel.is_none() {
-            let reasons: Vec<_> = missing.iter().map(|notice| notice.message.as_str()).collect();
-            anyhow::bail!("kernel mode was asked for and is not to be had: {}", reasons.join("; "));
+            let (reasons, _hint) = lacking(&missing);
+            anyhow::bail!("kernel mode was asked for and is not to be had: {reasons}");
         }
         let datapath: Box<dyn DataPath> = match kernel {
             Some(kernel) => Box::new(kernel),
@@ -151,6 +151,11 @@ impl Host {
         Ok((host, receiver))
     }
 
+    /// Why kernel mode is not to be had, and what to do about it.
+    pub(super) fn lacking(&self) -> (String, String) {
+        lacking(&self.missing)
+    }
+
     /// The wall clock's time of a moment, in milliseconds since the epoch.
     pub(super) fn wall(&self, at: Instant) -> u64 {
         let since = self.epoch.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -165,6 +170,13 @@ impl Host {
 /// Whole milliseconds.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn lacking(missing: &[Notice]) -> (String, String) {
+    let reasons: Vec<_> = missing.iter().map(|notice| notice.message.as_str()).collect();
+    // One step often helps against several reasons.
+    let hints: BTreeSet<_> = missing.iter().filter_map(|notice| notice.hint.as_deref()).collect();
+    (reasons.join("; "), hints.into_iter().collect::<Vec<_>>().join("; "))
 }
 
 fn notice(message: &str, hint: &str) -> Notice {
