@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Read as _, Write as _},
+    net::Shutdown,
     os::unix::{fs::FileTypeExt as _, net::UnixStream},
     path::{Path, PathBuf},
     time::Duration,
@@ -37,10 +38,29 @@ pub fn socket(home: &Path) -> PathBuf {
 /// # Errors
 /// When it cannot be reached or does not hang up in time. A daemon may hang up before it has read all.
 pub fn exchange(socket: &Path, request: &[u8]) -> io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = connect(socket)?;
+    let sent = stream.write_all(request);
+    answer(stream, sent)
+}
+
+/// Sends bytes that are no request, says that there are no more, and reads until the daemon hangs up.
+///
+/// # Errors
+/// As [`exchange`].
+pub fn throw(socket: &Path, garbage: &[u8]) -> io::Result<String> {
+    let mut stream = connect(socket)?;
+    let sent = stream.write_all(garbage).and_then(|()| stream.shutdown(Shutdown::Write));
+    answer(stream, sent)
+}
+
+fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let sent = stream.write_all(request);
+    Ok(stream)
+}
+
+fn answer(mut stream: UnixStream, sent: io::Result<()>) -> io::Result<String> {
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
         Ok(_) => {}

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Read as _, Seek as _},
+    io::{self, Read as _, Seek as _},
     os::unix::process::ExitStatusExt as _,
     process::{Command, Stdio},
     time::Duration,
@@ -30,29 +30,37 @@ pub struct Output {
 
 /// Runs to the end. Output goes to files, so a daemon that kept a descriptor could not hold it up.
 pub fn run(command: &mut Command) -> Output {
+    let output = try_run(command)
+        .unwrap_or_else(|error| panic!("failed to run `{}`: {error}", show(command)));
+    assert!(output.code >= 0, "still running after {} s{}", LIMIT.as_secs(), output.told());
+    output
+}
+
+/// The same, for where a panic would hide another. The exit code is -1 when it had to be killed.
+///
+/// # Errors
+/// Whatever kept it from being run.
+pub fn try_run(command: &mut Command) -> io::Result<Output> {
     let shown = show(command);
-    let (mut stdout, mut stderr) = (temporary(), temporary());
+    let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(duplicate(&stdout))
-        .stderr(duplicate(&stderr))
-        .spawn()
-        .unwrap_or_else(|error| panic!("failed to run `{shown}`: {error}"));
-    let status = wait::within(LIMIT, || child.try_wait().expect("a child can be waited for"));
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?)
+        .spawn()?;
+    let status = wait::within(LIMIT, || child.try_wait().transpose()).transpose()?;
     if status.is_none() {
-        child.kill().expect("a child can be killed");
-        child.wait().expect("a child can be waited for");
+        child.kill()?;
+        child.wait()?;
     }
-    let output = Output {
+    Ok(Output {
         command: shown,
         code: status.map_or(-1, |status| {
             status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
         }),
-        stdout: contents(&mut stdout),
-        stderr: contents(&mut stderr),
-    };
-    assert!(status.is_some(), "still running after {} s{}", LIMIT.as_secs(), output.told());
-    output
+        stdout: contents(&mut stdout)?,
+        stderr: contents(&mut stderr)?,
+    })
 }
 
 #[expect(clippy::return_self_not_must_use, reason = "a check may be the last thing asked")]
@@ -134,17 +142,9 @@ fn show(command: &Command) -> String {
         .join(" ")
 }
 
-fn temporary() -> File {
-    tempfile::tempfile().expect("failed to create a temporary file")
-}
-
-fn duplicate(file: &File) -> File {
-    file.try_clone().expect("failed to duplicate a descriptor")
-}
-
-fn contents(file: &mut File) -> String {
+fn contents(file: &mut File) -> io::Result<String> {
     let mut bytes = Vec::new();
-    file.rewind().expect("failed to rewind a temporary file");
-    file.read_to_end(&mut bytes).expect("failed to read a temporary file");
-    String::from_utf8_lossy(&bytes).into_owned()
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -49,10 +49,10 @@ pub fn sysctl(name: &str, value: &str) {
     fs::write(&path, value).unwrap_or_else(|error| panic!("failed to write {path}: {error}"));
 }
 
-/// Mounts an empty tmpfs of that many bytes; only this test sees it.
+/// Mounts an empty tmpfs of that many bytes, its user's alone; only this test sees it.
 pub fn mount_small_disk(at: &std::path::Path, bytes: u64) {
     fs::create_dir_all(at).expect("failed to create a mount point");
-    let size = format!("size={bytes}");
+    let size = format!("size={bytes},mode=0700");
     mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(size.as_str()))
         .expect("failed to mount a tmpfs");
 }

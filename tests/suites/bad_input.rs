@@ -5,8 +5,8 @@ use std::{
     os::unix::fs::PermissionsExt as _,
 };
 
-use cluster_tests::{built::fixture, command, host::Host, http::local, in_both_modes};
-use cluster_user::datapath::Mode;
+use cluster_tests::{built::fixture, command, host::Host, http::local, in_both_modes, leftover};
+use cluster_user::{config::home::Home, datapath::Mode};
 
 /// Exit code for a command line that makes no sense.
 const USAGE: i32 = 2;
@@ -179,6 +179,21 @@ fn without_privileges_kernel_mode_can_be_insisted_on() {
     host.cluster(&["start", "app", "--require-kernel"]).fails().code(UNSUPPORTED);
     assert_nothing_started(&host);
     host.cluster(&["doctor"]).says("plain");
+}
+
+#[test]
+fn nothing_is_left_of_a_worker_that_could_not_be_spawned() {
+    let host = Host::kernel();
+    let damaged = host.write("odd", "\x7fELF");
+    fs::set_permissions(&damaged, Permissions::from_mode(0o755)).unwrap();
+    host.cluster(&["start", &damaged]).fails().complains("odd");
+    host.cluster(&["delete", "odd"]).ok();
+
+    let daemons = format!("cluster-{}", Home::at(host.home()).unwrap().id());
+    let daemons = leftover::cgroup_hierarchy().unwrap().join(daemons);
+    let below = fs::read_dir(daemons).unwrap().map(|entry| entry.unwrap());
+    let below: Vec<_> = below.filter(|entry| entry.file_type().unwrap().is_dir()).collect();
+    assert!(below.is_empty(), "{below:?}");
 }
 
 #[test]

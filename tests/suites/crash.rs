@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cluster_tests::{
     built::fixture,
-    host::{Host, is_alive, signal},
+    host::{Host, freeze, is_alive, signal},
     http::{self, Connection, local},
     in_both_modes,
     load::Load,
@@ -70,7 +70,7 @@ fn what_a_killed_worker_had_queued_is_answered_by_others() {
     let host = Host::kernel();
     host.cluster(&["start", "app", "-i", "4"]).ok();
     let victim = host.pids("app")[1];
-    signal(victim, Signal::SIGSTOP);
+    freeze(victim);
 
     let mut asked: Vec<_> = (0..40).map(|_| ask()).collect();
     signal(victim, Signal::SIGKILL);

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Version of these messages; a command and a daemon that differ refuse each other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A request to the supervisor, decoded.
 #[derive(Clone, Debug)]
@@ -319,6 +319,10 @@ pub struct WorkerView {
     pub selected: Option<u64>,
     /// Its log files.
     pub logs: LogFiles,
+    /// Bytes that the running one wrote and that could not be kept, because the disk was full for example.
+    pub dropped_bytes: u64,
+    /// The last lines of one that failed or ended by itself and has no replacement, oldest first.
+    pub last_words: Vec<String>,
     /// Environment particular to this worker.
     pub env: BTreeMap<String, String>,
 }

@@ -1,5 +1,7 @@
 //! `cluster describe`.
 
+use std::fmt::Write as _;
+
 use clap::Args;
 
 use super::{
@@ -104,9 +106,33 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
         let instance = worker.instance;
         logs.row(vec![format!("{instance} out").into(), worker.logs.out.display().into()]);
         logs.row(vec![format!("{instance} err").into(), worker.logs.err.display().into()]);
+        if worker.dropped_bytes > 0 {
+            let dropped = human::bytes(worker.dropped_bytes);
+            let said = format!("{dropped} not written: is the disk full?");
+            logs.row(vec![format!("{instance} lost").into(), said.into()]);
+        }
     }
     // Paths and arguments are there to be copied: only the table of workers gives way to the terminal.
-    [about.render(None, colour), workers.render(width, colour), logs.render(None, colour)].concat()
+    [
+        about.render(None, colour),
+        workers.render(width, colour),
+        logs.render(None, colour),
+        last_words(app, selection),
+    ]
+    .concat()
+}
+
+/// What those workers wrote last that are not running although they should.
+fn last_words(app: &AppView, selection: &Selection) -> String {
+    let meant = app.workers.iter().filter(|worker| selection.means(app, worker));
+    let mut text = String::new();
+    for worker in meant.filter(|worker| !worker.last_words.is_empty()) {
+        let _infallible = writeln!(text, "last lines of worker {}:", worker.instance);
+        for line in &worker.last_words {
+            let _infallible = writeln!(text, "  | {}", human::written(line));
+        }
+    }
+    text
 }
 
 /// What an app was started with, by name of the option.
@@ -199,12 +225,16 @@ mod tests {
         │        0 │ 4001 │ online  │                          │  0 │           7 │ 52.4 MB │     1h │
         │        1 │    - │ errored │ exited with code 1, 16 … │ 16 │           - │ 52.4 MB │      - │
         └──────────┴──────┴─────────┴──────────────────────────┴────┴─────────────┴─────────┴────────┘
-        ┌───────┬───────────────────────────────────────┐
-        │ 0 out │ /var/lib/cluster/logs/web-out-0.log   │
-        │ 0 err │ /var/lib/cluster/logs/web-error-0.log │
-        │ 1 out │ /var/lib/cluster/logs/web-out-1.log   │
-        │ 1 err │ /var/lib/cluster/logs/web-error-1.log │
-        └───────┴───────────────────────────────────────┘
+        ┌────────┬───────────────────────────────────────┐
+        │ 0 out  │ /var/lib/cluster/logs/web-out-0.log   │
+        │ 0 err  │ /var/lib/cluster/logs/web-error-0.log │
+        │ 0 lost │ 4.0 KB not written: is the disk full? │
+        │ 1 out  │ /var/lib/cluster/logs/web-out-1.log   │
+        │ 1 err  │ /var/lib/cluster/logs/web-error-1.log │
+        └────────┴───────────────────────────────────────┘
+        last lines of worker 1:
+          | Error: listen EADDRINUSE
+          |     at Server.listen
         ");
     }
 }

@@ -4,7 +4,10 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 
 use super::{error::Error, human, output};
-use crate::datapath::{feature::Feature, kernel::probe};
+use crate::datapath::{
+    feature::Feature,
+    kernel::probe::{self, KERNEL_MODE, PLAIN_MODE},
+};
 
 /// Shows what this host can do, and how to get what is missing
 #[derive(Args, Debug)]
@@ -46,7 +49,25 @@ fn draw(features: &[Feature]) -> String {
         1 => "1 feature is missing".to_owned(),
         lacking => format!("{lacking} features are missing"),
     });
+    lines.push(mode(features));
     lines.join("\n")
+}
+
+/// How connections are carried here.
+fn mode(features: &[Feature]) -> String {
+    let lacking = |mode: &str| {
+        let needed = features.iter().filter(|feature| !feature.ok && feature.needed_for == mode);
+        needed.map(|feature| human::plain(&feature.name)).collect::<Vec<_>>().join(", ")
+    };
+    match (lacking(KERNEL_MODE), lacking(PLAIN_MODE)) {
+        (kernel, _) if kernel.is_empty() => "mode: kernel".to_owned(),
+        (kernel, plain) if plain.is_empty() => {
+            format!("mode: plain; for kernel mode it lacks {kernel}")
+        }
+        (kernel, plain) => {
+            format!("mode: none; for kernel mode it lacks {kernel}; for plain mode {plain}")
+        }
+    }
 }
 
 #[cfg(test)]
@@ -70,6 +91,7 @@ mod tests {
                  needed for kernel mode
                  hint: mount it
         1 feature is missing
+        mode: plain; for kernel mode it lacks bpffs
         ");
     }
 }

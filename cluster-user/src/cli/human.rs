@@ -47,6 +47,11 @@ pub(super) fn plain(text: &str) -> String {
     shown
 }
 
+/// A line that a worker wrote, without what would steer the terminal: a failure must be readable.
+pub(super) fn written(line: &str) -> String {
+    line.chars().filter(|c| !c.is_control() || *c == '\t').collect()
+}
+
 /// The word for a status.
 pub(super) fn status(status: Status) -> &'static str {
     match status {

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::error::Error;
+use super::{error::Error, human};
 use crate::api::message::Notice;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -86,9 +86,7 @@ pub(super) fn error(error: &Error) {
     }
     say(&format!("{ERROR}error:{ERROR:#} {}", error.message));
     for line in &error.output {
-        // Escape sequences of a worker stay out of the terminal here: a failure must be readable.
-        let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
-        say(&format!("  {DIM}|{DIM:#} {line}"));
+        say(&format!("  {DIM}|{DIM:#} {}", human::written(line)));
     }
     if let Some(hint) = &error.hint {
         say(&format!("{HINT}hint:{HINT:#} {hint}"));

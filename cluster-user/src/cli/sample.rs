@@ -83,6 +83,11 @@ fn worker(instance: u32, pid: Option<u32>, status: Status) -> WorkerView {
             out: format!("/var/lib/cluster/logs/web-out-{instance}.log").into(),
             err: format!("/var/lib/cluster/logs/web-error-{instance}.log").into(),
         },
+        dropped_bytes: if pid.is_some() { 4096 } else { 0 },
+        last_words: match pid {
+            Some(_) => Vec::new(),
+            None => vec!["Error: listen EADDRINUSE".to_owned(), "    at Server.listen".to_owned()],
+        },
         env: [("NODE_APP_INSTANCE".to_owned(), instance.to_string())].into(),
     }
 }

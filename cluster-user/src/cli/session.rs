@@ -72,9 +72,7 @@ impl Session {
         if ours {
             let pong = ping(&mut client).await?;
             output::quiet(&format!("started the daemon (pid {})", pong.pid));
-            for notice in pong.found.iter().chain(&pong.missing) {
-                self.tell(notice);
-            }
+            pong.found.iter().for_each(|notice| self.tell(notice));
         }
         Ok(client)
     }

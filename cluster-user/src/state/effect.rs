@@ -99,6 +99,11 @@ pub enum Effect {
         /// Which group.
         group: GroupId,
     },
+    /// An app is gone, and nothing is left of its workers: let go of what is kept for it. No answer.
+    Forget {
+        /// Which app.
+        app: AppId,
+    },
     /// Empty a worker's log files. No answer.
     Flush {
         /// Name of the app.

@@ -108,6 +108,7 @@ impl State {
             }
             entry.app != id
         });
+        effects.push(Effect::Forget { app: id });
     }
 
     /// Spawns into the seats whose wait is over.

@@ -211,6 +211,17 @@ fn a_socket_that_its_worker_closed_leaves_the_route() {
 }
 
 #[test]
+fn an_app_is_forgotten_when_nothing_is_left_of_its_workers() {
+    let mut world = online("web", 1);
+    world.command(Command::Delete { targets: targets("web"), wait: true });
+    world.deliver_all();
+    assert!(world.forgotten.is_empty(), "its worker lives");
+    world.exit(world.worker(0, 0).unwrap(), Exit::Signal(15));
+    world.deliver_all();
+    assert_eq!(world.forgotten, [AppId(0)]);
+}
+
+#[test]
 fn kill_stops_everything_and_ends() {
     let mut world = online("web", 2);
     let call = world.command(Command::Kill);

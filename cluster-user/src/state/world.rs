@@ -41,6 +41,7 @@ pub(super) struct World {
     pub(super) told: BTreeMap<CallId, Vec<Tale>>,
     pub(super) signals: Vec<(WorkerId, i32)>,
     pub(super) kills: Vec<WorkerId>,
+    pub(super) forgotten: Vec<AppId>,
     pub(super) ended: bool,
     next_ticket: u64,
     next_call: u64,
@@ -74,6 +75,7 @@ impl World {
             told: BTreeMap::new(),
             signals: Vec::new(),
             kills: Vec::new(),
+            forgotten: Vec::new(),
             ended: false,
             next_ticket: 0,
             next_call: 0,
@@ -212,6 +214,11 @@ impl World {
             Effect::Close { group } => {
                 self.routes.remove(&group).expect("closed once");
                 self.sockets.retain(|(of, _), _| *of != group);
+            }
+            Effect::Forget { app } => {
+                let left = self.alive.values().filter(|(of, _)| *of == app).count();
+                assert_eq!(left, 0, "app {app} is forgotten while a worker of it lives");
+                self.forgotten.push(app);
             }
             Effect::Flush { .. } => {}
             Effect::Tell { call, tale } => {

@@ -1,7 +1,7 @@
 //! What the supervisor has in its hands: data path, cgroups, output, and the trees of its workers.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     pin::Pin,
     sync::Arc,
@@ -122,8 +122,8 @@ impl Host {
             }
         };
         if options.mode == Some(Mode::Kernel) && kernel.is_none() {
-            let reasons: Vec<_> = missing.iter().map(|notice| notice.message.as_str()).collect();
-            anyhow::bail!("kernel mode was asked for and is not to be had: {}", reasons.join("; "));
+            let (reasons, _hint) = lacking(&missing);
+            anyhow::bail!("kernel mode was asked for and is not to be had: {reasons}");
         }
         let datapath: Box<dyn DataPath> = match kernel {
             Some(kernel) => Box::new(kernel),
@@ -146,6 +146,11 @@ impl Host {
             epoch: SystemTime::now(),
         };
         Ok((host, receiver))
+    }
+
+    /// Why kernel mode is not to be had, and what to do about it.
+    pub(super) fn lacking(&self) -> (String, String) {
+        lacking(&self.missing)
     }
 
     /// The wall clock's time of a moment, in milliseconds since the epoch.
@@ -181,6 +186,13 @@ fn end_leftovers(home: &Home, hierarchy: Option<&Hierarchy>) -> anyhow::Result<V
         format!("the daemon before this one was killed; ended {processes} processes it left");
     log::warn!("{message}");
     Ok(vec![notice(&message, "start the apps again")])
+}
+
+fn lacking(missing: &[Notice]) -> (String, String) {
+    let reasons: Vec<_> = missing.iter().map(|notice| notice.message.as_str()).collect();
+    // One step often helps against several reasons.
+    let hints: BTreeSet<_> = missing.iter().filter_map(|notice| notice.hint.as_deref()).collect();
+    (reasons.join("; "), hints.into_iter().collect::<Vec<_>>().join("; "))
 }
 
 fn notice(message: &str, hint: &str) -> Notice {

@@ -88,6 +88,7 @@ impl Supervisor {
             Effect::Vacate { group, slot } => host.datapath.vacate(group, slot),
             Effect::OnMiss { group, on_miss } => host.datapath.on_miss(group, on_miss),
             Effect::Close { group } => host.datapath.close(group),
+            Effect::Forget { app } => host.forget_app(app),
             Effect::Flush { app, instance } => {
                 let flushed = host.output.flush(&app, Some(instance));
                 host.flushing.push(Box::pin(flushed));
@@ -146,9 +147,9 @@ impl Host {
         let (spawned, marker) = match result {
             Ok(spawned) => spawned,
             Err(error) => {
-                if let Some(cgroup) = cgroup {
-                    // Nothing runs in it.
-                    drop(cgroup.remove());
+                // Nothing runs in it.
+                if let Some(Err(error)) = cgroup.map(|cgroup| cgroup.remove()) {
+                    log::error!("failed to remove the cgroup of worker {worker}: {error}");
                 }
                 return Err(error);
             }
@@ -203,6 +204,16 @@ impl Host {
             let words = if tail.error.is_empty() { tail.out } else { tail.error };
             drop(news.send(News::Swept(worker, words)));
         });
+    }
+
+    /// Lets go of everything that an app had.
+    fn forget_app(&mut self, app: AppId) {
+        self.last_words.retain(|(of, _), _| *of != app);
+        if let Some(hierarchy) = &self.hierarchy
+            && let Err(error) = hierarchy.remove_app(app)
+        {
+            log::error!("failed to remove the cgroup of app {app}: {error}");
+        }
     }
 
     /// Lets go of everything that a worker had.

@@ -62,7 +62,8 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     let signals = Signals::new().context("failed to wait for signals")?;
     // Whoever started it may have gone.
     drop(options.announce());
-    let mut supervisor = Supervisor { state: State::default(), host, next_call: 0, ended: false };
+    let state = State::default();
+    let mut supervisor = Supervisor { state, host, next_call: 0, mode_told: false, ended: false };
     supervisor.work(news, requests, signals).await;
     socket::unbind(&home, &lock);
     drop(stop);
@@ -80,6 +81,8 @@ pub(super) struct Supervisor {
     pub(super) state: State,
     pub(super) host: Host,
     pub(super) next_call: u64,
+    /// Whether a user has heard how connections are carried.
+    pub(super) mode_told: bool,
     pub(super) ended: bool,
 }
 

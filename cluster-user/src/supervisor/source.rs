@@ -1,11 +1,9 @@
 //! What happened, as events of the core: one of the two files that know both worlds.
 
-use std::collections::BTreeSet;
-
 use super::{host::News, run::Supervisor};
 use crate::{
     api::{
-        message::{Done, Failure, Line, Pong, Reason, Request, TargetsRequest, VERSION},
+        message::{Done, Failure, Line, Notice, Pong, Reason, Request, TargetsRequest, VERSION},
         server::Call,
     },
     config::target::{Target, TargetError},
@@ -66,10 +64,10 @@ impl Supervisor {
                 return None;
             }
         };
-        if matches!(command, Command::Start { .. }) && self.host.datapath.mode() == Mode::Plain {
-            for notice in &self.host.missing {
-                drop(reply.send(Line::Notice(notice.clone())));
-            }
+        if matches!(command, Command::Start { .. })
+            && let Some(notice) = self.makeshift()
+        {
+            drop(reply.send(Line::Notice(notice)));
         }
         let call = self.next_call();
         self.host.callers.insert(call, reply);
@@ -133,15 +131,25 @@ impl Supervisor {
         }
     }
 
+    /// What whoever starts the first app should know: that it is not the full mode, why, and what to do.
+    fn makeshift(&mut self) -> Option<Notice> {
+        if std::mem::replace(&mut self.mode_told, true) {
+            return None;
+        }
+        match self.host.datapath.mode() {
+            Mode::Kernel => None,
+            Mode::Plain => {
+                let (reasons, hint) = self.host.lacking();
+                let message = format!("plain mode, where the kernel's hash balances: {reasons}");
+                Some(Notice { message, hint: Some(hint) })
+            }
+        }
+    }
+
     fn no_kernel(&self) -> Failure {
-        let reasons: Vec<_> =
-            self.host.missing.iter().map(|notice| notice.message.as_str()).collect();
-        let message =
-            format!("kernel mode is required and is not to be had: {}", reasons.join("; "));
-        let hints: BTreeSet<_> =
-            self.host.missing.iter().filter_map(|notice| notice.hint.as_deref()).collect();
-        let hints: Vec<_> = hints.into_iter().collect();
-        Failure::new(Reason::Unsupported, message).hint(hints.join("; "))
+        let (reasons, hint) = self.host.lacking();
+        let message = format!("kernel mode is required and is not to be had: {reasons}");
+        Failure::new(Reason::Unsupported, message).hint(hint)
     }
 }
 

@@ -102,8 +102,26 @@ impl Supervisor {
                 out: self.host.output.path(name, Kind::Out, seat.instance),
                 err: self.host.output.path(name, Kind::Error, seat.instance),
             },
+            dropped_bytes: seat.worker.map_or(0, |worker| self.host.output.dropped(worker)),
+            last_words: is_explained(seat)
+                .then(|| self.host.last_words.get(&(app.id, seat.instance)).cloned())
+                .flatten()
+                .unwrap_or_default(),
             env: environment::particular(app.spec, seat.instance),
         }
+    }
+}
+
+/// Whether the last lines of the worker that was there before explain the state of a seat.
+fn is_explained(seat: &SeatView<'_>) -> bool {
+    match seat.status {
+        view::Status::Errored | view::Status::Backoff => true,
+        // Without a reason it was the user who wanted it.
+        view::Status::Stopped => seat.reason.is_some(),
+        view::Status::Starting
+        | view::Status::Online
+        | view::Status::Draining
+        | view::Status::Stopping => false,
     }
 }
 

@@ -228,6 +228,8 @@ fn worker(pid: u32, instance: u32) -> WorkerView {
         connections: None,
         selected: None,
         logs: LogFiles { out: "/nowhere/out.log".into(), err: "/nowhere/err.log".into() },
+        dropped_bytes: 0,
+        last_words: Vec::new(),
         env: [("NODE_APP_INSTANCE".to_owned(), instance.to_string())].into(),
     }
 }

@@ -53,7 +53,7 @@ pub struct RotateOptions {
 
 impl Default for RotateOptions {
     fn default() -> Self {
-        Self { max_size: 50 * 1024 * 1024, keep: 5 }
+        Self { max_size: 10 * 1024 * 1024, keep: 5 }
     }
 }
 
