@@ -14,7 +14,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-use super::{Protocol, Traffic};
+use super::{GroupKey, Protocol, Traffic};
 
 // linux/sock_diag.h and linux/inet_diag.h
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -82,6 +82,14 @@ pub struct Entry {
     pub inode: u32,
     /// Id of the cgroup it was made in; absent where the kernel does not tell (before 5.9).
     pub cgroup: Option<u64>,
+}
+
+impl Entry {
+    /// The group it is in, or would be in. The tables do not tell the network namespace.
+    pub fn key(&self, protocol: Protocol, netns: u64) -> GroupKey {
+        let Self { local, v6only, device, uid, .. } = *self;
+        GroupKey { protocol, address: local, v6only, uid, device, netns }
+    }
 }
 
 /// Sockets that take what arrives at a port: listening ones of TCP, bound and unconnected ones of UDP.

@@ -2,9 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    io,
-    net::{SocketAddr, UdpSocket},
-    os::fd::{AsFd as _, OwnedFd},
+    net::SocketAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -72,7 +71,7 @@ impl Watch {
             events,
             overflow,
             made_good: 0,
-            netns: own_netns().context("ask for the network namespace")?,
+            netns: socket::own_netns().context("ask for the network namespace")?,
             workers: BTreeMap::new(),
             by_cgroup: BTreeMap::new(),
             tickets: BTreeMap::new(),
@@ -231,10 +230,4 @@ impl Watch {
         worker.seen.insert(cookie);
         self.reports.push_back(Report::Unusable { worker: id, address: Some(address), reason });
     }
-}
-
-/// The network namespace of this thread, as any socket of its own tells it.
-fn own_netns() -> anyhow::Result<u64> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    Ok(socket::group_key(socket.as_fd()).map_err(io::Error::other)?.netns)
 }
