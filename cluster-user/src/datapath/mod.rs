@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod plain;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
     os::fd::{BorrowedFd, OwnedFd},
@@ -276,6 +277,12 @@ pub trait DataPath {
     /// # Errors
     /// When the kernel cannot be asked.
     fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic>;
+
+    /// Connections of every worker, as [`Traffic::established`] counts them, in one look at all of them.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>>;
 
     /// Counters of a slot.
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters;

@@ -292,6 +292,14 @@ impl DataPath for Kernel {
         diag::traffic(known.cgroup, &known.addresses).context("count the connections of a worker")
     }
 
+    fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>> {
+        let listened = self.watch.listened().collect();
+        let counted = diag::connections(listened, |entry| self.watch.worker_in(entry.cgroup?))
+            .context("count the connections of all workers")?;
+        let count = |worker| (worker, counted.get(&worker).copied().unwrap_or_default());
+        Ok(self.watch.workers().map(count).collect())
+    }
+
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters {
         self.groups.get(&group).map(|group| group.counters(slot)).unwrap_or_default()
     }

@@ -123,6 +123,23 @@ impl Watch {
         self.workers.get(&id)
     }
 
+    /// Every admitted worker.
+    pub(super) fn workers(&self) -> impl Iterator<Item = WorkerId> {
+        self.workers.keys().copied()
+    }
+
+    /// The worker of a cgroup.
+    pub(super) fn worker_in(&self, cgroup: u64) -> Option<WorkerId> {
+        self.by_cgroup.get(&cgroup).copied()
+    }
+
+    /// Ports on which workers have listened.
+    pub(super) fn listened(&self) -> impl Iterator<Item = (WorkerId, u16)> {
+        self.workers
+            .iter()
+            .flat_map(|(id, worker)| worker.addresses.iter().map(|address| (*id, address.port())))
+    }
+
     pub(super) fn next_report(&mut self) -> Option<Report> {
         self.reports.pop_front()
     }

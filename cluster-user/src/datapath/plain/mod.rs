@@ -266,6 +266,13 @@ impl DataPath for Plain {
             .with_context(|| format!("failed to count connections of pid {}", running.pid))
     }
 
+    fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>> {
+        let workers = self.workers.iter();
+        let running: BTreeMap<_, _> =
+            workers.filter_map(|(id, worker)| Some((*id, worker.running.as_ref()?.pid))).collect();
+        traffic::of_all(&running).context("failed to count the connections of all workers")
+    }
+
     fn counters(&self, _group: GroupId, _slot: Slot) -> SlotCounters {
         SlotCounters::default()
     }

@@ -287,6 +287,7 @@ time.sleep(1000)
             assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", host.plain.traffic(worker));
             thread::sleep(Duration::from_millis(5));
         }
+        assert_eq!(host.plain.connections().unwrap(), BTreeMap::from([(worker, 5)]));
     });
 }
 
