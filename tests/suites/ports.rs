@@ -52,6 +52,7 @@ fn a_port_held_by_a_stranger_who_shares_is_not_shared_with_him(host: &Host) {
 fn two_apps_cannot_have_the_same_port(host: &Host) {
     host.cluster(&["start", "app", "-i", "2", "--name", "first"]).ok();
     let before = host.pids("first");
+    let load = Load::start(local(8080), 2);
 
     host.cluster(&["start", "app", "-i", "2", "--name", "second", "--max-restarts", "1"])
         .fails()
@@ -59,6 +60,9 @@ fn two_apps_cannot_have_the_same_port(host: &Host) {
         .complains("8080")
         .complains("first");
 
+    let score = load.stop();
+    assert_eq!(score.failed(), 0, "{:#?}", score.failures);
+    assert_eq!(score.answers.len(), 2, "only the first app's workers answered: {score:#?}");
     assert_eq!(host.pids("first"), before);
     host.assert_balanced(local(8080), 2);
 }
