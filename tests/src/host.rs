@@ -188,10 +188,23 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Those of [`processes`](Self::processes) that are none of a neighbour's.
+    fn own_processes(&self) -> Vec<u32> {
+        if !self.is_shared {
+            return self.processes();
+        }
+        if thread::panicking() {
+            return Vec::new();
+        }
+        self.apps().iter().flat_map(|app| &app.workers).filter_map(|worker| worker.pid).collect()
+    }
+}
+
 impl Drop for Host {
     /// Ends the daemon and checks that nothing of it is left; what is left is ended.
     fn drop(&mut self) {
-        let before = Leftover::expected(&self.home(), &self.processes());
+        let before = Leftover::expected(&self.home(), &self.own_processes());
         // A panic in here, while the test's own is under way, would end all tests at once.
         let kill = || command::try_run(self.command("cluster").arg("kill"));
         let killed = self.home().exists().then(kill);

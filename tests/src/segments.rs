@@ -1,6 +1,13 @@
 //! Segments: stray TCP segments, such as a scan or an old peer sends, to a port that listens.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -33,6 +40,37 @@ impl Strays {
         let to = SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)));
         let segment = segment(source, self.port, flags);
         self.socket.send_to(&segment, &to).expect("failed to send a segment");
+    }
+}
+
+/// Segments of no connection, as fast as they can be sent, until it is stopped.
+#[derive(Debug)]
+pub struct Flood {
+    stop: Arc<AtomicBool>,
+    sender: JoinHandle<()>,
+}
+
+impl Flood {
+    /// To a port of 127.0.0.1 in the network of the calling thread.
+    pub fn start(port: u16) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let sender = thread::spawn(move || {
+            let strays = Strays::to(port);
+            let sources = (10_000..15_000).cycle();
+            for source in sources.take_while(|_| !stopped.load(Ordering::Relaxed)) {
+                for flags in [RST, FIN | ACK, ACK] {
+                    strays.send(source, flags);
+                }
+            }
+        });
+        Self { stop, sender }
+    }
+
+    /// Sends no more.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.sender.join().expect("segments can be sent");
     }
 }
 

@@ -160,8 +160,10 @@ fn no_autorestart_means_what_it_says(host: &Host) {
     host.cluster(&["start", "app", "-i", "2", "--no-autorestart"]).ok();
     signal(host.pids("app")[0], Signal::SIGTERM);
 
-    let app = host.until("app", "is one worker less", |app| app.online == 1);
-    assert_eq!(app.workers[0].status, Status::Stopped);
+    let app = host.until("app", "has a worker that stays stopped", |app| {
+        app.workers[0].status == Status::Stopped
+    });
+    assert_eq!((app.online, app.restarts), (1, 0));
     host.assert_balanced(local(8080), 1);
 }
 

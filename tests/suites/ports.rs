@@ -4,8 +4,11 @@ use cluster_tests::{
     built::fixture,
     host::Host,
     http::{self, get, local},
-    in_both_modes, wait,
+    in_both_modes,
+    load::Load,
+    wait,
 };
+use cluster_user::api::message::Status;
 use nix::sys::signal::Signal;
 
 in_both_modes!(
@@ -13,6 +16,7 @@ in_both_modes!(
     a_port_held_by_a_stranger_who_shares_is_not_shared_with_him,
     two_apps_cannot_have_the_same_port,
     a_worker_cannot_listen_on_another_apps_port_later,
+    an_address_in_the_way_of_another_apps_is_refused,
     a_port_is_free_again_after_its_app,
 );
 
@@ -48,6 +52,7 @@ fn a_port_held_by_a_stranger_who_shares_is_not_shared_with_him(host: &Host) {
 fn two_apps_cannot_have_the_same_port(host: &Host) {
     host.cluster(&["start", "app", "-i", "2", "--name", "first"]).ok();
     let before = host.pids("first");
+    let load = Load::start(local(8080), 2);
 
     host.cluster(&["start", "app", "-i", "2", "--name", "second", "--max-restarts", "1"])
         .fails()
@@ -55,6 +60,9 @@ fn two_apps_cannot_have_the_same_port(host: &Host) {
         .complains("8080")
         .complains("first");
 
+    let score = load.stop();
+    assert_eq!(score.failed(), 0, "{:#?}", score.failures);
+    assert_eq!(score.answers.len(), 2, "only the first app's workers answered: {score:#?}");
     assert_eq!(host.pids("first"), before);
     host.assert_balanced(local(8080), 2);
 }
@@ -62,12 +70,37 @@ fn two_apps_cannot_have_the_same_port(host: &Host) {
 fn a_worker_cannot_listen_on_another_apps_port_later(host: &Host) {
     host.cluster(&["start", "app", "-i", "2", "--name", "first"]).ok();
 
+    let load = Load::start(local(8080), 2);
     let listen = "LISTEN=0.0.0.0:8081 0.0.0.0:8080";
-    let start = ["start", &fixture("addresses.py"), "--env", listen, "--max-restarts", "1"];
-    let started = host.cluster(&start);
+    let script = fixture("addresses.py");
+    let start = ["start", &script, "--env", listen, "--max-restarts", "1"];
 
-    assert_ne!(started.code, 0, "{started:?}");
-    started.complains("8080").complains("first");
+    // Told which ports it shall serve, it is not ready before it serves them all.
+    let told = [&start[..], &["--name", "told", "--port", "8081", "--port", "8080"]].concat();
+    host.cluster(&told).fails().code(1).complains("8080").complains("first");
+
+    // Otherwise its first port makes it ready, and what it does later is seen later.
+    host.cluster(&[&start[..], &["--name", "untold", "--no-wait"]].concat()).ok();
+    let app = host.until("untold", "is given up", |app| app.status == Status::Errored);
+    assert_eq!(app.ports, []);
+    host.cluster(&["delete", "told", "untold"]).ok();
+
+    let score = load.stop();
+    assert_eq!(score.failed(), 0, "{:#?}", score.failures);
+    assert_eq!(score.answers.len(), 2, "only the first app's workers answered: {score:#?}");
+    host.assert_balanced(local(8080), 2);
+}
+
+fn an_address_in_the_way_of_another_apps_is_refused(host: &Host) {
+    host.cluster(&["start", "app", "-i", "2", "--name", "first"]).ok();
+
+    for address in ["127.0.0.1:8080", "dual:8080"] {
+        let listen = format!("LISTEN={address}");
+        let script = fixture("addresses.py");
+        let start = ["start", &script, "--env", &listen, "--max-restarts", "1"];
+        host.cluster(&start).fails().code(1).complains("8080").complains("first");
+        host.cluster(&["delete", "addresses"]).ok();
+    }
     host.assert_balanced(local(8080), 2);
 }
 

@@ -1,11 +1,20 @@
 //! What `cluster` shows: tables for people, JSON for programs, words of PM2 for both.
 
-use cluster_tests::{built::fixture, host::Host, in_both_modes};
-use cluster_user::{api::message::Status, datapath::Mode};
+use cluster_tests::{
+    built::fixture,
+    host::Host,
+    http::{Connection, local},
+    in_both_modes, wait,
+};
+use cluster_user::{
+    api::message::{AppView, Status},
+    datapath::Mode,
+};
 
 in_both_modes!(
     a_list_has_a_row_for_each_app,
     json_has_everything_a_list_has,
+    connections_are_counted_when_asked_for,
     a_description_has_the_details,
     pids_are_printed_one_a_line,
     an_id_is_found_by_name,
@@ -50,9 +59,42 @@ fn json_has_everything_a_list_has(host: &Host) {
     assert!(app.uptime_ms.is_some());
     for (number, worker) in (0..).zip(&app.workers) {
         assert_eq!(worker.instance.0, number);
-        assert!(worker.pid.is_some() && worker.logs.out.exists() && worker.logs.err.exists());
+        assert!(worker.pid.is_some());
+        // They are made with the first output.
+        for log in [&worker.logs.out, &worker.logs.err] {
+            assert!(log.starts_with(host.home().join("logs")), "{}", log.display());
+        }
         assert_eq!(worker.env["NODE_APP_INSTANCE"], number.to_string());
     }
+}
+
+fn connections_are_counted_when_asked_for(host: &Host) {
+    host.cluster(&["start", "app", "-i", "2"]).ok();
+    host.cluster(&["start", "app", "--name", "idle", "--env", "PORT=8081"]).ok();
+    let mut held: Vec<_> = (0..6).map(|_| Connection::open(local(8080)).unwrap()).collect();
+    for connection in &mut held {
+        connection.get().unwrap();
+    }
+
+    let usual = host.app("app");
+    assert!(usual.workers.iter().all(|worker| worker.connections.is_none()), "{usual:#?}");
+    for command in [&["list", "-v", "--json"][..], &["describe", "app", "idle", "--json"]] {
+        let shown = host.cluster(command).ok().json();
+        let apps: Vec<AppView> = serde_json::from_value(shown).unwrap();
+        let counts: Vec<_> =
+            apps[0].workers.iter().map(|worker| worker.connections.unwrap()).collect();
+        assert_eq!((counts.len(), counts.iter().sum::<u32>()), (2, 6), "{command:?}");
+        if host.mode() == Mode::Kernel {
+            assert_eq!(counts, [3, 3]);
+        }
+        assert_eq!(apps[1].workers[0].connections, Some(0));
+    }
+    drop(held);
+    wait::until_true("connections that are closed do not count", || {
+        let shown = host.cluster(&["list", "-v", "--json"]).ok().json();
+        let apps: Vec<AppView> = serde_json::from_value(shown).unwrap();
+        apps[0].workers.iter().all(|worker| worker.connections == Some(0))
+    });
 }
 
 fn a_description_has_the_details(host: &Host) {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::{
     VERSION_HEADER,
-    message::{Failure, Line, Request, VERSION},
+    message::{Detail, Failure, Line, Request, VERSION},
     socket,
 };
 use crate::config::home::Home;
@@ -166,10 +166,14 @@ fn encode(request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError>
         | Request::Flush(targets) => (Method::POST, String::new(), json(targets)?),
         Request::Scale(scale) => (Method::POST, String::new(), json(scale)?),
         Request::Kill(kill) => (Method::POST, String::new(), json(kill)?),
-        Request::Apps(targets) => {
+        Request::Apps(asked) => {
             let mut query = form_urlencoded::Serializer::new(String::new());
-            for target in &targets.targets {
+            for target in &asked.targets {
                 query.append_pair("target", target);
+            }
+            match asked.detail {
+                Detail::Usual => {}
+                Detail::Connections => drop(query.append_pair("detail", "connections")),
             }
             let query = query.finish();
             let mark = if query.is_empty() { "" } else { "?" };

@@ -34,7 +34,7 @@ pub enum Request {
     /// `POST /v1/kill`: every app is stopped, then the daemon ends.
     Kill(KillRequest),
     /// `GET /v1/apps`, with `?target=` any number of times; answers `done` with the apps.
-    Apps(TargetsRequest),
+    Apps(AppsRequest),
     /// `GET /v1/ping`; answers `pong`.
     Ping,
 }
@@ -75,6 +75,25 @@ pub struct TargetsRequest {
     /// Whether to answer only when it is done.
     #[serde(default = "yes")]
     pub wait: bool,
+}
+
+/// Asks about apps.
+#[derive(Clone, Debug, Default)]
+pub struct AppsRequest {
+    /// Which; none means all.
+    pub targets: Vec<String>,
+    /// What is wanted beyond the usual.
+    pub detail: Detail,
+}
+
+/// What is wanted beyond what every answer about apps has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// Nothing.
+    #[default]
+    Usual,
+    /// `?detail=connections`: how many connections each worker has, which takes a look at all there are.
+    Connections,
 }
 
 /// Changes the number of workers.
@@ -313,7 +332,7 @@ pub struct WorkerView {
     pub memory_bytes: u64,
     /// Since it got ready.
     pub uptime_ms: Option<u64>,
-    /// Open connections, queued ones included; absent when they could not be counted.
+    /// Open connections, queued ones included; absent unless [`Detail::Connections`] was asked for.
     pub connections: Option<u32>,
     /// Connections sent to it by the kernel program; absent in plain mode.
     pub selected: Option<u64>,

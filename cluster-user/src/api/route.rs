@@ -22,8 +22,8 @@ use tokio::{
 use super::{
     VERSION_HEADER, answer,
     message::{
-        Failure, KillRequest, Line, Reason, Request, ScaleRequest, StartRequest, TargetsRequest,
-        VERSION,
+        AppsRequest, Detail, Failure, KillRequest, Line, Reason, Request, ScaleRequest,
+        StartRequest, TargetsRequest, VERSION,
     },
     server::{Call, Peer},
     validate,
@@ -115,18 +115,25 @@ impl Desk {
 }
 
 async fn apps(State(desk): State<Desk>, request: Incoming) -> Response {
-    let mut targets = Vec::new();
+    let mut asked = AppsRequest::default();
     for (key, value) in form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
     {
         match (key, value) {
-            (Cow::Borrowed("target"), value) => targets.push(value.into_owned()),
+            (Cow::Borrowed("target"), value) => asked.targets.push(value.into_owned()),
+            (Cow::Borrowed("detail"), Cow::Borrowed("connections")) => {
+                asked.detail = Detail::Connections;
+            }
+            (Cow::Borrowed("detail"), value) => {
+                let value: String = value.escape_debug().take(40).collect();
+                return refused(Reason::BadRequest, format!("unknown detail `{value}`"));
+            }
             (key, _) => {
                 let key: String = key.escape_debug().take(40).collect();
                 return refused(Reason::BadRequest, format!("unknown parameter `{key}`"));
             }
         }
     }
-    desk.noun(Request::Apps(TargetsRequest { targets, wait: true })).await
+    desk.noun(Request::Apps(asked)).await
 }
 
 async fn ping(State(desk): State<Desk>) -> Response {

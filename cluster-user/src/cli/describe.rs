@@ -12,7 +12,7 @@ use super::{
     table::{Cell, Column, KEEP, Table},
 };
 use crate::{
-    api::message::AppView,
+    api::message::{AppView, Detail},
     config::{
         duration,
         signal::StopSignal,
@@ -38,7 +38,7 @@ impl Describe {
     pub(super) fn run(self) -> Result<(), Error> {
         let selection = Selection::parse(&self.targets)?;
         let session = Session::new()?;
-        let apps = block_on(session.needed_apps(&self.targets))?;
+        let apps = block_on(session.needed_apps(&self.targets, Detail::Connections))?;
         if self.json {
             return Ok(output::json(&list::shared(apps))?);
         }

@@ -10,6 +10,7 @@ use super::{
     selection::Selection,
     session::{Session, block_on},
 };
+use crate::api::message::Detail;
 
 /// Prints the environment of a worker, sorted
 #[derive(Args, Debug)]
@@ -31,7 +32,7 @@ impl Env {
         let targets = [self.target];
         let selection = Selection::parse(&targets)?;
         let session = Session::new()?;
-        let apps = block_on(session.needed_apps(&targets))?;
+        let apps = block_on(session.needed_apps(&targets, Detail::Usual))?;
         let shown = human::plain(&targets[0]);
         let mut workers = selection.workers(&apps);
         let Some((app, worker)) = workers.next() else {

@@ -8,7 +8,7 @@ use super::{
     selection::Selection,
     session::{Session, block_on},
 };
-use crate::id::AppId;
+use crate::{api::message::Detail, id::AppId};
 
 /// Prints the ids of apps, one a line
 #[derive(Args, Debug)]
@@ -27,7 +27,7 @@ impl Id {
     pub(super) fn run(self) -> Result<(), Error> {
         Selection::parse(&self.targets)?;
         let session = Session::new()?;
-        let apps = block_on(session.needed_apps(&self.targets))?;
+        let apps = block_on(session.needed_apps(&self.targets, Detail::Usual))?;
         let ids: Vec<AppId> = apps.iter().map(|app| app.id).collect();
         if self.json {
             return Ok(output::json(&ids)?);

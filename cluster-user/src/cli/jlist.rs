@@ -9,7 +9,7 @@ use super::{
     session::{Session, block_on},
 };
 use crate::{
-    api::message::{AppView, Status, WorkerView},
+    api::message::{AppView, Detail, Status, WorkerView},
     config::signal::StopSignal,
     id::{AppId, Instance},
 };
@@ -26,7 +26,7 @@ pub(super) struct Jlist {}
 impl Jlist {
     pub(super) fn run() -> Result<(), Error> {
         let session = Session::new()?;
-        let apps = block_on(session.apps(&[]))?;
+        let apps = block_on(session.apps(&[], Detail::Usual))?;
         if apps.is_none() {
             output::quiet("no daemon is running");
         }

@@ -11,7 +11,7 @@ use super::{
     table::{Cell, Column, KEEP, Table},
 };
 use crate::{
-    api::message::{AppView, PortView, WorkerView},
+    api::message::{AppView, Detail, PortView, WorkerView},
     datapath::{Mode, Protocol},
 };
 
@@ -21,7 +21,7 @@ use crate::{
   id, name, namespace, mode (kernel | plain), status, online, instances, ports [{protocol, address,
   workers}], policy, restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
   workers [{instance, pid, status, reason, restarts, unstable, cpu_percent, memory_bytes, uptime_ms,
-  connections, selected, logs {out, err}, dropped_bytes, last_words, env}].
+  connections (with -v), selected, logs {out, err}, dropped_bytes, last_words, env}].
   status: starting | online | draining | stopping | backoff | errored | stopped.
   Members may be added, never changed. spec.env is left empty: see `cluster env`.")]
 pub(super) struct List {
@@ -42,7 +42,8 @@ impl List {
     pub(super) fn run(self) -> Result<(), Error> {
         Selection::parse(&self.targets)?;
         let session = Session::new()?;
-        let apps = block_on(session.apps(&self.targets))?;
+        let detail = if self.verbose { Detail::Connections } else { Detail::Usual };
+        let apps = block_on(session.apps(&self.targets, detail))?;
         if apps.is_none() {
             output::quiet("no daemon is running");
         }
@@ -86,6 +87,11 @@ fn draw(apps: &[AppView], verbose: bool, width: Option<usize>, colour: bool) -> 
     if apps.iter().all(|app| app.namespace == "default") {
         columns[2].importance = 0;
     }
+    if verbose {
+        // Connections given by the kernel program: unknown, and so in vain, in plain mode.
+        let known = apps.iter().any(|app| app.mode == Mode::Kernel);
+        columns.insert(7, column("selected", u8::from(known), true));
+    }
     let mut table = Table::new(&columns);
     for app in apps {
         table.row(app_row(app, verbose));
@@ -103,7 +109,9 @@ fn app_row(app: &AppView, verbose: bool) -> Vec<Cell> {
     let all: u32 = app.workers.iter().filter_map(|worker| worker.connections).sum();
     let known = app.workers.iter().any(|worker| worker.connections.is_some());
     let connections = if known { all.to_string() } else { "-".to_owned() };
-    vec![
+    let selected = app.workers.iter().filter_map(|worker| worker.selected);
+    let selected = selected.reduce(|a, b| a + b).map_or_else(dash, |count| count.to_string());
+    let mut row = vec![
         app.id.into(),
         Cell::styled(&app.name, if verbose { Style::new().bold() } else { Style::new() }),
         Cell::from(&app.namespace),
@@ -116,11 +124,14 @@ fn app_row(app: &AppView, verbose: bool) -> Vec<Cell> {
         human::percent(app.cpu_percent).into(),
         human::bytes(app.memory_bytes).into(),
         uptime(app.uptime_ms).into(),
-    ]
+    ];
+    if verbose {
+        row.insert(7, selected.into());
+    }
+    row
 }
 
 fn worker_row(app: &AppView, worker: &WorkerView) -> Vec<Cell> {
-    let dash = || "-".to_owned();
     vec![
         format!("{}:{}", app.id, worker.instance).into(),
         format!("{}:{}", app.name, worker.instance).into(),
@@ -129,12 +140,17 @@ fn worker_row(app: &AppView, worker: &WorkerView) -> Vec<Cell> {
         worker.pid.map_or_else(dash, |pid| pid.to_string()).into(),
         "".into(),
         worker.connections.map_or_else(dash, |count| count.to_string()).into(),
+        worker.selected.map_or_else(dash, |count| count.to_string()).into(),
         worker.restarts.into(),
         Cell::styled(human::status(worker.status), human::status_style(worker.status)),
         human::percent(worker.cpu_percent).into(),
         human::bytes(worker.memory_bytes).into(),
         uptime(worker.uptime_ms).into(),
     ]
+}
+
+fn dash() -> String {
+    "-".to_owned()
 }
 
 /// The word for a mode.
@@ -196,13 +212,13 @@ mod tests {
     #[test]
     fn verbose_shows_workers_with_pid_and_connections() {
         insta::assert_snapshot!(draw(&[app()], true, None, false), @r"
-        ┌─────┬───────┬───────────┬────────┬──────┬────────────┬───────┬────┬─────────┬───────┬─────────┬────────┐
-        │ id  │ name  │ namespace │ mode   │  pid │ ports      │ conns │  ↺ │ status  │   cpu │  memory │ uptime │
-        ├─────┼───────┼───────────┼────────┼──────┼────────────┼───────┼────┼─────────┼───────┼─────────┼────────┤
-        │ 0   │ web   │ default   │ kernel │  1/2 │ 8080, 9090 │     7 │  3 │ online  │ 12.3% │ 52.4 MB │     1h │
-        │ 0:0 │ web:0 │           │        │ 4001 │            │     7 │  0 │ online  │ 12.3% │ 52.4 MB │     1h │
-        │ 0:1 │ web:1 │           │        │    - │            │     - │ 16 │ errored │ 12.3% │ 52.4 MB │      - │
-        └─────┴───────┴───────────┴────────┴──────┴────────────┴───────┴────┴─────────┴───────┴─────────┴────────┘
+        ┌─────┬───────┬───────────┬────────┬──────┬────────────┬───────┬──────────┬────┬─────────┬───────┬─────────┬────────┐
+        │ id  │ name  │ namespace │ mode   │  pid │ ports      │ conns │ selected │  ↺ │ status  │   cpu │  memory │ uptime │
+        ├─────┼───────┼───────────┼────────┼──────┼────────────┼───────┼──────────┼────┼─────────┼───────┼─────────┼────────┤
+        │ 0   │ web   │ default   │ kernel │  1/2 │ 8080, 9090 │     7 │      240 │  3 │ online  │ 12.3% │ 52.4 MB │     1h │
+        │ 0:0 │ web:0 │           │        │ 4001 │            │     7 │      120 │  0 │ online  │ 12.3% │ 52.4 MB │     1h │
+        │ 0:1 │ web:1 │           │        │    - │            │     - │      120 │ 16 │ errored │ 12.3% │ 52.4 MB │      - │
+        └─────┴───────┴───────────┴────────┴──────┴────────────┴───────┴──────────┴────┴─────────┴───────┴─────────┴────────┘
         ");
     }
 

@@ -16,7 +16,7 @@ use super::{
     tail,
 };
 use crate::{
-    api::message::AppView,
+    api::message::{AppView, Detail},
     id::{AppId, Instance},
 };
 
@@ -88,7 +88,7 @@ impl Logs {
     pub(super) fn run(self) -> Result<(), Error> {
         let selection = Selection::parse(&self.targets)?;
         let session = Session::new()?;
-        let ask = || block_on(session.needed_apps(&self.targets));
+        let ask = || block_on(session.needed_apps(&self.targets, Detail::Usual));
         let mut sources = self.sources(&ask()?, &selection);
         let mut printer = Printer::new(self.json, self.grep.clone(), output::colour());
         printer.widen(&sources);

@@ -8,6 +8,7 @@ use super::{
     selection::Selection,
     session::{Session, block_on},
 };
+use crate::api::message::Detail;
 
 /// Prints the process ids of workers, one a line
 #[derive(Args, Debug)]
@@ -28,7 +29,7 @@ impl Pid {
     pub(super) fn run(self) -> Result<(), Error> {
         let selection = Selection::parse(&self.targets)?;
         let session = Session::new()?;
-        let apps = block_on(session.needed_apps(&self.targets))?;
+        let apps = block_on(session.needed_apps(&self.targets, Detail::Usual))?;
         let pids: Vec<u32> =
             selection.workers(&apps).filter_map(|(_, worker)| worker.pid).collect();
         if self.json {

@@ -9,7 +9,7 @@ use super::{error::Error, human, launch, output};
 use crate::{
     api::{
         client::{Client, ClientError},
-        message::{AppView, Done, Line, Notice, Pong, Progress, Request, TargetsRequest},
+        message::{AppView, AppsRequest, Detail, Done, Line, Notice, Pong, Progress, Request},
     },
     config::home::Home,
 };
@@ -81,9 +81,13 @@ impl Session {
     ///
     /// # Errors
     /// When a target means nothing.
-    pub(super) async fn apps(&self, targets: &[String]) -> Result<Option<Vec<AppView>>, Error> {
+    pub(super) async fn apps(
+        &self,
+        targets: &[String],
+        detail: Detail,
+    ) -> Result<Option<Vec<AppView>>, Error> {
         match self.find().await? {
-            Some(mut client) => apps(&mut client, targets).await.map(Some),
+            Some(mut client) => apps(&mut client, targets, detail).await.map(Some),
             None => Ok(None),
         }
     }
@@ -92,8 +96,12 @@ impl Session {
     ///
     /// # Errors
     /// Exit code 3 when there is none.
-    pub(super) async fn needed_apps(&self, targets: &[String]) -> Result<Vec<AppView>, Error> {
-        apps(&mut self.connect().await?, targets).await
+    pub(super) async fn needed_apps(
+        &self,
+        targets: &[String],
+        detail: Detail,
+    ) -> Result<Vec<AppView>, Error> {
+        apps(&mut self.connect().await?, targets, detail).await
     }
 
     /// Has a verb carried out, showing how far it is.
@@ -150,8 +158,12 @@ pub(super) async fn ping(client: &mut Client) -> Result<Pong, Error> {
     }
 }
 
-async fn apps(client: &mut Client, targets: &[String]) -> Result<Vec<AppView>, Error> {
-    let request = Request::Apps(TargetsRequest { targets: targets.to_vec(), wait: true });
+async fn apps(
+    client: &mut Client,
+    targets: &[String],
+    detail: Detail,
+) -> Result<Vec<AppView>, Error> {
+    let request = Request::Apps(AppsRequest { targets: targets.to_vec(), detail });
     match client.send(&request).await?.next().await? {
         Some(Line::Done(done)) => Ok(done.apps),
         Some(Line::Failed(failure)) => Err(failure.into()),

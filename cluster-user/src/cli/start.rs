@@ -10,7 +10,7 @@ use super::{
     table::Table,
 };
 use crate::{
-    api::message::{AppView, Notice, Request, StartRequest, Status, TargetsRequest},
+    api::message::{AppView, Detail, Notice, Request, StartRequest, Status, TargetsRequest},
     config::{
         resolve::{Surroundings, resolve},
         script,
@@ -118,7 +118,7 @@ impl Start {
         if new || script.is_empty() || script::is_path(script, &around.cwd) {
             return Ok(Vec::new());
         }
-        match session.apps(&[script.to_owned()]).await {
+        match session.apps(&[script.to_owned()], Detail::Usual).await {
             Ok(apps) => Ok(apps.unwrap_or_default()),
             Err(error) if error.exit == super::exit::Exit::Failed => Ok(Vec::new()),
             Err(error) => Err(error),

@@ -4,7 +4,7 @@
 //! network namespace of the calling thread.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
@@ -14,7 +14,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-use super::{Protocol, Traffic};
+use super::{GroupKey, Protocol, Traffic};
 
 // linux/sock_diag.h and linux/inet_diag.h
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -84,6 +84,14 @@ pub struct Entry {
     pub cgroup: Option<u64>,
 }
 
+impl Entry {
+    /// The group it is in, or would be in. The tables do not tell the network namespace.
+    pub fn key(&self, protocol: Protocol, netns: u64) -> GroupKey {
+        let Self { local, v6only, device, uid, .. } = *self;
+        GroupKey { protocol, address: local, v6only, uid, device, netns }
+    }
+}
+
 /// Sockets that take what arrives at a port: listening ones of TCP, bound and unconnected ones of UDP.
 ///
 /// # Errors
@@ -143,6 +151,39 @@ pub fn traffic(cgroup: u64, addresses: &BTreeSet<SocketAddr>) -> io::Result<Traf
         })?;
     }
     Ok(traffic)
+}
+
+/// Counts the connections of all owners in one walk per family.
+///
+/// `owner` says whose a socket is. Connections count on the ports that their owner listens on or has `listened` on:
+/// those accepted and not closed since, and those in accept queues, which nobody owns yet.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn connections<K: Ord + Copy>(
+    mut listened: BTreeSet<(K, u16)>,
+    owner: impl Fn(&Entry) -> Option<K>,
+) -> io::Result<BTreeMap<K, u32>> {
+    let states = 1 << ESTABLISHED | 1 << CLOSE_WAIT | 1 << LISTEN;
+    let mut counts = BTreeMap::new();
+    for family in FAMILIES {
+        let query =
+            Query { family, protocol: Protocol::Tcp, states, port: 0, cgroup: None, info: false };
+        // The kernel dumps listeners before connections, so their ports are known by then.
+        dump(&query, |entry| {
+            let Some(owner) = owner(&entry) else { return };
+            let port = (owner, entry.local.port());
+            let count = match entry.state {
+                LISTEN => {
+                    listened.insert(port);
+                    entry.queued
+                }
+                _ => u32::from(entry.inode != 0 && listened.contains(&port)),
+            };
+            *counts.entry(owner).or_default() += count;
+        })?;
+    }
+    Ok(counts)
 }
 
 /// How many of the connections with these inode numbers have a request under way: see [`Traffic::busy`].
@@ -365,6 +406,17 @@ mod tests {
 
         assert!(of_mine.established >= 1 && of_mine.queued >= 1, "{of_mine:?}");
         assert_eq!(of_nobody, Traffic::default());
+    }
+
+    #[test]
+    fn connections_are_counted_for_their_owner_accepted_or_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let (_accepted, _) = listener.accept().unwrap();
+        let of_port = |entry: &Entry| (entry.local == address).then_some('a');
+
+        assert_eq!(connections(BTreeSet::new(), of_port).unwrap(), [('a', 3)].into());
     }
 
     #[test]

@@ -13,8 +13,9 @@ pub mod kernel;
 pub mod plain;
 
 use std::{
+    collections::BTreeMap,
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     task::{Context, Poll},
@@ -23,7 +24,7 @@ use std::{
 use cluster_common::slot::Slot;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GroupId, Ticket, WorkerId};
+use crate::id::{AppId, GroupId, Ticket, WorkerId};
 
 /// How connections reach workers; shown in `list`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,6 +64,24 @@ pub struct GroupKey {
     pub netns: u64,
 }
 
+impl GroupKey {
+    /// Whether two groups would take connections from each other: the more specific address would win, and without
+    /// `SO_REUSEPORT` only one of them could be bound (kernel: `inet_rcv_saddr_equal` with `match_wildcard`).
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let covers = |a: &Self, b: IpAddr| match (a.address.ip().to_canonical(), b) {
+            (IpAddr::V4(a), IpAddr::V4(_)) => a.is_unspecified(),
+            (IpAddr::V4(_), IpAddr::V6(_)) => false,
+            (IpAddr::V6(v6), IpAddr::V4(_)) => v6.is_unspecified() && !a.v6only,
+            (IpAddr::V6(v6), IpAddr::V6(_)) => v6.is_unspecified(),
+        };
+        let (ip, others) = (self.address.ip().to_canonical(), other.address.ip().to_canonical());
+        (self.protocol, self.address.port(), self.netns)
+            == (other.protocol, other.address.port(), other.netns)
+            && (self.device == other.device || self.device == 0 || other.device == 0)
+            && (ip == others || covers(self, others) || covers(other, ip))
+    }
+}
+
 /// What a worker's sockets did, as the data path saw it.
 #[derive(Debug)]
 pub enum Report {
@@ -98,6 +117,8 @@ pub enum Report {
 /// Where a worker is about to be spawned.
 #[derive(Clone, Debug)]
 pub struct Place<'a> {
+    /// Whose worker it is: the sockets of two apps never share a port.
+    pub app: AppId,
     /// Id (inode number) of the worker's own cgroup, when there is one.
     pub cgroup: Option<u64>,
     /// Folder of that cgroup, through which the processes in it are found.
@@ -257,6 +278,43 @@ pub trait DataPath {
     /// When the kernel cannot be asked.
     fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic>;
 
+    /// Connections of every worker, as [`Traffic::established`] counts them, in one look at all of them.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>>;
+
     /// Counters of a slot.
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_would_take_from_each_other_overlap() {
+        assert!(key("0.0.0.0:80").overlaps(&key("127.0.0.1:80")));
+        assert!(key("127.0.0.1:80").overlaps(&key("0.0.0.0:80")));
+        assert!(key("[::]:80").overlaps(&key("127.0.0.1:80")), "it is dual-stack");
+        assert!(key("[::]:80").overlaps(&key("[::1]:80")));
+        assert!(key("[::ffff:127.0.0.1]:80").overlaps(&key("127.0.0.1:80")));
+    }
+
+    #[test]
+    fn addresses_that_are_far_apart_do_not() {
+        let only = GroupKey { v6only: true, ..key("[::]:80") };
+        let datagrams = GroupKey { protocol: Protocol::Udp, ..key("0.0.0.0:80") };
+        let elsewhere = GroupKey { netns: 2, ..key("0.0.0.0:80") };
+        for other in [only, datagrams, elsewhere, key("0.0.0.0:81"), key("[::1]:80")] {
+            assert!(!key("0.0.0.0:80").overlaps(&other), "{other:?}");
+        }
+        assert!(!key("127.0.0.1:80").overlaps(&key("127.0.0.2:80")));
+    }
+
+    fn key(address: &str) -> GroupKey {
+        let address = address.parse().unwrap();
+        let (protocol, uid, device, netns) = (Protocol::Tcp, 0, 0, 1);
+        GroupKey { protocol, address, v6only: false, uid, device, netns }
+    }
 }

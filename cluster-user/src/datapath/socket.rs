@@ -5,7 +5,7 @@ use std::{
     fs::{read_dir, read_link},
     io,
     mem::MaybeUninit,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
     path::Path,
 };
@@ -111,14 +111,42 @@ pub fn group_key(socket: BorrowedFd<'_>) -> Result<GroupKey, Unfit> {
     if is_mptcp(socket)? {
         return Err(Unfit::Multipath { address });
     }
+    Ok(key_at(socket, protocol, address)?)
+}
+
+/// The group a socket would belong to, were it bound to `address`.
+///
+/// # Errors
+/// `ENOTSOCK` when it is no socket, `ENOPROTOOPT` before Linux 5.14.
+pub fn key_at(
+    socket: BorrowedFd<'_>,
+    protocol: Protocol,
+    address: SocketAddr,
+) -> io::Result<GroupKey> {
     Ok(GroupKey {
         protocol,
         address,
         v6only: matches!(address.ip(), IpAddr::V6(_)) && sockopt::ipv6_v6only(socket)?,
         uid: fstat(socket)?.st_uid,
         device: option(socket, SO_BINDTOIFINDEX)?,
-        netns: option(socket, libc::SO_NETNS_COOKIE)?,
+        netns: netns(socket)?,
     })
+}
+
+/// `SO_NETNS_COOKIE` of the network namespace of a socket.
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 5.14.
+pub fn netns(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    option(socket, libc::SO_NETNS_COOKIE)
+}
+
+/// That of this thread, as any socket of its own tells it.
+///
+/// # Errors
+/// As [`netns`], and when descriptors run out.
+pub fn own_netns() -> io::Result<u64> {
+    netns(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.as_fd())
 }
 
 /// TCP (multipath included) or UDP; `None` for every other kind of socket.

@@ -1,6 +1,6 @@
 //! Sockets into slots, slots into routes.
 
-use std::time::Instant;
+use std::{fmt::Display, time::Instant};
 
 use cluster_common::slot::Slot;
 
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::spec::Readiness,
     datapath::{GroupKey, OnMiss},
-    id::{GroupId, Ticket, WorkerId},
+    id::{AppId, GroupId, Ticket, WorkerId},
 };
 
 impl State {
@@ -29,23 +29,28 @@ impl State {
             return self.effects.push(Effect::Refuse { ticket });
         }
         let app = worker.app;
-        let Some(group) = self.groups.values().find(|group| group.key == key).map(|group| group.id)
-        else {
-            return self.found(id, ticket, key);
-        };
-        let Some(entry) = self.groups.get_mut(&group) else { return };
-        if entry.app != app {
+        if let Some(holder) = self.served_by_another(app, &key) {
             self.effects.push(Effect::Refuse { ticket });
-            let holder =
-                self.apps.get(&entry.app).map_or_else(String::new, |app| app.spec.name.to_string());
-            let reason = format!("{} is served by app `{holder}`", key.address);
+            let reason = cannot_serve(&key, holder);
             return self.step(now, id, Input::Fail { reason, fatal: true });
         }
+        let Some(entry) = self.groups.values_mut().find(|group| group.key == key) else {
+            return self.found(id, ticket, key);
+        };
         if entry.open {
+            let group = entry.id;
             self.join(now, group, ticket, id);
         } else {
             entry.queue.push((ticket, id));
         }
+    }
+
+    /// Which other app has an address that is the same one or in its way, in words.
+    fn served_by_another(&self, app: AppId, key: &GroupKey) -> Option<String> {
+        let group =
+            self.groups.values().find(|group| group.app != app && group.key.overlaps(key))?;
+        let name = self.apps.get(&group.app).map(|app| app.spec.name.to_string());
+        Some(format!("app `{}` serves {}", name.unwrap_or_default(), group.key.address))
     }
 
     fn found(&mut self, worker: WorkerId, ticket: Ticket, key: GroupKey) {
@@ -74,11 +79,12 @@ impl State {
 
     pub(super) fn open_failed(&mut self, now: Instant, group: GroupId, reason: &str, fatal: bool) {
         let Some(entry) = self.groups.remove(&group) else { return };
+        let reason = cannot_serve(&entry.key, reason);
         for (nth, (ticket, worker)) in entry.queue.into_iter().enumerate() {
             if nth > 0 {
                 self.effects.push(Effect::Refuse { ticket });
             }
-            self.step(now, worker, Input::Fail { reason: reason.to_owned(), fatal });
+            self.step(now, worker, Input::Fail { reason: reason.clone(), fatal });
         }
     }
 
@@ -88,7 +94,7 @@ impl State {
             self.effects.push(Effect::Join { ticket, group, slot });
         } else {
             self.effects.push(Effect::Refuse { ticket });
-            let reason = format!("all slots of {} are taken", entry.key.address);
+            let reason = cannot_serve(&entry.key, "all slots are taken");
             self.step(now, worker, Input::Fail { reason, fatal: true });
         }
     }
@@ -116,6 +122,7 @@ impl State {
         let Some(entry) = self.groups.get_mut(&group) else { return };
         let Some(member) = entry.slots.remove(&slot) else { return };
         if let Some(reason) = reason {
+            let reason = cannot_serve(&entry.key, reason);
             self.step(now, member.worker, Input::Fail { reason, fatal: false });
         }
     }
@@ -174,6 +181,11 @@ impl State {
         }
         first
     }
+}
+
+/// A fragment that completes "worker 0 …".
+fn cannot_serve(key: &GroupKey, why: impl Display) -> String {
+    format!("cannot serve {}: {why}", key.address)
 }
 
 impl Worker {

@@ -180,7 +180,7 @@ fn a_port_of_another_app_is_an_error_for_who_comes_second() {
     world.listen(world.worker(1, 0).unwrap(), 80);
     world.deliver_all();
     let Some(Tale::Failed { reason, .. }) = world.answer(call) else { panic!() };
-    assert_eq!(reason, "0.0.0.0:80 is served by app `web`");
+    assert_eq!(reason, "cannot serve 0.0.0.0:80: app `web` serves 0.0.0.0:80");
     assert_eq!(world.routes[&GROUP], [Slot::masked(1)], "web is not disturbed");
 }
 

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::run::Supervisor;
 use crate::{
-    api::message::{Done, Failure, Line, Progress, Reason},
+    api::message::{Detail, Done, Failure, Line, Progress, Reason},
     config::instances::MAX_INSTANCES,
     datapath::{Protocol, holder},
     id::{AppId, Instance},
@@ -28,7 +28,7 @@ impl Supervisor {
                 }
                 return;
             }
-            Tale::Done { apps } => Line::Done(Done { apps: self.views(&apps) }),
+            Tale::Done { apps } => Line::Done(Done { apps: self.views(&apps, Detail::Usual) }),
             Tale::Refused(refusal) => Line::Failed(refused(&refusal)),
             Tale::Failed { app, name, instance, reason, binding } => {
                 Line::Failed(self.failed(app, &name, instance, &reason, binding))

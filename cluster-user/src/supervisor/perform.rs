@@ -111,6 +111,7 @@ impl Host {
         let cgroup = self.hierarchy.as_ref().map(|hierarchy| hierarchy.create_worker(app, worker));
         let cgroup = cgroup.transpose().context("failed to make the worker's cgroup")?;
         let place = Place {
+            app,
             cgroup: cgroup.as_ref().map(WorkerCgroup::id),
             cgroup_path: cgroup.as_ref().map(WorkerCgroup::path),
             ports: &spec.ports,

@@ -3,7 +3,10 @@
 use super::{host::News, run::Supervisor};
 use crate::{
     api::{
-        message::{Done, Failure, Line, Notice, Pong, Reason, Request, TargetsRequest, VERSION},
+        message::{
+            AppsRequest, Detail, Done, Failure, Line, Notice, Pong, Reason, Request,
+            TargetsRequest, VERSION,
+        },
         server::Call,
     },
     config::target::{Target, TargetError},
@@ -98,14 +101,14 @@ impl Supervisor {
                 Command::Flush { targets: some(&targets)? }
             }
             Request::Kill(_) => Command::Kill,
-            Request::Apps(TargetsRequest { targets, .. }) => {
-                return self.apps(&targets).map(Asked::Answer);
+            Request::Apps(AppsRequest { targets, detail }) => {
+                return self.apps(&targets, detail).map(Asked::Answer);
             }
             Request::Ping => return Ok(Asked::Answer(Line::Pong(self.pong()))),
         }))
     }
 
-    fn apps(&mut self, targets: &[String]) -> Result<Line, Failure> {
+    fn apps(&mut self, targets: &[String], detail: Detail) -> Result<Line, Failure> {
         let targets = targets.iter().map(|target| one(target)).collect::<Result<Vec<_>, _>>()?;
         for target in &targets {
             if !target.is_all() && self.state.apps(std::slice::from_ref(target)).is_empty() {
@@ -115,7 +118,7 @@ impl Supervisor {
             }
         }
         let ids: Vec<_> = self.state.apps(&targets).iter().map(|app| app.id).collect();
-        Ok(Line::Done(Done { apps: self.views(&ids) }))
+        Ok(Line::Done(Done { apps: self.views(&ids, detail) }))
     }
 
     fn pong(&self) -> Pong {

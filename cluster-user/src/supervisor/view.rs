@@ -1,11 +1,11 @@
 //! Apps and workers as users see them: the core's view, with what the host knows beyond it.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use super::{environment, host::millis, run::Supervisor};
 use crate::{
-    api::message::{AppView, LogFiles, PortView, Status, WorkerView},
-    id::AppId,
+    api::message::{AppView, Detail, LogFiles, PortView, Status, WorkerView},
+    id::{AppId, WorkerId},
     process::{output::Kind, usage},
     state::view::{self, SeatView},
 };
@@ -15,10 +15,18 @@ const SHORTEST: std::time::Duration = std::time::Duration::from_millis(200);
 
 impl Supervisor {
     /// The apps of those numbers as they are now.
-    pub(super) fn views(&mut self, ids: &[AppId]) -> Vec<AppView> {
+    pub(super) fn views(&mut self, ids: &[AppId], detail: Detail) -> Vec<AppView> {
         let now = Instant::now();
         self.measure(now, ids);
-        ids.iter().filter_map(|id| self.state.app_of(*id)).map(|app| self.app(now, &app)).collect()
+        let connections = match detail {
+            Detail::Usual => BTreeMap::new(),
+            Detail::Connections => self.host.datapath.connections().unwrap_or_else(|error| {
+                log::warn!("{error:#}");
+                BTreeMap::new()
+            }),
+        };
+        let apps = ids.iter().filter_map(|id| self.state.app_of(*id));
+        apps.map(|app| self.app(now, &app, &connections)).collect()
     }
 
     /// Looks at the CPU time and memory of the workers of those apps.
@@ -45,8 +53,19 @@ impl Supervisor {
         }
     }
 
-    fn app(&self, now: Instant, app: &view::AppView<'_>) -> AppView {
-        let workers: Vec<_> = app.seats.iter().map(|seat| self.worker(now, app, seat)).collect();
+    fn app(
+        &self,
+        now: Instant,
+        app: &view::AppView<'_>,
+        connections: &BTreeMap<WorkerId, u32>,
+    ) -> AppView {
+        let seats = app.seats.iter();
+        let workers: Vec<_> = seats
+            .map(|seat| WorkerView {
+                connections: seat.worker.and_then(|worker| connections.get(&worker).copied()),
+                ..self.worker(now, app, seat)
+            })
+            .collect();
         let online = workers.iter().filter(|worker| worker.status == Status::Online).count();
         let ports = app.ports.iter().map(|(protocol, address, workers)| PortView {
             protocol: *protocol,

@@ -68,6 +68,7 @@ fn bad_requests_are_named_and_harm_nothing() {
         ("POST /v1/start", &for_ever, 400, "stop.kill_timeout is longer than a year"),
         ("POST /v1/kill", r#"{"now":true}"#, 400, "unknown field"),
         ("GET /v1/apps?taget=a", "", 400, "unknown parameter `taget`"),
+        ("GET /v1/apps?detail=all", "", 400, "unknown detail `all`"),
         ("GET /v1/nothing", "", 404, "there is no `/v1/nothing`"),
         ("GET /", "", 404, "there is no `/`"),
         ("GET /v1/stop", "", 405, "method GET"),

@@ -138,15 +138,13 @@ impl Kernel {
 
     /// Refuses a founder beside whom somebody else's socket would be in the group.
     fn refuse_strangers(&self, founder: &Pending) -> Result<(), JoinError> {
-        let GroupKey { protocol, address, v6only, device, .. } = founder.key;
+        let GroupKey { protocol, address, .. } = founder.key;
         let found = diag::listeners(protocol, address.port())
             .context("ask who else is on the port")
             .map_err(JoinError::Failed)?;
         let stranger = found.into_iter().find(|other| {
-            // The kernel groups sockets of exactly the same address (`inet_reuseport_add_sock`).
-            other.local.ip() == address.ip()
-                && other.v6only == v6only
-                && other.device == device
+            // Also beside an address that only overlaps the bind would have failed, had we not made it share.
+            founder.key.overlaps(&other.key(protocol, founder.key.netns))
                 && !self.watch.owns(other)
                 && !self.groups.values().any(|group| group.knows(other.cookie))
         });
@@ -292,6 +290,14 @@ impl DataPath for Kernel {
         let known = self.watch.worker(worker);
         let known = known.with_context(|| format!("worker {worker} is not known"))?;
         diag::traffic(known.cgroup, &known.addresses).context("count the connections of a worker")
+    }
+
+    fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>> {
+        let listened = self.watch.listened().collect();
+        let counted = diag::connections(listened, |entry| self.watch.worker_in(entry.cgroup?))
+            .context("count the connections of all workers")?;
+        let count = |worker| (worker, counted.get(&worker).copied().unwrap_or_default());
+        Ok(self.watch.workers().map(count).collect())
     }
 
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters {

@@ -2,9 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    io,
-    net::{SocketAddr, UdpSocket},
-    os::fd::{AsFd as _, OwnedFd},
+    net::SocketAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -72,7 +71,7 @@ impl Watch {
             events,
             overflow,
             made_good: 0,
-            netns: own_netns().context("ask for the network namespace")?,
+            netns: socket::own_netns().context("ask for the network namespace")?,
             workers: BTreeMap::new(),
             by_cgroup: BTreeMap::new(),
             tickets: BTreeMap::new(),
@@ -122,6 +121,23 @@ impl Watch {
 
     pub(super) fn worker(&self, id: WorkerId) -> Option<&Worker> {
         self.workers.get(&id)
+    }
+
+    /// Every admitted worker.
+    pub(super) fn workers(&self) -> impl Iterator<Item = WorkerId> {
+        self.workers.keys().copied()
+    }
+
+    /// The worker of a cgroup.
+    pub(super) fn worker_in(&self, cgroup: u64) -> Option<WorkerId> {
+        self.by_cgroup.get(&cgroup).copied()
+    }
+
+    /// Ports on which workers have listened.
+    pub(super) fn listened(&self) -> impl Iterator<Item = (WorkerId, u16)> {
+        self.workers
+            .iter()
+            .flat_map(|(id, worker)| worker.addresses.iter().map(|address| (*id, address.port())))
     }
 
     pub(super) fn next_report(&mut self) -> Option<Report> {
@@ -231,10 +247,4 @@ impl Watch {
         worker.seen.insert(cookie);
         self.reports.push_back(Report::Unusable { worker: id, address: Some(address), reason });
     }
-}
-
-/// The network namespace of this thread, as any socket of its own tells it.
-fn own_netns() -> anyhow::Result<u64> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    Ok(socket::group_key(socket.as_fd()).map_err(io::Error::other)?.netns)
 }

@@ -10,14 +10,14 @@ use nix::errno::Errno;
 use rustix::net::{listen, sockopt};
 
 use super::{
-    Pending, Plain,
+    Listener, Pending, Plain, Port,
     caller::{Caller, parse},
     notify::{Answer, Call},
 };
 use crate::{
     datapath::{
         Protocol, Report,
-        socket::{self, Unfit, group_key},
+        socket::{self, Unfit, group_key, key_at},
     },
     id::{Ticket, WorkerId},
 };
@@ -49,6 +49,7 @@ impl Plain {
         let socket = self.duplicate(worker, call, &caller).ok()?;
         let protocol = socket::protocol(socket.as_fd()).ok().flatten()?;
         let known = self.workers.get_mut(&worker)?;
+        let app = known.app;
         if address.port() == 0 {
             if sockopt::socket_reuseport(&socket).unwrap_or(false) {
                 known.private.insert(socket::inode(socket.as_fd()).ok()?);
@@ -61,6 +62,9 @@ impl Plain {
         // A socket that is bound already cannot be bound again, and bind will say so.
         sockopt::set_socket_reuseport(&socket, true).ok()?;
         self.reports.push_back(Report::Binding { worker, protocol, address });
+        if self.has_rival(app, &key_at(socket.as_fd(), protocol, address).ok()?) {
+            return Some(Answer::Done(Err(Errno::EADDRINUSE)));
+        }
         if protocol == Protocol::Tcp || !caller.may_bind(address.port()) {
             return None;
         }
@@ -112,6 +116,11 @@ impl Plain {
         if !shared || known.private.contains(&inode) || !wanted(&known.ports, address.port()) {
             return None;
         }
+        // Between its bind and now another may have come to listen; one that listens already may change its backlog.
+        let known_already = self.listeners.contains_key(&inode);
+        if !known_already && self.has_rival(known.app, &group_key(socket.as_fd()).ok()?) {
+            return Some(Answer::Done(Err(Errno::EADDRINUSE)));
+        }
         #[expect(clippy::cast_possible_truncation, reason = "the argument is an int in a register")]
         let backlog = call.args[1] as i32;
         let result =
@@ -124,11 +133,16 @@ impl Plain {
 
     /// Reports a socket that listens (TCP) or is bound (UDP), unless it was reported before.
     fn report(&mut self, worker: WorkerId, socket: OwnedFd) {
-        let Ok(inode) = socket::inode(socket.as_fd()) else { return };
-        if self.listeners.insert(inode, worker).is_some() {
+        let (Ok(inode), Some(known)) = (socket::inode(socket.as_fd()), self.workers.get(&worker))
+        else {
+            return;
+        };
+        let key = group_key(socket.as_fd());
+        let at = key.as_ref().ok().map(Port::of);
+        if self.listeners.insert(inode, Listener { app: known.app, at }).is_some() {
             return;
         }
-        self.reports.push_back(match group_key(socket.as_fd()) {
+        self.reports.push_back(match key {
             Ok(key) => {
                 self.last += 1;
                 let ticket = Ticket(self.last);

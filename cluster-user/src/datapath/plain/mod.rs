@@ -13,6 +13,7 @@ pub mod filter;
 mod answer;
 mod caller;
 mod notify;
+mod rival;
 mod traffic;
 
 use std::{
@@ -29,11 +30,12 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use self::notify::Notifier;
 use super::{
-    Admission, DataPath, GroupKey, GroupOptions, JoinError, Mode, OnMiss, Place, Report,
+    Admission, DataPath, GroupKey, GroupOptions, JoinError, Mode, OnMiss, Place, Protocol, Report,
     SlotCounters, Traffic,
     holder::{self, BoundSocket},
+    socket,
 };
-use crate::id::{GroupId, Ticket, WorkerId};
+use crate::id::{AppId, GroupId, Ticket, WorkerId};
 
 /// Events taken at a time.
 const BATCH: usize = 32;
@@ -47,8 +49,10 @@ pub struct Plain {
     /// Sockets that wait for an answer of the supervisor. The duplicate keeps them from being forgotten
     /// too early and goes with the ticket.
     tickets: BTreeMap<Ticket, Pending>,
-    /// Every socket that was reported, by inode number.
-    listeners: BTreeMap<u64, WorkerId>,
+    /// Every socket that was reported, by inode number. One stays until it is gone, whatever became of its worker.
+    listeners: BTreeMap<u64, Listener>,
+    /// `SO_NETNS_COOKIE` of the network namespace the supervisor is in; absent where the kernel does not tell.
+    netns: Option<u64>,
     groups: BTreeSet<GroupId>,
     reports: VecDeque<Report>,
     last: u64,
@@ -57,6 +61,7 @@ pub struct Plain {
 /// An admitted worker.
 #[derive(Debug)]
 struct Worker {
+    app: AppId,
     /// Ports to balance; empty for all.
     ports: Vec<u16>,
     /// Sockets that set `SO_REUSEPORT` themselves and let the kernel choose the port; inode numbers.
@@ -70,6 +75,28 @@ struct Running {
     pid: u32,
     process: OwnedFd,
     notifier: Notifier,
+}
+
+/// Whose a socket is, and where.
+#[derive(Clone, Copy, Debug)]
+struct Listener {
+    app: AppId,
+    /// Absent for one that no group can take.
+    at: Option<Port>,
+}
+
+/// A port of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Port {
+    protocol: Protocol,
+    number: u16,
+    netns: u64,
+}
+
+impl Port {
+    fn of(key: &GroupKey) -> Self {
+        Self { protocol: key.protocol, number: key.address.port(), netns: key.netns }
+    }
 }
 
 /// A reported socket.
@@ -95,6 +122,7 @@ impl Plain {
             workers: BTreeMap::new(),
             tickets: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            netns: socket::own_netns().ok(),
             groups: BTreeSet::new(),
             reports: VecDeque::new(),
             last: 0,
@@ -128,7 +156,8 @@ impl DataPath for Plain {
 
     fn admit(&mut self, worker: WorkerId, place: &Place<'_>) -> anyhow::Result<Admission> {
         let ports = place.ports.to_vec();
-        self.workers.insert(worker, Worker { ports, private: BTreeSet::new(), running: None });
+        let admitted = Worker { app: place.app, ports, private: BTreeSet::new(), running: None };
+        self.workers.insert(worker, admitted);
         Ok(Admission::Seccomp)
     }
 
@@ -161,7 +190,6 @@ impl DataPath for Plain {
         self.hang_up(worker);
         self.workers.remove(&worker);
         self.tickets.retain(|_, pending| pending.worker != worker);
-        self.listeners.retain(|_, owner| *owner != worker);
         self.reports.retain(|report| match report {
             Report::Listening { worker: of, .. }
             | Report::Binding { worker: of, .. }
@@ -236,6 +264,13 @@ impl DataPath for Plain {
         let running = running.context("the worker does not run")?;
         traffic::of(running.pid)
             .with_context(|| format!("failed to count connections of pid {}", running.pid))
+    }
+
+    fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>> {
+        let workers = self.workers.iter();
+        let running: BTreeMap<_, _> =
+            workers.filter_map(|(id, worker)| Some((*id, worker.running.as_ref()?.pid))).collect();
+        traffic::of_all(&running).context("failed to count the connections of all workers")
     }
 
     fn counters(&self, _group: GroupId, _slot: Slot) -> SlotCounters {

@@ -20,12 +20,9 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
-use crate::{
-    datapath::Protocol,
-    process::{
-        spawn::{Launch, Spawned, spawn},
-        watch::reap,
-    },
+use crate::process::{
+    spawn::{Launch, Spawned, spawn},
+    watch::{ExitStatus, reap},
 };
 
 const PORT: u16 = 8080;
@@ -215,24 +212,58 @@ threading.Thread(target=serve, args=(8080,)).start()
 }
 
 #[test]
-fn a_group_with_a_stranger_in_it_is_refused() {
-    inside("a_group_with_a_stranger_in_it_is_refused", &[0, 65534], || {
-        let stranger =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        stranger.set_reuse_port(true).unwrap();
+fn a_worker_cannot_bind_beside_a_stranger_who_shares() {
+    inside("a_worker_cannot_bind_beside_a_stranger_who_shares", &[0, 65534], || {
+        let stranger = sharing();
         stranger.bind(&address().into()).unwrap();
-        stranger.listen(1).unwrap();
+        stranger.listen(16).unwrap();
+        let mut host = Host::new();
+        let worker = host.start(&["/usr/bin/python3", "-c", PYTHON]);
+        host.fails_to_bind(worker);
+    });
+}
+
+#[test]
+fn a_worker_cannot_listen_beside_a_stranger_who_was_faster() {
+    inside("a_worker_cannot_listen_beside_a_stranger_who_was_faster", &[0, 65534], || {
+        let script = "
+import errno, signal, socket, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+s = socket.socket()
+s.bind(('127.0.0.1', 8080))
+signal.sigwait([signal.SIGUSR1])
+try:
+    s.listen()
+except OSError as error:
+    sys.exit(error.errno == errno.EADDRINUSE)
+";
+        let mut host = Host::new();
+        let worker = host.start(&["/usr/bin/python3", "-c", script]);
+        host.next(|report| matches!(report, Report::Binding { .. }));
+        let stranger = sharing();
+        stranger.bind(&address().into()).unwrap();
+        stranger.listen(16).unwrap();
+        let (_, spawned) = &host.workers[0];
+        rustix::process::pidfd_send_signal(&spawned.process, rustix::process::Signal::USR1)
+            .unwrap();
+        host.fails_to_bind(worker);
+    });
+}
+
+#[test]
+fn workers_of_two_apps_cannot_bind_to_the_same_port_or_in_its_way() {
+    inside("workers_of_two_apps_cannot_bind_to_the_same_port_or_in_its_way", &[0, 65534], || {
         let mut host = Host::new();
         host.start(&["/usr/bin/python3", "-c", PYTHON]);
-        let report = host.next(|report| matches!(report, Report::Listening { .. }));
-        let Report::Listening { ticket, .. } = report else { unreachable!() };
-        let error = host.plain.open(GroupId(0), ticket, &options()).unwrap_err().to_string();
-        let me = std::process::id();
-        assert_eq!(error, format!("the port is held by pid {me} ({})", holder::command(me)));
-        assert!(matches!(
-            host.plain.join(ticket, GroupId(0), Slot::masked(1)),
-            Err(JoinError::Gone)
-        ));
+        host.join_all(1);
+        for at in ["127.0.0.1", "0.0.0.0"] {
+            let rival = PYTHON.replace("127.0.0.1", at);
+            let rival = host.start_of(AppId(1), &["/usr/bin/python3", "-c", &rival]);
+            host.fails_to_bind(rival);
+        }
+        let same = host.start(&["/usr/bin/python3", "-c", PYTHON]);
+        host.next(|report| matches!(report, Report::Listening { worker, .. } if *worker == same));
+        assert_eq!(host.asked(20).len(), 2);
     });
 }
 
@@ -256,6 +287,7 @@ time.sleep(1000)
             assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", host.plain.traffic(worker));
             thread::sleep(Duration::from_millis(5));
         }
+        assert_eq!(host.plain.connections().unwrap(), BTreeMap::from([(worker, 5)]));
     });
 }
 
@@ -295,8 +327,12 @@ impl Host {
     }
 
     fn start(&mut self, command: &[&str]) -> WorkerId {
+        self.start_of(AppId(0), command)
+    }
+
+    fn start_of(&mut self, app: AppId, command: &[&str]) -> WorkerId {
         let worker = WorkerId(self.workers.len() as u64);
-        let place = Place { cgroup: None, cgroup_path: None, ports: &self.ports };
+        let place = Place { app, cgroup: None, cgroup_path: None, ports: &self.ports };
         assert_eq!(self.plain.admit(worker, &place).unwrap(), Admission::Seccomp);
         let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
         let args: Vec<String> = command.iter().map(|arg| (*arg).to_owned()).collect();
@@ -372,6 +408,22 @@ impl Host {
         answers
     }
 
+    /// Waits until a worker has ended by itself, and badly, without having listened.
+    fn fails_to_bind(&mut self, worker: WorkerId) {
+        let at = self.workers.iter().position(|(id, _)| *id == worker).unwrap();
+        let (_, spawned) = self.workers.remove(at);
+        let begin = Instant::now();
+        let status = loop {
+            assert!(begin.elapsed() < Duration::from_secs(30), "it goes on");
+            let report = self.poll(Duration::from_millis(5));
+            assert!(matches!(report, None | Some(Report::Binding { .. })), "{report:?}");
+            if let Some(status) = reap(spawned.process.as_fd()).unwrap() {
+                break status;
+            }
+        };
+        assert_eq!(status, ExitStatus::Code(1));
+    }
+
     fn end(&mut self, worker: WorkerId) {
         let at = self.workers.iter().position(|(id, _)| *id == worker).unwrap();
         end(self.workers.remove(at).1);
@@ -393,6 +445,13 @@ fn end(spawned: Spawned) {
 
 fn options() -> GroupOptions {
     GroupOptions { app: "app".to_owned(), trace: false }
+}
+
+/// A socket that shares its port by its own will.
+fn sharing() -> socket2::Socket {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket
 }
 
 fn address() -> SocketAddr {

@@ -1,6 +1,6 @@
 //! How many connections a worker has, counted without privileges.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use procfs::{
     ProcResult,
@@ -8,17 +8,15 @@ use procfs::{
     process::{Process, all_processes},
 };
 
-use crate::datapath::{Traffic, diag, socket::sockets_of};
+use crate::{
+    datapath::{Traffic, diag, socket::sockets_of},
+    id::WorkerId,
+};
 
 /// Connections of process `pid` and its descendants to the ports that they listen on. Handshakes are not
 /// counted: nothing says which socket of a group they belong to.
 pub(super) fn of(pid: u32) -> ProcResult<Traffic> {
-    let inodes: BTreeSet<u64> = family(pid)?
-        .into_iter()
-        // A process that ended meanwhile, or one that became another user, has none to be counted.
-        .flat_map(|pid| sockets_of(pid).unwrap_or_default())
-        .map(|socket| socket.inode)
-        .collect();
+    let inodes: BTreeSet<u64> = sockets(&family(&Kin::all()?, pid)).collect();
     let viewer = Process::new(pid.cast_signed())?;
     let mut entries = viewer.tcp()?;
     entries.extend(viewer.tcp6().unwrap_or_default());
@@ -27,6 +25,25 @@ pub(super) fn of(pid: u32) -> ProcResult<Traffic> {
     // Where the kernel has no sock_diag, every connection counts as busy.
     traffic.busy = diag::busy(&inodes).unwrap_or(traffic.established);
     Ok(traffic)
+}
+
+/// Connections of every worker, given the pids of their main processes, in one look at all of them.
+pub(super) fn of_all(workers: &BTreeMap<WorkerId, u32>) -> anyhow::Result<BTreeMap<WorkerId, u32>> {
+    let all = Kin::all()?;
+    let mut owners = BTreeMap::new();
+    for (worker, pid) in workers {
+        owners.extend(sockets(&family(&all, *pid)).map(|inode| (inode, *worker)));
+    }
+    let owner = |entry: &diag::Entry| owners.get(&u64::from(entry.inode)).copied();
+    let counted = diag::connections(BTreeSet::new(), owner)?;
+    let count = |worker: &WorkerId| (*worker, counted.get(worker).copied().unwrap_or_default());
+    Ok(workers.keys().map(count).collect())
+}
+
+/// Inode numbers of the sockets that processes have open.
+fn sockets(pids: &BTreeSet<u32>) -> impl Iterator<Item = u64> {
+    // A process that ended meanwhile, or one that became another user, has none to be counted.
+    pids.iter().flat_map(|pid| sockets_of(*pid).unwrap_or_default()).map(|socket| socket.inode)
 }
 
 /// Counts the sockets of one worker.
@@ -46,30 +63,41 @@ fn count(entries: &[TcpNetEntry]) -> Traffic {
     Traffic { queued, handshakes: 0, established, busy: established }
 }
 
-/// Process `pid`, the members of its session, and descendants of all of them.
-fn family(pid: u32) -> ProcResult<BTreeSet<u32>> {
-    let all: Vec<(u32, u32, u32)> = all_processes()?
-        .filter_map(|process| {
+/// A process and those it belongs to.
+struct Kin {
+    pid: u32,
+    parent: u32,
+    session: u32,
+}
+
+impl Kin {
+    /// Of every process.
+    fn all() -> ProcResult<Vec<Self>> {
+        let kin = all_processes()?.filter_map(|process| {
             let stat = process.ok()?.stat().ok()?;
-            Some((
-                stat.pid.cast_unsigned(),
-                stat.ppid.cast_unsigned(),
-                stat.session.cast_unsigned(),
-            ))
-        })
-        .collect();
+            Some(Self {
+                pid: stat.pid.cast_unsigned(),
+                parent: stat.ppid.cast_unsigned(),
+                session: stat.session.cast_unsigned(),
+            })
+        });
+        Ok(kin.collect())
+    }
+}
+
+/// Process `pid`, the members of its session, and descendants of all of them.
+fn family(all: &[Kin], pid: u32) -> BTreeSet<u32> {
     let mut family = BTreeSet::from([pid]);
-    family
-        .extend(all.iter().filter(|(_, _, session)| *session == pid).map(|(member, _, _)| *member));
+    family.extend(all.iter().filter(|kin| kin.session == pid).map(|kin| kin.pid));
     loop {
         let before = family.len();
-        for (member, parent, _) in &all {
-            if family.contains(parent) {
-                family.insert(*member);
+        for kin in all {
+            if family.contains(&kin.parent) {
+                family.insert(kin.pid);
             }
         }
         if family.len() == before {
-            return Ok(family);
+            return family;
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     datapath::{
         DataPath as _, GroupKey, GroupOptions, Place, Report, kernel::Kernel, socket::pidfd_open,
     },
-    id::{GroupId, Ticket, WorkerId},
+    id::{AppId, GroupId, Ticket, WorkerId},
 };
 
 /// Serves every connection with its label, like any server that knows nothing of clusters.
@@ -124,7 +124,7 @@ impl World {
         let cgroup = self.root.0.join(format!("w{}", id.0));
         fs::create_dir(&cgroup).unwrap();
         let inode = fs::metadata(&cgroup).unwrap().ino();
-        let place = Place { cgroup: Some(inode), cgroup_path: Some(&cgroup), ports };
+        let place = Place { app: AppId(0), cgroup: Some(inode), cgroup_path: Some(&cgroup), ports };
         self.kernel.admit(id, &place).unwrap();
         let child = python(code, arguments, Some(&cgroup));
         let process = pidfd_open(child.id()).unwrap();
