@@ -22,6 +22,8 @@ use crate::{
 const ENDING: Duration = Duration::from_secs(10);
 /// The same without an answer: it may have broken off because the daemon was ending already.
 const BROKEN_OFF: Duration = Duration::from_secs(1);
+/// How long its process may take to go when the daemon has let go of everything.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// How often it is looked whether it has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -56,10 +58,6 @@ async fn kill(session: &Session) -> Result<bool, Error> {
         while Lock::is_held(&session.home) {
             sleep(LOOK).await;
         }
-        // The lock goes shortly before the process does. One in another pid namespace cannot be seen.
-        if let Some(process) = process {
-            drop(process.await);
-        }
     });
     if ended.await.is_err() {
         carried_out?;
@@ -67,6 +65,11 @@ async fn kill(session: &Session) -> Result<bool, Error> {
         return Err(
             error.hint(format!("kill -9 {} ends it, and leaves its apps running", pid.trim()))
         );
+    }
+    // It has let go of everything by now; its process takes a moment more. One in another pid namespace
+    // cannot be seen.
+    if let Some(process) = process {
+        drop(timeout(LAST_MOMENT, process).await);
     }
     // That it is gone is what was wanted, whether or not its answer arrived.
     Ok(true)
