@@ -1,22 +1,29 @@
 //! `cluster kill`.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use clap::Args;
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 
 use super::{
     error::Error,
     output,
     session::{Doing, Session, block_on},
 };
-use crate::api::{
-    message::{KillRequest, Request},
-    socket::Lock,
+use crate::{
+    api::{
+        message::{KillRequest, Request},
+        socket::Lock,
+    },
+    process::watch,
 };
 
 /// How long the daemon may take to end after it has answered.
 const ENDING: Duration = Duration::from_secs(10);
+/// The same without an answer: it may have broken off because the daemon was ending already.
+const BROKEN_OFF: Duration = Duration::from_secs(1);
+/// How long its process may take to go when the daemon has let go of everything.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// How often it is looked whether it has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -40,20 +47,29 @@ impl Kill {
 /// Whether there was a daemon. When this returns, there is none.
 async fn kill(session: &Session) -> Result<bool, Error> {
     let Some(mut client) = session.find().await? else { return Ok(false) };
+    // It holds the lock as long as it answers, and so it is the one whose pid is in there.
+    let pid = fs::read_to_string(session.home.lock()).unwrap_or_default();
+    let process = pid.trim().parse().ok().and_then(|pid| watch::end_of(pid).ok());
+    let process = process.filter(|_| Lock::is_held(&session.home));
     let doing = Doing { verb: "stopping", reached: "stopped" };
     let carried_out = session.carry_out(&mut client, &Request::Kill(KillRequest {}), doing).await;
-    let deadline = Instant::now() + if carried_out.is_ok() { ENDING } else { Duration::ZERO };
-    while Lock::is_held(&session.home) {
-        if Instant::now() >= deadline {
-            carried_out?;
-            let pid = std::fs::read_to_string(session.home.lock()).unwrap_or_default();
-            let error =
-                Error::failed(format!("the daemon does not end within {} s", ENDING.as_secs()));
-            return Err(
-                error.hint(format!("kill -9 {} ends it, and leaves its apps running", pid.trim()))
-            );
+    let patience = if carried_out.is_ok() { ENDING } else { BROKEN_OFF };
+    let ended = timeout(patience, async {
+        while Lock::is_held(&session.home) {
+            sleep(LOOK).await;
         }
-        sleep(LOOK).await;
+    });
+    if ended.await.is_err() {
+        carried_out?;
+        let error = Error::failed(format!("the daemon does not end within {} s", ENDING.as_secs()));
+        return Err(
+            error.hint(format!("kill -9 {} ends it, and leaves its apps running", pid.trim()))
+        );
+    }
+    // It has let go of everything by now; its process takes a moment more. One in another pid namespace
+    // cannot be seen.
+    if let Some(process) = process {
+        drop(timeout(LAST_MOMENT, process).await);
     }
     // That it is gone is what was wanted, whether or not its answer arrived.
     Ok(true)

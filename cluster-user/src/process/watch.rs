@@ -6,7 +6,9 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, set_child_subreaper, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, set_child_subreaper, waitid,
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{proc, ready::register};
@@ -71,6 +73,20 @@ impl ExitWatcher {
             ready.clear_ready();
         }
     }
+}
+
+/// Waits for the end of any process, child or not. It is found when this is called, and waited for by the
+/// future. To be called inside a tokio runtime.
+///
+/// # Errors
+/// `ESRCH` when there is no such process.
+pub fn end_of(pid: u32) -> io::Result<impl Future<Output = io::Result<()>> + use<>> {
+    let pid = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
+    let process = register(pidfd_open(pid, PidfdFlags::empty())?, Interest::READABLE)?;
+    Ok(async move {
+        process.readable().await?.retain_ready();
+        Ok(())
+    })
 }
 
 /// Reaps the child behind a pidfd if it has ended; never waits.
@@ -159,6 +175,17 @@ mod tests {
             assert!(start.elapsed() < Duration::from_secs(5));
             let again = watcher.exit().await.unwrap_err();
             assert_eq!(again.raw_os_error(), Some(libc::ECHILD));
+        });
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_waited_for_without_reaping_it() {
+        runtime().block_on(async {
+            let child = shell("sleep 0.05");
+            end_of(child).unwrap().await.unwrap();
+            let process = pidfd_open(child).unwrap();
+            assert_eq!(reap(process.as_fd()).unwrap(), Some(ExitStatus::Code(0)));
+            assert!(end_of(child).is_err());
         });
     }
 

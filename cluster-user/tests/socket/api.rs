@@ -14,6 +14,7 @@ use cluster_user::{
         client::{Client, ClientError},
         message::{
             Failure, Line, Notice, Progress, Reason, Request, StartRequest, Status, TargetsRequest,
+            VERSION,
         },
         server::MAX_CONNECTIONS,
     },
@@ -32,7 +33,7 @@ fn nouns_answer_one_line_and_verbs_stream() {
     let ping = ask(&daemon, "GET /v1/ping HTTP/1.1", "");
     assert_eq!(ping.status, 200);
     assert_eq!(ping.header("content-type"), "application/json");
-    assert_eq!(ping.header("cluster-version"), "1");
+    assert_eq!(ping.header("cluster-version"), VERSION.to_string());
     assert_eq!(ping.json()["type"], "pong");
     let stop = ask(&daemon, "POST /v1/stop HTTP/1.1", r#"{"targets":["web"]}"#);
     assert_eq!(stop.header("content-type"), "application/x-ndjson");
