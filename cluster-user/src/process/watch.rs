@@ -89,6 +89,15 @@ pub fn end_of(pid: u32) -> io::Result<impl Future<Output = io::Result<()>> + use
     })
 }
 
+/// Waits for a child that was sent SIGKILL, and reaps it.
+///
+/// # Errors
+/// `ECHILD` when it is no child of this process, or was reaped before.
+pub fn reap_killed(process: BorrowedFd<'_>) -> io::Result<()> {
+    waitid(WaitId::PidFd(process), WaitIdOptions::EXITED)?;
+    Ok(())
+}
+
 /// Reaps the child behind a pidfd if it has ended; never waits.
 ///
 /// # Errors
@@ -151,8 +160,6 @@ mod tests {
         thread,
         time::{Duration, Instant},
     };
-
-    use rustix::process::PidfdFlags;
 
     use super::*;
 

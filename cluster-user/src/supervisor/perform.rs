@@ -18,7 +18,7 @@ use crate::{
         spawn::{self, Launch},
         tree::{Marker, Tree},
         usage::Usage,
-        watch::ExitWatcher,
+        watch::{self, ExitWatcher},
     },
     state::{effect::Effect, event::Event},
 };
@@ -171,7 +171,10 @@ impl Host {
         let watcher = match watcher {
             Ok(watcher) => watcher,
             Err(error) => {
+                // Rare enough, out of descriptors say, that waiting for a killed process does no harm.
                 drop(tree.kill());
+                drop(watch::reap_killed(tree.process()));
+                drop(tree.remove());
                 self.workers.remove(&worker);
                 return Err(error).context("failed to watch the worker");
             }
