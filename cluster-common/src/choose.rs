@@ -5,7 +5,7 @@
 use crate::{
     flow::Flow,
     packet::Kind,
-    route::{Cursor, Lane, Turn},
+    route::{Cursor, Lane, Pick, Turn},
     slot::Slot,
 };
 
@@ -122,34 +122,40 @@ pub fn choose<G: Group>(group: &mut G, kind: Kind, hash: u32) -> Decision {
         }
         Kind::Syn | Kind::Migration | Kind::Datagram => Lane::Syn,
     };
+    let Some(Pick { slot, cursor }) = take_turn(group, lane) else { return nobody(group) };
+    match kind {
+        Kind::Syn => {
+            group.count(Tally::Selected(slot));
+            // Last, because this store mostly misses the cache: an atomic addition after it would wait for it (120 ns,
+            // measured), the rest of the kernel does not.
+            group.remember(hash, Flow::new(hash, cursor.version(), slot));
+        }
+        Kind::Migration => group.count(Tally::MigratedIn(slot)),
+        Kind::CookieAck => group.count(Tally::Cookie(slot)),
+        Kind::Datagram | Kind::Other => group.count(Tally::Selected(slot)),
+    }
+    Decision { verdict: Verdict::Selected(slot), cursor }
+}
+
+/// Draws until a turn's socket is selected; `None` if the route is empty or [`MAX_DRAWS`] turns came to nothing.
+///
+/// What follows a selection happens once, so it is not in here. A count of misses after the loop would be fewer
+/// instructions, but the verifier would tell every value of it apart and give up at a million of them.
+#[inline(always)]
+fn take_turn<G: Group>(group: &mut G, lane: Lane) -> Option<Pick> {
     let mut draws = 0;
     while draws < MAX_DRAWS {
         draws += 1;
         match group.draw(lane) {
-            Turn::Of(pick) => {
-                // A miss draws again instead of trying the next slot: taking a neighbour's turn would give the neighbour
-                // two in a row for as long as the slot is empty.
-                if group.select(pick.slot) {
-                    match kind {
-                        Kind::Syn => {
-                            group.count(Tally::Selected(pick.slot));
-                            // Last, because this store mostly misses the cache: an atomic addition after it would wait for
-                            // it (120 ns, measured), the rest of the kernel does not.
-                            group.remember(hash, Flow::new(hash, pick.cursor.version(), pick.slot));
-                        }
-                        Kind::Migration => group.count(Tally::MigratedIn(pick.slot)),
-                        Kind::CookieAck => group.count(Tally::Cookie(pick.slot)),
-                        Kind::Datagram | Kind::Other => group.count(Tally::Selected(pick.slot)),
-                    }
-                    return Decision { verdict: Verdict::Selected(pick.slot), cursor: pick.cursor };
-                }
-                group.count(Tally::Miss);
-            }
+            // A miss draws again instead of trying the next slot: taking a neighbour's turn would give the neighbour two
+            // in a row for as long as the slot is empty.
+            Turn::Of(pick) if group.select(pick.slot) => return Some(pick),
+            Turn::Of(_) => group.count(Tally::Miss),
             Turn::Overtaken => group.count(Tally::Overtaken),
-            Turn::Nobody => break,
+            Turn::Nobody => return None,
         }
     }
-    nobody(group)
+    None
 }
 
 /// Decides about a packet that starts no connection.

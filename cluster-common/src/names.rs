@@ -2,6 +2,8 @@
 
 /// Select object: the program of a group.
 pub const SELECT: &str = "cluster_select";
+/// Select object: the program of a group that is traced.
+pub const SELECT_TRACED: &str = "cluster_traced";
 
 /// Join object: before a worker's IPv4 bind.
 pub const BIND4: &str = "cluster_bind4";
@@ -28,9 +30,7 @@ pub const CONFIG: &str = "CONFIG";
 pub const SLOT_STATS: &str = "SLOT_STATS";
 /// Select object: [`GroupStats`](crate::stats::GroupStats), one entry.
 pub const GROUP_STATS: &str = "GROUP_STATS";
-/// Select object, a `u8` global: 1 logs each decision.
-pub const TRACE: &str = "TRACE";
-/// Select object: what tracing writes. It needs only a page when [`TRACE`] is 0.
+/// Select object: what [`SELECT_TRACED`] writes. The other program needs only a page.
 pub const TRACE_LOG: &str = "AYA_LOGS";
 
 /// Join object: ring buffer of [`Event`](crate::event::Event).

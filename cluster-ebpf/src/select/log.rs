@@ -1,22 +1,15 @@
 //! Following decisions one by one, for those who want to watch the kernel choose.
 
-use aya_ebpf::{Global, programs::SkReuseportContext};
+use aya_ebpf::programs::SkReuseportContext;
 use aya_log_ebpf::info;
 use cluster_common::{
     choose::{Decision, Verdict},
     packet::Kind,
 };
 
-/// 1 to log every decision. Set at load and read-only afterwards: at 0 the verifier removes the code.
-#[unsafe(no_mangle)]
-static TRACE: Global<u8> = Global::new(0);
-
 /// Logs a decision.
 #[inline(always)]
 pub(crate) fn decision(ctx: &SkReuseportContext, kind: Kind, hash: u32, decision: Decision) {
-    if TRACE.load() == 0 {
-        return;
-    }
     let kind = match kind {
         Kind::Syn => "syn",
         Kind::CookieAck => "ack",

@@ -12,7 +12,7 @@ mod policy;
 
 use aya_ebpf::{bindings::sk_action, macros::sk_reuseport, programs::SkReuseportContext};
 use cluster_common::{
-    choose::{Verdict, choose},
+    choose::{Decision, Verdict, choose},
     packet::{Kind, TCP, TCP_FLAGS_OFFSET, classify},
 };
 // Brings in the licence and the panic handler.
@@ -23,10 +23,28 @@ use crate::group::Kernel;
 /// Chooses a socket for a packet, or for a connection whose listener was closed.
 #[sk_reuseport(migrate)]
 fn cluster_select(ctx: SkReuseportContext) -> u32 {
-    let kind = kind_of(&ctx);
-    let hash = ctx.hash();
-    let decision = choose(&mut Kernel::new(&ctx), kind, hash);
+    let (_, _, decision) = decide(&ctx);
+    action(decision)
+}
+
+/// As [`cluster_select`], and logs it. A program of its own: the verifier removes the branch of a switch that is off, but
+/// not the load before it, and walks that for every end of a decision.
+#[sk_reuseport(migrate)]
+fn cluster_traced(ctx: SkReuseportContext) -> u32 {
+    let (kind, hash, decision) = decide(&ctx);
     log::decision(&ctx, kind, hash, decision);
+    action(decision)
+}
+
+#[inline(always)]
+fn decide(ctx: &SkReuseportContext) -> (Kind, u32, Decision) {
+    let kind = kind_of(ctx);
+    let hash = ctx.hash();
+    (kind, hash, choose(&mut Kernel::new(ctx), kind, hash))
+}
+
+#[inline(always)]
+fn action(decision: Decision) -> u32 {
     match decision.verdict {
         Verdict::Refused => sk_action::SK_DROP,
         // To pass is to take what has been selected. Without a selection it asks for the kernel's hash, which is what

@@ -5,7 +5,9 @@
 //! linker comes from crates.io in one pinned version and loads the LLVM library that it finds.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
@@ -63,7 +65,9 @@ impl Toolchain {
         let library = llvm_library(&rustc, &llvm)?;
         link_alone(&library, &llvm_folder)?;
         let linker = linker(&host_cargo, scratch)?;
-        Ok(Self { cargo, rustc, release, llvm, build_core, linker, llvm_folder })
+        let toolchain = Self { cargo, rustc, release, llvm, build_core, linker, llvm_folder };
+        say(&format!("compiling with {}: {}", toolchain.rustc.display(), toolchain.describe()));
+        Ok(toolchain)
     }
 
     /// What decides about the bytes.
@@ -109,15 +113,26 @@ impl Toolchain {
             .env("RUSTC", &self.rustc)
             // Assembly for BPF is unstable, in Debian's stable compiler as well.
             .env("RUSTC_BOOTSTRAP", "1")
-            .env_remove("RUSTFLAGS")
-            .env_remove("RUSTC_WRAPPER")
-            .env_remove("RUSTC_WORKSPACE_WRAPPER");
+            // Empty instead of removed: a wrapper may also come from a configuration file, which this overrides.
+            .env("RUSTC_WRAPPER", "")
+            .env("RUSTC_WORKSPACE_WRAPPER", "")
+            .env_remove("RUSTFLAGS");
+        for (name, _) in env::vars_os().filter(|(name, _)| changes_builds(name)) {
+            cargo.env_remove(name);
+        }
         if self.build_core {
             cargo.args(["-Z", "build-std=core"]);
         }
         run(&mut cargo)?;
         Ok(target.join(TARGET).join("release"))
     }
+}
+
+/// Whether a variable changes how cargo builds, and with that perhaps the bytes.
+fn changes_builds(name: &OsStr) -> bool {
+    const PREFIXES: [&str; 3] = ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_BPF"];
+    let name = name.to_string_lossy();
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Debian's compiler, if it has `core` for BPF. Root installs it where that is possible.
@@ -196,7 +211,7 @@ fn llvm_library(rustc: &Path, version: &str) -> Result<PathBuf> {
     libraries
         .into_iter()
         .next()
-        .with_context(|| format!("failed to find the library of LLVM {version}"))
+        .with_context(|| format!("failed to find the library of LLVM {version}\n{HINT}"))
 }
 
 /// Makes `library` the only one in `folder`: the linker loads the first LLVM that it finds.
@@ -232,7 +247,12 @@ fn run(command: &mut Command) -> Result<()> {
 fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("failed to run {program}"))?;
-    ensure!(output.status.success(), "{program} failed: {}", output.status);
+    ensure!(
+        output.status.success(),
+        "{program} failed: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
     String::from_utf8(output.stdout)
         .with_context(|| format!("failed to read what {program} answered"))
 }

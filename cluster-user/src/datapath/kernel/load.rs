@@ -60,13 +60,13 @@ impl Select {
     /// When it is damaged.
     pub(super) fn new(trace: bool) -> anyhow::Result<Self> {
         let wanted = Wanted {
-            name: names::SELECT,
+            name: if trace { names::SELECT_TRACED } else { names::SELECT },
             program_type: program::BPF_PROG_TYPE_SK_REUSEPORT as u32,
             // By this type the kernel migrates queues without the tcp_migrate_req sysctl (Linux 5.14,
             // `reuseport_migrate_sock`).
             attach_type: attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE as u32,
         };
-        let mut object = Prepared::new(SELECT, &[(names::TRACE, &[u8::from(trace)])], &[wanted])?;
+        let mut object = Prepared::new(SELECT, &[], &[wanted])?;
         object.resize(names::TRACE_LOG, if trace { TRACE_BYTES } else { NO_TRACE_BYTES });
         Ok(Self(object))
     }
