@@ -174,10 +174,16 @@ impl ProbeCgroup {
         // One left behind by a killed process with our pid is as good.
         match fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(error).with_context(|| format!("make {}", path.display()))
+                return Err(error).with_context(|| format!("make {}", path.display()));
             }
-            _ => Ok(Self(path)),
+            _ => {}
         }
+        let made = Self(path);
+        // In a plain folder one can make folders too.
+        if !made.0.join("cgroup.procs").exists() {
+            anyhow::bail!("{} is no cgroup", parent.display());
+        }
+        Ok(made)
     }
 
     fn can_kill(&self) -> anyhow::Result<()> {
@@ -307,10 +313,13 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_no_cgroup_is_reported_with_a_way_out() {
-        let missing = missing(Path::new("/nonexistent"));
+        for folder in ["/proc/nonexistent", "/tmp"] {
+            let missing = missing(Path::new(folder));
 
-        let cgroup = missing.iter().find(|feature| feature.name.starts_with("cgroup v2")).unwrap();
-        assert!(cgroup.detail.as_ref().unwrap().contains("/nonexistent"), "{cgroup:?}");
-        assert!(cgroup.hint.is_some());
+            let mut missing = missing.iter();
+            let cgroup = missing.find(|feature| feature.name.starts_with("cgroup v2")).unwrap();
+            assert!(cgroup.detail.as_ref().unwrap().contains(folder), "{cgroup:?}");
+            assert!(cgroup.hint.is_some());
+        }
     }
 }
