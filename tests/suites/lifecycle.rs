@@ -77,7 +77,7 @@ fn a_deleted_app_is_forgotten(host: &Host) {
     host.cluster(&["start", "app", "-i", "2"]).ok();
     let pids = host.pids("app");
 
-    host.cluster(&["delete", "app"]).ok();
+    host.cluster(&["delete", "app"]).ok().says("deleted app");
 
     assert!(pids.iter().all(|pid| !is_alive(*pid)));
     assert!(host.apps().is_empty());

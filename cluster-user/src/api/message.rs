@@ -163,6 +163,9 @@ pub struct Notice {
 pub struct Done {
     /// The apps concerned, by id.
     pub apps: Vec<AppView>,
+    /// Names of the apps that were deleted.
+    #[serde(default)]
+    pub deleted: Vec<String>,
 }
 
 /// Not carried out.

@@ -2,12 +2,7 @@
 
 use clap::Args;
 
-use super::{
-    error::Error,
-    output,
-    session::Doing,
-    verb::{self, Verb},
-};
+use super::{error::Error, human, output, session::Doing, verb::Verb};
 use crate::api::message::Request;
 
 /// Stops apps and forgets them
@@ -25,6 +20,9 @@ impl Delete {
         if self.verb.json {
             return self.verb.show(done);
         }
-        Ok(output::answer(&format!("deleted {}", verb::names(&done)))?)
+        let names: Vec<_> = done.deleted.iter().map(|name| human::plain(name)).collect();
+        let what =
+            if names.is_empty() { "nothing: there is no app".to_owned() } else { names.join(", ") };
+        Ok(output::answer(&format!("deleted {what}"))?)
     }
 }

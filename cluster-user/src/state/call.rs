@@ -19,6 +19,8 @@ use crate::{
 pub(super) struct Call {
     pub(super) goal: Goal,
     pub(super) seats: BTreeSet<(AppId, Instance)>,
+    /// Names of the apps that are gone when it is done.
+    pub(super) deleted: Vec<String>,
     /// Seats that had reached the goal when the user was last told.
     pub(super) reached: u32,
 }
@@ -85,12 +87,8 @@ impl State {
             return false;
         }
         let apps: BTreeSet<_> = call.seats.iter().map(|(app, _)| *app).collect();
-        self.tell(
-            id,
-            Tale::Done {
-                apps: apps.into_iter().filter(|app| self.apps.contains_key(app)).collect(),
-            },
-        );
+        let apps = apps.into_iter().filter(|app| self.apps.contains_key(app)).collect();
+        self.tell(id, Tale::Done { apps, deleted: std::mem::take(&mut call.deleted) });
         if call.goal == Goal::End {
             self.effects.push(Effect::End);
         }

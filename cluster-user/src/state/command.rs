@@ -26,6 +26,7 @@ impl State {
         if self.ending {
             return self.refuse(call, Refusal::Ending);
         }
+        let mut deleted = Vec::new();
         let done = match command {
             Command::Start { spec, wait } => {
                 self.start(now, Arc::new(*spec)).map(|seats| (Goal::Up, seats, wait))
@@ -38,9 +39,10 @@ impl State {
                 self.restart(now, &seats);
                 (Goal::Up, seats, wait)
             }),
-            Command::Delete { targets, wait } => {
-                self.select_apps(&targets).map(|apps| (Goal::Down, self.delete(now, &apps), wait))
-            }
+            Command::Delete { targets, wait } => self.select_apps(&targets).map(|apps| {
+                deleted = self.names(&apps);
+                (Goal::Down, self.delete(now, &apps), wait)
+            }),
             Command::Scale { target, to, wait } => {
                 self.scale(now, &target, to).map(|(goal, seats)| (goal, seats, wait))
             }
@@ -50,6 +52,7 @@ impl State {
             }),
             Command::Kill => {
                 let apps = self.apps.keys().copied().collect();
+                deleted = self.names(&apps);
                 self.ending = true;
                 Ok((Goal::End, self.delete(now, &apps), true))
             }
@@ -57,11 +60,12 @@ impl State {
         match done {
             Err(refusal) => self.refuse(call, refusal),
             Ok((goal, seats, true)) => {
-                self.calls.insert(call, Call { goal, seats, reached: 0 });
+                self.calls.insert(call, Call { goal, seats, deleted, reached: 0 });
             }
             Ok((_, seats, false)) => {
                 let apps: BTreeSet<_> = seats.into_iter().map(|(app, _)| app).collect();
-                self.tell(call, Tale::Done { apps: apps.into_iter().collect() });
+                let apps = apps.into_iter().filter(|app| self.apps.contains_key(app)).collect();
+                self.tell(call, Tale::Done { apps, deleted });
             }
         }
     }
@@ -234,6 +238,11 @@ impl State {
             }
         }
         Ok(apps)
+    }
+
+    fn names(&self, apps: &BTreeSet<AppId>) -> Vec<String> {
+        let apps = apps.iter().filter_map(|id| self.apps.get(id));
+        apps.map(|app| app.spec.name.to_string()).collect()
     }
 
     fn unknown(&self, target: &Target) -> Refusal {

@@ -138,8 +138,10 @@ pub enum Tale {
     },
     /// It is done.
     Done {
-        /// Apps concerned, those that are gone left out.
+        /// Apps concerned that are still there.
         apps: Vec<AppId>,
+        /// Names of those that are gone.
+        deleted: Vec<String>,
     },
     /// It cannot be done, and nothing was changed.
     Refused(Refusal),

@@ -28,7 +28,7 @@ fn a_started_app_is_done_when_all_its_workers_listen() {
     assert_eq!(world.answer(call), None);
     world.listen(world.worker(0, 1).unwrap(), 80);
     world.deliver_all();
-    assert_eq!(world.answer(call), Some(&Tale::Done { apps: vec![AppId(0)] }));
+    assert_eq!(world.answer(call), Some(&Tale::Done { apps: vec![AppId(0)], deleted: vec![] }));
     assert_eq!(world.routes[&GROUP], [Slot::masked(1), Slot::masked(2)]);
 }
 
@@ -58,7 +58,7 @@ fn a_stopping_worker_leaves_the_route_before_it_is_signalled_and_is_killed_when_
     world.pass(Duration::from_millis(10_500));
     assert_eq!(world.kills, [worker]);
     world.deliver_all();
-    assert_eq!(world.answer(call), Some(&Tale::Done { apps: vec![AppId(0)] }));
+    assert_eq!(world.answer(call), Some(&Tale::Done { apps: vec![AppId(0)], deleted: vec![] }));
     assert_eq!(status(&world), [Status::Stopped]);
     assert!(world.routes.is_empty(), "its group is closed");
 }

@@ -28,7 +28,9 @@ impl Supervisor {
                 }
                 return;
             }
-            Tale::Done { apps } => Line::Done(Done { apps: self.views(&apps, Detail::Usual) }),
+            Tale::Done { apps, deleted } => {
+                Line::Done(Done { apps: self.views(&apps, Detail::Usual), deleted })
+            }
             Tale::Refused(refusal) => Line::Failed(refused(&refusal)),
             Tale::Failed { app, name, instance, reason, binding } => {
                 Line::Failed(self.failed(app, &name, instance, &reason, binding))

@@ -118,7 +118,7 @@ impl Supervisor {
             }
         }
         let ids: Vec<_> = self.state.apps(&targets).iter().map(|app| app.id).collect();
-        Ok(Line::Done(Done { apps: self.views(&ids, detail) }))
+        Ok(Line::Done(Done { apps: self.views(&ids, detail), deleted: Vec::new() }))
     }
 
     fn pong(&self) -> Pong {

@@ -144,7 +144,7 @@ pub(crate) fn command(home: &Path, args: &[&str]) -> Command {
 
 /// A line that ends an answer.
 pub(crate) fn done(apps: Vec<AppView>) -> Line {
-    Line::Done(Done { apps })
+    Line::Done(Done { apps, deleted: Vec::new() })
 }
 
 /// The answer to a ping.
