@@ -1,7 +1,7 @@
 //! One group: its program, the sockets in its slots, the route, and the waiting room.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     mem::offset_of,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -261,6 +261,12 @@ impl Group {
     /// Whether a socket is one that was put into a slot of this group.
     pub(super) fn knows(&self, cookie: u64) -> bool {
         self.filled.values().any(|filled| filled.cookie == cookie)
+    }
+
+    /// Whether connections have moved to one of these sockets: from a socket that was closed, or from the waiting room.
+    pub(super) fn has_moved_to(&self, cookies: &BTreeSet<u64>) -> bool {
+        let mut filled = self.filled.iter().filter(|(_, filled)| cookies.contains(&filled.cookie));
+        filled.any(|(slot, _)| self.counters(*slot).migrated_in > 0)
     }
 
     fn has_worker(&self) -> bool {
