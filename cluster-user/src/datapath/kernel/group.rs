@@ -258,9 +258,10 @@ impl Group {
         }
     }
 
-    /// Whether a socket is one that was put into a slot of this group.
+    /// Whether a socket is one that was put into a slot of this group, the waiting room included.
     pub(super) fn knows(&self, cookie: u64) -> bool {
         self.filled.values().any(|filled| filled.cookie == cookie)
+            || self.holds(Slot::WAITING_ROOM, cookie)
     }
 
     /// Whether connections have moved to one of these sockets: from a socket that was closed, or from the waiting room.
