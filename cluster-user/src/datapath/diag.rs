@@ -408,9 +408,8 @@ mod tests {
         let mine = entry.cgroup.unwrap();
 
         // Other tests of this process are in the same cgroup: only a lower bound holds.
-        let none = BTreeSet::new();
-        let of_mine = traffic(mine, &none, &none).unwrap();
-        let of_nobody = traffic(mine + 0x1000_0000, &none, &none).unwrap();
+        let count = |cgroup| traffic(cgroup, &BTreeSet::new(), &BTreeSet::new()).unwrap();
+        let (of_mine, of_nobody) = (count(mine), count(mine + 0x1000_0000));
 
         assert!(of_mine.established >= 1 && of_mine.queued >= 1, "{of_mine:?}");
         assert_eq!(of_nobody, Traffic::default());

@@ -77,7 +77,7 @@ pub enum Effect {
     Publish {
         /// Which group.
         group: GroupId,
-        /// Slots in ascending order; empty leaves what `OnMiss` says.
+        /// Slots in the order of their turns, one or more for each; empty leaves what `OnMiss` says.
         route: Vec<Slot>,
     },
     /// Empty a slot. No answer.
