@@ -55,6 +55,9 @@ pub(super) struct Group {
     on_miss: OnMiss,
     /// The group's misses when all slots were last compared.
     misses: u64,
+    /// Whether a slot was filled since then. A worker that listens anew, time after time, leaves a slot behind each
+    /// time, and without connections there are no misses to tell of it.
+    filled_since: bool,
     waiting_room: Option<WaitingRoom>,
     trace: Option<Trace>,
 }
@@ -102,6 +105,7 @@ impl Group {
             route: Vec::new(),
             on_miss: OnMiss::Refuse,
             misses: 0,
+            filled_since: false,
             waiting_room: None,
             trace: None,
         };
@@ -180,6 +184,7 @@ impl Group {
         }
         let before = self.total(slot);
         self.filled.insert(slot, Filled { cookie, before });
+        self.filled_since = true;
         Ok(())
     }
 
@@ -239,10 +244,10 @@ impl Group {
     /// Slots whose socket has gone although nobody vacated them.
     pub(super) fn lost(&mut self) -> Vec<Slot> {
         let misses = self.totals.counter(offset_of!(GroupStats, misses));
-        if misses == self.misses {
+        if misses == self.misses && !self.filled_since {
             return Vec::new();
         }
-        self.misses = misses;
+        (self.misses, self.filled_since) = (misses, false);
         let gone =
             |(slot, filled): (&Slot, &Filled)| (!self.holds(*slot, filled.cookie)).then_some(*slot);
         self.filled.iter().filter_map(gone).collect()

@@ -190,9 +190,10 @@ impl Kernel {
         let moved = |worker: &watch::Worker| {
             self.groups.values().any(|group| group.has_moved_to(&worker.seen))
         };
-        match self.watch.worker(id).is_some_and(moved) {
-            true => self.watch.sockets(id),
-            false => BTreeSet::new(),
+        if self.watch.worker(id).is_some_and(moved) {
+            self.watch.sockets(id)
+        } else {
+            BTreeSet::new()
         }
     }
 
