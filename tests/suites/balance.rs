@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, thread};
 
 use cluster_tests::{
+    built::fixture,
     host::{Host, signal},
     http::{self, local, spread},
     load::{Load, Score},
@@ -211,4 +212,13 @@ fn cookies_sent() -> u64 {
     let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
     let at = names.split(' ').position(|name| name == "SyncookiesSent").unwrap();
     values.split(' ').nth(at).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_worker_that_listens_several_times_on_a_port_gets_no_more_than_the_others() {
+    let host = Host::kernel();
+    host.cluster(&["start", &fixture("crew.py"), "-i", "3"]).ok();
+    http::assert_exact(local(8080), 31, 3);
+    let app = host.until_online("crew", 3);
+    assert_eq!(app.ports[0].workers, 3);
 }

@@ -96,6 +96,22 @@ fn connections_wait_while_there_is_no_worker() {
     host.assert_balanced(local(8080), 2);
 }
 
+/// To the kernel they are the waiting room's still; nobody may take that for a worker without a request.
+#[test]
+fn what_has_waited_is_answered_before_its_worker_is_stopped() {
+    let host = Host::kernel();
+    host.cluster(&["start", &fixture("slow.py"), "--restart-delay", "300ms"]).ok();
+    signal(host.pids("slow")[0], Signal::SIGKILL);
+    host.until("slow", "has no worker", |app| app.online == 0);
+    let mut asked: Vec<_> = (0..4).map(|_| ask()).collect();
+    host.until_online("slow", 1);
+
+    host.cluster(&["stop", "slow"]).ok();
+
+    let answers: Vec<_> = asked.iter_mut().map(Connection::receive).collect();
+    assert!(answers.iter().all(Result::is_ok), "{answers:#?}");
+}
+
 #[test]
 fn connections_wait_for_a_limited_time() {
     let host = Host::kernel();

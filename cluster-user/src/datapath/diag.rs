@@ -116,11 +116,16 @@ pub fn listeners(protocol: Protocol, port: u16) -> io::Result<Vec<Entry>> {
 ///
 /// A connection whose last ACK has not come yet belongs to no cgroup and is not counted, unless it came with
 /// TCP Fast Open; the kernel moves it to another listener of the group when the worker's is closed. One that
-/// moved here from a closed socket is counted for that socket's cgroup (`inet_csk_clone_lock`).
+/// moved here from a closed socket is of that socket's cgroup (`inet_csk_clone_lock`), and of its accepted ones only
+/// those with an inode number in `moved` are counted.
 ///
 /// # Errors
 /// When the kernel cannot be asked; `EINVAL` where it cannot filter by cgroup (before 5.9).
-pub fn traffic(cgroup: u64, addresses: &BTreeSet<SocketAddr>) -> io::Result<Traffic> {
+pub fn traffic(
+    cgroup: u64,
+    addresses: &BTreeSet<SocketAddr>,
+    moved: &BTreeSet<u64>,
+) -> io::Result<Traffic> {
     let states = 1 << ESTABLISHED | 1 << SYN_RECV | 1 << CLOSE_WAIT | 1 << LISTEN;
     let mut traffic = Traffic::default();
     let mut ports: BTreeSet<u16> = addresses.iter().map(SocketAddr::port).collect();
@@ -132,11 +137,13 @@ pub fn traffic(cgroup: u64, addresses: &BTreeSet<SocketAddr>) -> io::Result<Traf
             protocol: Protocol::Tcp,
             states,
             port: 0,
-            cgroup: Some(cgroup),
+            // What moved here is not to be found by the cgroup.
+            cgroup: moved.is_empty().then_some(cgroup),
             info: true,
         };
         // The kernel dumps listeners before connections, so their ports are known by then.
         dump(&query, |entry| match entry.state {
+            _ if entry.cgroup != Some(cgroup) && !moved.contains(&entry.inode.into()) => {}
             LISTEN => {
                 traffic.queued += entry.queued;
                 ports.insert(entry.local.port());
@@ -366,7 +373,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::datapath::socket::cookie;
+    use crate::datapath::socket::{cookie, inode};
 
     #[test]
     fn a_listener_is_described_with_its_cookie_and_its_queue() {
@@ -401,11 +408,26 @@ mod tests {
         let mine = entry.cgroup.unwrap();
 
         // Other tests of this process are in the same cgroup: only a lower bound holds.
-        let of_mine = traffic(mine, &BTreeSet::new()).unwrap();
-        let of_nobody = traffic(mine + 0x1000_0000, &BTreeSet::new()).unwrap();
+        let count = |cgroup| traffic(cgroup, &BTreeSet::new(), &BTreeSet::new()).unwrap();
+        let (of_mine, of_nobody) = (count(mine), count(mine + 0x1000_0000));
 
         assert!(of_mine.established >= 1 && of_mine.queued >= 1, "{of_mine:?}");
         assert_eq!(of_nobody, Traffic::default());
+    }
+
+    #[test]
+    fn a_connection_of_another_cgroup_is_counted_where_it_moved_to() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _clients: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let (accepted, _) = listener.accept().unwrap();
+        let moved = BTreeSet::from([inode(accepted.as_fd()).unwrap()]);
+        let entry = listeners(Protocol::Tcp, address.port()).unwrap()[0];
+        let other = entry.cgroup.unwrap() + 0x1000_0000;
+
+        let of_other = traffic(other, &BTreeSet::from([address]), &moved).unwrap();
+
+        assert_eq!((of_other.established, of_other.queued, of_other.handshakes), (1, 0, 0));
     }
 
     #[test]

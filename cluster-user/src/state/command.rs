@@ -35,10 +35,12 @@ impl State {
                 self.retire_all(now, &seats, Leave::WhenIdle);
                 (Goal::Down, seats, wait)
             }),
-            Command::Restart { targets, wait } => self.select(&targets).map(|seats| {
-                self.restart(now, &seats);
-                (Goal::Up, seats, wait)
-            }),
+            Command::Restart { targets, wait } => {
+                self.select(&targets).and_then(|seats| self.staying(seats)).map(|seats| {
+                    self.restart(now, &seats);
+                    (Goal::Up, seats, wait)
+                })
+            }
             Command::Delete { targets, wait } => self.select_apps(&targets).map(|apps| {
                 deleted = self.names(&apps);
                 (Goal::Down, self.delete(now, &apps), wait)
@@ -119,6 +121,19 @@ impl State {
         }
     }
 
+    /// Those of `seats` that will be there still: what is scaled away or deleted does not come back with a restart.
+    fn staying(&self, mut seats: Seats) -> Result<Seats, Refusal> {
+        let leaving = seats.first().copied();
+        seats.retain(|(id, instance)| {
+            let seat = self.apps.get(id).and_then(|app| app.seats.get(instance));
+            seat.is_some_and(|seat| !seat.retiring)
+        });
+        match leaving.and_then(|(id, _)| self.apps.get(&id)).filter(|_| seats.is_empty()) {
+            Some(app) => Err(Refusal::Superseded { name: app.spec.name.to_string() }),
+            None => Ok(seats),
+        }
+    }
+
     fn restart(&mut self, now: Instant, seats: &Seats) {
         for &(id, instance) in seats {
             self.sit(now, id, instance);
@@ -164,6 +179,9 @@ impl State {
             return Err(Refusal::Ambiguous { names: names.collect() });
         };
         let Some(app) = self.apps.get_mut(&id) else { return Ok((Goal::Up, Seats::new())) };
+        if app.deleting {
+            return Err(Refusal::Superseded { name: app.spec.name.to_string() });
+        }
         let from = u32::try_from(app.seats.values().filter(|seat| !seat.retiring).count())
             .unwrap_or(u32::MAX);
         let count = match to {

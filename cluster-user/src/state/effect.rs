@@ -77,8 +77,13 @@ pub enum Effect {
     Publish {
         /// Which group.
         group: GroupId,
-        /// Slots in ascending order; empty leaves what `OnMiss` says.
+        /// Slots in the order of their turns, one or more for each; empty leaves what `OnMiss` says.
         route: Vec<Slot>,
+    },
+    /// Look for sockets of a group that have gone; each is told by `Event::Lost`, before anything else joins.
+    Compare {
+        /// Which group.
+        group: GroupId,
     },
     /// Empty a slot. No answer.
     Vacate {

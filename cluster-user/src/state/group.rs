@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use cluster_common::slot::Slot;
+use cluster_common::{route::ROUTE_ENTRIES, slot::Slot};
 
 use crate::{
     datapath::GroupKey,
@@ -21,7 +21,7 @@ pub(super) struct Group {
     pub(super) queue: Vec<(Ticket, WorkerId)>,
     /// Taken slots; one stays taken until no process of its worker is left, so that it never holds two.
     pub(super) slots: BTreeMap<Slot, Member>,
-    /// What was published last, ascending.
+    /// What was published last.
     pub(super) route: Vec<Slot>,
     /// Whether and how long an empty route is bridged.
     pub(super) vacancy: Vacancy,
@@ -75,10 +75,32 @@ impl Group {
             .any(|member| member.worker == worker && member.state == MemberState::Joined)
     }
 
-    /// The route as it should be: joined sockets of workers that are `online`.
+    /// The route as it should be: every worker that is `online` has as many turns as any other. One with several
+    /// sockets, as when its children listen for themselves, is one worker: they take its turns one after the other.
     pub(super) fn wanted_route(&self, online: impl Fn(WorkerId) -> bool) -> Vec<Slot> {
+        let workers = self.served_by(online);
+        let rounds = workers.iter().map(Vec::len).max().unwrap_or_default();
+        if rounds * workers.len() > ROUTE_ENTRIES {
+            // No room for that; nobody may be left out.
+            return workers.concat();
+        }
+        let turn = |round| workers.iter().map(move |sockets| sockets[round % sockets.len()]);
+        (0..rounds).flat_map(turn).collect()
+    }
+
+    /// The joined sockets of each worker that is `online`, the lowest slot first.
+    pub(super) fn served_by(&self, online: impl Fn(WorkerId) -> bool) -> Vec<Vec<Slot>> {
+        let mut places = BTreeMap::new();
+        let mut workers: Vec<Vec<Slot>> = Vec::new();
         let joined = self.slots.iter().filter(|(_, member)| member.state == MemberState::Joined);
-        joined.filter(|(_, member)| online(member.worker)).map(|(slot, _)| *slot).collect()
+        for (slot, member) in joined.filter(|(_, member)| online(member.worker)) {
+            let place = *places.entry(member.worker).or_insert(workers.len());
+            match workers.get_mut(place) {
+                Some(sockets) => sockets.push(*slot),
+                None => workers.push(vec![*slot]),
+            }
+        }
+        workers
     }
 }
 
@@ -122,6 +144,29 @@ mod tests {
             group.wanted_route(|worker| worker != WorkerId(3)),
             [Slot::masked(1), Slot::masked(3)]
         );
+    }
+
+    #[test]
+    fn a_worker_of_several_sockets_has_no_more_turns_than_the_others() {
+        let mut group = group();
+        for worker in [0, 1, 0, 2, 0] {
+            let slot = group.take(WorkerId(worker)).unwrap();
+            group.slots.get_mut(&slot).unwrap().state = MemberState::Joined;
+        }
+        assert_eq!(group.wanted_route(|_| true), [1, 2, 4, 3, 2, 4, 5, 2, 4].map(Slot::masked));
+    }
+
+    #[test]
+    fn where_turns_do_not_fit_no_socket_is_left_out() {
+        let mut group = group();
+        for worker in (1..500).chain([0; 20]) {
+            let slot = group.take(WorkerId(worker)).unwrap();
+            group.slots.get_mut(&slot).unwrap().state = MemberState::Joined;
+        }
+        let mut route = group.wanted_route(|_| true);
+        route.sort_unstable();
+        assert_eq!(route.len(), group.slots.len());
+        assert!(route.iter().eq(group.slots.keys()));
     }
 
     fn group() -> Group {

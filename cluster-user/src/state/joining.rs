@@ -107,6 +107,11 @@ impl State {
         };
         member.state = MemberState::Joined;
         let worker = member.worker;
+        let of_worker = |entry: &Group| entry.slots.values().filter(|m| m.worker == worker).count();
+        if self.groups.get(&group).map(of_worker) > Some(1) {
+            // It may have listened anew: the slot of a closed socket must not take turns from it.
+            self.effects.push(Effect::Compare { group });
+        }
         if self.workers.get(&worker).is_some_and(|worker| self.listens_enough(worker)) {
             self.step(now, worker, Input::Ready);
         }

@@ -250,3 +250,46 @@ fn online(name: &str, instances: u32) -> World {
 fn status(world: &World) -> Vec<Status> {
     world.state.apps(&[]).iter().flat_map(|app| app.seats.iter().map(|seat| seat.status)).collect()
 }
+
+#[test]
+fn a_restart_does_not_bring_back_what_is_scaled_away() {
+    let mut world = online("web", 3);
+    world.traffic = Traffic { established: 1, busy: 1, ..Traffic::default() };
+    let target = Target::parse("web").unwrap();
+    let scaled = world.command(Command::Scale { target, to: Scale::To(1), wait: true });
+    world.command(Command::Restart { targets: targets("web"), wait: true });
+    world.traffic = Traffic::default();
+    for _ in 0..50 {
+        world.deliver_all();
+        world.pass(Duration::from_secs(1));
+        for instance in 0..3 {
+            world
+                .worker(0, instance)
+                .into_iter()
+                .for_each(|worker| world.exit(worker, Exit::Code(0)));
+        }
+    }
+    assert!(matches!(world.answer(scaled), Some(Tale::Done { .. })));
+    assert_eq!(world.state.apps(&[])[0].seats.len(), 1);
+}
+
+#[test]
+fn what_is_being_deleted_is_neither_restarted_nor_scaled() {
+    let mut world = online("web", 1);
+    let deleted = world.command(Command::Delete { targets: targets("web"), wait: true });
+    let target = Target::parse("web").unwrap();
+    let refused = [
+        world.command(Command::Restart { targets: targets("web"), wait: true }),
+        world.command(Command::Scale { target, to: Scale::By(1), wait: true }),
+    ];
+    for call in refused {
+        let answer = world.answer(call);
+        assert!(matches!(answer, Some(Tale::Refused(Refusal::Superseded { .. }))), "{answer:?}");
+    }
+    let worker = world.worker(0, 0).unwrap();
+    world.deliver_all();
+    world.exit(worker, Exit::Signal(15));
+    world.deliver_all();
+    assert!(matches!(world.answer(deleted), Some(Tale::Done { .. })));
+    assert_eq!(world.forgotten, [AppId(0)]);
+}

@@ -104,11 +104,10 @@ impl State {
             .values()
             .filter(|group| group.app == app.id && group.open)
             .map(|group| {
-                (
-                    group.key.protocol,
-                    group.key.address,
-                    u32::try_from(group.route.len()).unwrap_or(u32::MAX),
-                )
+                // Not the turns of the route: a worker may have several.
+                let online = |id| self.workers.get(&id).is_some_and(Worker::online);
+                let workers = u32::try_from(group.served_by(online).len()).unwrap_or(u32::MAX);
+                (group.key.protocol, group.key.address, workers)
             })
             .collect();
         ports.sort_by_key(|(protocol, address, _)| (address.port(), *protocol, *address));

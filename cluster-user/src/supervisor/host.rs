@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use cluster_common::slot::Slot;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use super::options::DaemonOptions;
@@ -16,7 +17,7 @@ use crate::{
     api::message::{Line, Notice},
     config::home::Home,
     datapath::{DataPath, Mode, kernel::Kernel, plain::Plain},
-    id::{AppId, Instance, WorkerId},
+    id::{AppId, GroupId, Instance, WorkerId},
     process::{
         cgroup::Hierarchy,
         output::{Output, RotateOptions},
@@ -70,6 +71,8 @@ pub(super) enum News {
     Exited(WorkerId, ExitStatus),
     /// No process of a worker is left; what it wrote last.
     Swept(WorkerId, Vec<String>),
+    /// A socket has gone. The loop takes news before reports, so nothing can have joined in its slot meanwhile.
+    Lost(GroupId, Slot),
 }
 
 impl Host {

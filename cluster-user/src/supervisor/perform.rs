@@ -85,6 +85,11 @@ impl Supervisor {
                     log::error!("failed to publish a route: {error:#}");
                 }
             }
+            Effect::Compare { group } => {
+                for slot in host.datapath.lost(group) {
+                    drop(host.news.send(News::Lost(group, slot)));
+                }
+            }
             Effect::Vacate { group, slot } => host.datapath.vacate(group, slot),
             Effect::OnMiss { group, on_miss } => host.datapath.on_miss(group, on_miss),
             Effect::Close { group } => host.datapath.close(group),

@@ -45,6 +45,7 @@ impl Supervisor {
                 };
                 Event::Exited { worker, exit }
             }
+            News::Lost(group, slot) => Event::Lost { group, slot },
             News::Swept(worker, words) => {
                 self.host.forget(worker, words);
                 Event::Swept { worker }

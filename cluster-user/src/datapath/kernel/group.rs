@@ -1,7 +1,7 @@
 //! One group: its program, the sockets in its slots, the route, and the waiting room.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     mem::offset_of,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -55,6 +55,9 @@ pub(super) struct Group {
     on_miss: OnMiss,
     /// The group's misses when all slots were last compared.
     misses: u64,
+    /// Whether a slot was filled since then. A worker that listens anew, time after time, leaves a slot behind each
+    /// time, and without connections there are no misses to tell of it.
+    filled_since: bool,
     waiting_room: Option<WaitingRoom>,
     trace: Option<Trace>,
 }
@@ -102,6 +105,7 @@ impl Group {
             route: Vec::new(),
             on_miss: OnMiss::Refuse,
             misses: 0,
+            filled_since: false,
             waiting_room: None,
             trace: None,
         };
@@ -180,6 +184,7 @@ impl Group {
         }
         let before = self.total(slot);
         self.filled.insert(slot, Filled { cookie, before });
+        self.filled_since = true;
         Ok(())
     }
 
@@ -239,10 +244,10 @@ impl Group {
     /// Slots whose socket has gone although nobody vacated them.
     pub(super) fn lost(&mut self) -> Vec<Slot> {
         let misses = self.totals.counter(offset_of!(GroupStats, misses));
-        if misses == self.misses {
+        if misses == self.misses && !self.filled_since {
             return Vec::new();
         }
-        self.misses = misses;
+        (self.misses, self.filled_since) = (misses, false);
         let gone =
             |(slot, filled): (&Slot, &Filled)| (!self.holds(*slot, filled.cookie)).then_some(*slot);
         self.filled.iter().filter_map(gone).collect()
@@ -258,9 +263,16 @@ impl Group {
         }
     }
 
-    /// Whether a socket is one that was put into a slot of this group.
+    /// Whether a socket is one that was put into a slot of this group, the waiting room included.
     pub(super) fn knows(&self, cookie: u64) -> bool {
         self.filled.values().any(|filled| filled.cookie == cookie)
+            || self.holds(Slot::WAITING_ROOM, cookie)
+    }
+
+    /// Whether connections have moved to one of these sockets: from a socket that was closed, or from the waiting room.
+    pub(super) fn has_moved_to(&self, cookies: &BTreeSet<u64>) -> bool {
+        let mut filled = self.filled.iter().filter(|(_, filled)| cookies.contains(&filled.cookie));
+        filled.any(|(slot, _)| self.counters(*slot).migrated_in > 0)
     }
 
     fn has_worker(&self) -> bool {

@@ -25,7 +25,7 @@ mod watch;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -182,6 +182,21 @@ impl Kernel {
         Ok(())
     }
 
+    /// Inode numbers of the sockets of a worker that connections have moved to; empty for any other.
+    ///
+    /// A connection stays in the cgroup of the listener that completed it: of a worker that has gone, or of the
+    /// daemon, whose waiting room that was. Only who holds it says whose it is now.
+    fn moved_to(&self, id: WorkerId) -> BTreeSet<u64> {
+        let moved = |worker: &watch::Worker| {
+            self.groups.values().any(|group| group.has_moved_to(&worker.seen))
+        };
+        if self.watch.worker(id).is_some_and(moved) {
+            self.watch.sockets(id)
+        } else {
+            BTreeSet::new()
+        }
+    }
+
     fn group(&mut self, id: GroupId) -> anyhow::Result<&mut Group> {
         self.groups.get_mut(&id).with_context(|| format!("there is no group {}", id.0))
     }
@@ -289,13 +304,21 @@ impl DataPath for Kernel {
     fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
         let known = self.watch.worker(worker);
         let known = known.with_context(|| format!("worker {worker} is not known"))?;
-        diag::traffic(known.cgroup, &known.addresses).context("count the connections of a worker")
+        diag::traffic(known.cgroup, &known.addresses, &self.moved_to(worker))
+            .context("count the connections of a worker")
     }
 
     fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>> {
         let listened = self.watch.listened().collect();
-        let counted = diag::connections(listened, |entry| self.watch.worker_in(entry.cgroup?))
-            .context("count the connections of all workers")?;
+        let moved: BTreeMap<u64, WorkerId> = (self.watch.workers())
+            .flat_map(|id| self.moved_to(id).into_iter().map(move |inode| (inode, id)))
+            .collect();
+        let owner = |entry: &diag::Entry| {
+            let moved = moved.get(&entry.inode.into()).copied();
+            moved.or_else(|| self.watch.worker_in(entry.cgroup?))
+        };
+        let counted =
+            diag::connections(listened, owner).context("count the connections of all workers")?;
         let count = |worker| (worker, counted.get(&worker).copied().unwrap_or_default());
         Ok(self.watch.workers().map(count).collect())
     }

@@ -1,6 +1,7 @@
 //! What this host can do of what cluster needs, each found out by trying it.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
@@ -34,7 +35,7 @@ pub fn features(root: Option<&Path>) -> Vec<Feature> {
     features.push(tried(
         "counting a worker's connections (sock_diag, by cgroup)",
         "draining",
-        diag::traffic(1, &std::collections::BTreeSet::new()).map(drop).map_err(Into::into),
+        diag::traffic(1, &BTreeSet::new(), &BTreeSet::new()).map(drop).map_err(Into::into),
         |_| "Linux 5.9 or later, built with INET_DIAG".to_owned(),
     ));
     features.push(tried(

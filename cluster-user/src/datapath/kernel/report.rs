@@ -132,8 +132,11 @@ fn search(
                 continue;
             }
         };
-        if socket::cookie(copy.as_fd())? == event.cookie {
-            return Ok(Some(copy));
+        match socket::cookie(copy.as_fd()) {
+            Ok(cookie) if cookie == event.cookie => return Ok(Some(copy)),
+            Ok(_) => {}
+            // Closed since it was listed, and its number went to something that is no socket.
+            Err(_) => continue,
         }
         // The event of a multipath socket is that of the TCP socket inside, which no descriptor leads to.
         if socket::is_mptcp(copy.as_fd()).unwrap_or(false)
@@ -147,7 +150,7 @@ fn search(
 }
 
 /// Appends the processes of a cgroup and of those below it that are not listed yet.
-fn processes_below(cgroup: &Path, pids: &mut Vec<u32>) {
+pub(super) fn processes_below(cgroup: &Path, pids: &mut Vec<u32>) {
     for pid in read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines() {
         if let Ok(pid) = pid.parse()
             && !pids.contains(&pid)

@@ -47,7 +47,7 @@ pub(super) struct Worker {
     /// Its first process, once it runs.
     pid: Option<u32>,
     /// Cookies of the sockets that were reported.
-    seen: BTreeSet<u64>,
+    pub(super) seen: BTreeSet<u64>,
 }
 
 /// A socket whose ticket has not been answered.
@@ -121,6 +121,18 @@ impl Watch {
 
     pub(super) fn worker(&self, id: WorkerId) -> Option<&Worker> {
         self.workers.get(&id)
+    }
+
+    /// Inode numbers of the sockets that a worker has open.
+    pub(super) fn sockets(&self, id: WorkerId) -> BTreeSet<u64> {
+        let Some(worker) = self.workers.get(&id) else { return BTreeSet::new() };
+        let mut pids: Vec<u32> = worker.pid.into_iter().collect();
+        if let Some(path) = &worker.cgroup_path {
+            report::processes_below(path, &mut pids);
+        }
+        // A process that has ended meanwhile has none.
+        let open = pids.into_iter().flat_map(|pid| socket::sockets_of(pid).unwrap_or_default());
+        open.map(|socket| socket.inode).collect()
     }
 
     /// Every admitted worker.

@@ -108,6 +108,15 @@ fn a_killed_workers_queue_moves_to_the_others() {
 }
 
 #[test]
+fn a_closed_socket_is_found_without_a_connection_after_another_has_joined() {
+    in_a_world(|world| {
+        let workers = world.group_of(GROUP, 2, TCP, "0.0.0.0", 8080);
+        world.kill(workers[0]);
+        assert_eq!(world.kernel.lost(GROUP), [slot(1)]);
+    });
+}
+
+#[test]
 fn a_closed_socket_is_found_lost_once_it_was_missed() {
     in_a_world(|world| {
         let workers = world.group_of(GROUP, 2, TCP, "0.0.0.0", 8080);
