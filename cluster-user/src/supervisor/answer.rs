@@ -8,7 +8,7 @@ use super::run::Supervisor;
 use crate::{
     api::message::{Detail, Done, Failure, Line, Progress, Reason},
     config::instances::MAX_INSTANCES,
-    datapath::{Protocol, holder},
+    datapath::{Protocol, holder, socket},
     id::{AppId, Instance},
     state::{
         effect::{Refusal, Tale},
@@ -91,8 +91,11 @@ impl Supervisor {
 
     /// Who holds an address that a worker could not bind.
     fn holder(&self, protocol: Protocol, address: SocketAddr) -> Option<(SocketAddr, String)> {
-        let nobody_of_ours = std::collections::BTreeSet::new();
-        let holder = holder::stranger(std::process::id(), protocol, address, &nobody_of_ours)?;
+        let this = std::process::id();
+        // Waiting rooms are on the addresses of apps, and say nothing about whose they are.
+        let own = socket::sockets_of(this).unwrap_or_default();
+        let own = own.into_iter().map(|open| open.inode).collect();
+        let holder = holder::stranger(this, protocol, address, &own)?;
         let ours = holder.process.as_ref().and_then(|(pid, _)| {
             let running =
                 self.host.workers.values().find(|worker| worker.tree.pids().contains(pid))?;

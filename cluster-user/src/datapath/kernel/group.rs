@@ -258,9 +258,10 @@ impl Group {
         }
     }
 
-    /// Whether a socket is one that was put into a slot of this group.
+    /// Whether a socket is one that was put into a slot of this group, its waiting room included.
     pub(super) fn knows(&self, cookie: u64) -> bool {
         self.filled.values().any(|filled| filled.cookie == cookie)
+            || self.waiting_room.is_some() && self.holds(Slot::WAITING_ROOM, cookie)
     }
 
     fn has_worker(&self) -> bool {
