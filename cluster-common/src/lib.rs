@@ -30,6 +30,8 @@ pub mod stats;
 
 pub mod event;
 
+pub mod owner;
+
 pub mod names;
 
 pub mod abi;

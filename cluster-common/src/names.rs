@@ -41,5 +41,7 @@ pub const LOST_EVENTS: &str = "LOST_EVENTS";
 pub const JOINING: &str = "JOINING";
 /// Join object: worker's cgroup id → [`PortFilter`](crate::event::PortFilter). No entry: every port is balanced.
 pub const PORT_FILTER: &str = "PORT_FILTER";
+/// Join object: [`owner::key`](crate::owner::key) of a port → [`PortOwners`](crate::owner::PortOwners). No entry: nobody's.
+pub const PORT_OWNER: &str = "PORT_OWNER";
 /// Join object, an `i32` global: how deep below the root of the hierarchy the workers' cgroups are.
 pub const WORKER_LEVEL: &str = "WORKER_LEVEL";

@@ -3,12 +3,12 @@
 use cluster_tests::{
     built::fixture,
     host::Host,
-    http::{self, get, local},
+    http::{self, get, local, local6},
     in_both_modes,
     load::Load,
     wait,
 };
-use cluster_user::api::message::Status;
+use cluster_user::{api::message::Status, datapath::Mode};
 use nix::sys::signal::Signal;
 
 in_both_modes!(
@@ -17,6 +17,8 @@ in_both_modes!(
     two_apps_cannot_have_the_same_port,
     a_worker_cannot_listen_on_another_apps_port_later,
     an_address_in_the_way_of_another_apps_is_refused,
+    an_app_may_have_a_port_on_two_addresses,
+    two_apps_may_have_the_same_port_of_different_protocols,
     a_port_is_free_again_after_its_app,
 );
 
@@ -94,14 +96,46 @@ fn a_worker_cannot_listen_on_another_apps_port_later(host: &Host) {
 fn an_address_in_the_way_of_another_apps_is_refused(host: &Host) {
     host.cluster(&["start", "app", "-i", "2", "--name", "first"]).ok();
 
-    for address in ["127.0.0.1:8080", "dual:8080"] {
+    let script = fixture("addresses.py");
+    let load = Load::start(local(8080), 2);
+    for (address, bound) in [
+        ("127.0.0.1:8080", "127.0.0.1:8080"),
+        ("dual:8080", "[::]:8080"),
+        ("0.0.0.0:8080", "0.0.0.0:8080"),
+    ] {
         let listen = format!("LISTEN={address}");
-        let script = fixture("addresses.py");
         let start = ["start", &script, "--env", &listen, "--max-restarts", "1"];
-        host.cluster(&start).fails().code(1).complains("8080").complains("first");
+        let failed = host.cluster(&start).fails().code(1).complains("8080").complains("first");
+        if host.mode() == Mode::Kernel {
+            failed.complains(&format!("{bound} is held by worker ")).complains(" of app `first`");
+        }
         host.cluster(&["delete", "addresses"]).ok();
     }
+    let score = load.stop();
+    if host.mode() == Mode::Kernel {
+        // The bind fails, as it would without cluster. In plain mode it is refused a moment later.
+        assert_eq!(score.failed(), 0, "{:#?}", score.failures);
+        assert_eq!(score.answers.len(), 2, "only the first app's workers answered: {score:#?}");
+    }
     host.assert_balanced(local(8080), 2);
+
+    host.cluster(&["delete", "first"]).ok();
+    host.cluster(&["start", &script, "-i", "2", "--env", "LISTEN=127.0.0.1:8080"]).ok();
+    host.assert_balanced(local(8080), 2);
+}
+
+fn an_app_may_have_a_port_on_two_addresses(host: &Host) {
+    let listen = "LISTEN=0.0.0.0:8080 [::]:8080";
+    host.cluster(&["start", &fixture("addresses.py"), "-i", "2", "--env", listen]).ok();
+    host.assert_balanced(local(8080), 2);
+    host.assert_balanced(local6(8080), 2);
+}
+
+fn two_apps_may_have_the_same_port_of_different_protocols(host: &Host) {
+    host.cluster(&["start", &fixture("udp.py"), "-i", "2"]).ok();
+    host.cluster(&["start", "app", "-i", "2"]).ok();
+    host.assert_balanced(local(8080), 2);
+    assert_eq!(host.app("udp").ports[0].workers, 2);
 }
 
 fn a_port_is_free_again_after_its_app(host: &Host) {

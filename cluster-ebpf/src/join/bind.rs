@@ -10,11 +10,12 @@ use aya_ebpf::{
 };
 use cluster_common::{
     event::{BINDING, Event, IPV4, UDP_BOUND},
+    owner::{self, mapped},
     packet::{TCP, UDP},
 };
 
 use crate::{
-    maps::{JOINING, PORT_FILTER, WORKER_LEVEL},
+    maps::{JOINING, PORT_FILTER, PORT_OWNER, WORKER_LEVEL},
     report::{lost, octets, report},
 };
 
@@ -22,7 +23,7 @@ use crate::{
 const SOL_SOCKET: c_int = 1;
 const SO_REUSEPORT: c_int = 15;
 
-/// Makes the socket share the port it is about to be bound to, if that is to be balanced.
+/// Makes the socket share the port it is about to be bound to, if that is to be balanced and no other app is in the way.
 #[inline(always)]
 pub(crate) fn share(ctx: &SockAddrContext, family: u32) {
     let addr = ctx.sock_addr;
@@ -40,11 +41,24 @@ pub(crate) fn share(ctx: &SockAddrContext, family: u32) {
     if unsafe { PORT_FILTER.get(cgroup) }.is_some_and(|filter| !filter.lists(port)) {
         return;
     }
-    let on: c_int = 1;
+    let (addr, comparable) = if family == IPV4 {
+        // SAFETY: as above.
+        let ip = unsafe { (*addr).user_ip4 };
+        (octets([ip, 0, 0, 0]), mapped(ip.to_ne_bytes()))
+    } else {
+        // SAFETY: as above.
+        let ip = octets(unsafe { (*addr).user_ip6 });
+        (ip, ip)
+    };
+    // Beside another app the bind fails as it would without us: a more specific address would take that app's connections
+    // until the supervisor noticed. The option is taken away even from a program that sets it by itself.
+    let on = c_int::from(!is_anothers(port, protocol, owner::address(comparable)));
     // SAFETY: a context of this run, and a value of the size that is given. If it fails, the bind is an ordinary one.
     unsafe {
         bpf_setsockopt(ctx.as_ptr(), SOL_SOCKET, SO_REUSEPORT, (&raw const on).cast_mut().cast(), 4)
     };
+    // Also of a socket that does not share: should it be bound all the same, as two of UDP with `SO_REUSEADDR` can be, the
+    // supervisor must see it to refuse it.
     // SAFETY: a context of this run.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     if JOINING.insert(cookie, cgroup, 0).is_err() {
@@ -52,13 +66,6 @@ pub(crate) fn share(ctx: &SockAddrContext, family: u32) {
         lost();
     }
 
-    let addr = if family == IPV4 {
-        // SAFETY: as above.
-        octets([unsafe { (*addr).user_ip4 }, 0, 0, 0])
-    } else {
-        // SAFETY: as above.
-        octets(unsafe { (*addr).user_ip6 })
-    };
     report(Event { kind: BINDING, family, protocol, port: port.into(), addr, cookie, cgroup });
 }
 
@@ -86,6 +93,18 @@ pub(crate) fn bound(ctx: &SockContext, family: u32) {
         octets(unsafe { (*sock).src_ip6 })
     };
     report(Event { kind: UDP_BOUND, family, protocol, port, addr, cookie, cgroup });
+}
+
+/// Whether a group of another app than the one that is running is in the way of an address.
+#[inline(always)]
+fn is_anothers(port: u16, protocol: u32, address: [u64; 2]) -> bool {
+    // SAFETY: nobody keeps the reference beyond this function.
+    let Some(owners) = (unsafe { PORT_OWNER.get(owner::key(port, protocol)) }) else {
+        return false;
+    };
+    // SAFETY: no pointers are involved. There is one, for there is a worker's below it.
+    let app = unsafe { bpf_get_current_ancestor_cgroup_id(WORKER_LEVEL.load() - 1) };
+    owners.refuse(app, address)
 }
 
 /// The cgroup of the worker that is running, or `None` if it is not a worker that runs.

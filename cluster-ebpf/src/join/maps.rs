@@ -2,11 +2,11 @@
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
-use cluster_common::event::PortFilter;
+use cluster_common::{event::PortFilter, owner::PortOwners};
 
 /// Reports. The programs write; the supervisor reads.
 #[map]
@@ -28,6 +28,13 @@ pub(crate) static JOINING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4
 /// Worker's cgroup id → the ports to balance. The supervisor writes; bind reads. No entry: all ports.
 #[map]
 pub(crate) static PORT_FILTER: HashMap<u64, PortFilter> = HashMap::with_max_entries(4096, 0);
+
+/// Port and protocol → the groups there. The supervisor writes; bind reads. No entry: no group is there.
+///
+/// Memory is taken as it is needed: few ports are in use, and an entry is replaced as a whole.
+#[map]
+pub(crate) static PORT_OWNER: HashMap<u32, PortOwners> =
+    HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
 /// How deep below the root of the cgroup hierarchy the workers' cgroups are.
 #[unsafe(no_mangle)]

@@ -12,6 +12,7 @@ use aya_obj::generated::{bpf_attach_type as attach, bpf_prog_type as program};
 use cluster_common::{
     event::PortFilter,
     names,
+    owner::PortOwners,
     route::{BUFFERS, CursorLine, Lane, RouteTable},
     stats::GroupStats,
 };
@@ -104,6 +105,8 @@ pub(super) struct Joined {
     pub(super) events: RingBuf<MapData>,
     /// [`names::LOST_EVENTS`]
     pub(super) overflow: Mapping,
+    /// [`names::PORT_OWNER`]
+    pub(super) owners: HashMap<MapData, u32, PortOwners>,
 }
 
 /// The programs that see workers bind and listen, attached for as long as this lives.
@@ -133,10 +136,12 @@ impl Join {
         }
         let events = Map::RingBuf(MapData::from_fd(loaded.take_map(names::EVENTS)?)?);
         let filters = Map::HashMap(MapData::from_fd(loaded.take_map(names::PORT_FILTER)?)?);
+        let owners = Map::HashMap(MapData::from_fd(loaded.take_map(names::PORT_OWNER)?)?);
         let overflow = loaded.take_map(names::LOST_EVENTS)?;
         let overflow = Mapping::new(overflow.as_fd(), size_of::<u64>(), false)?;
         let join = Self { links, filters: filters.try_into()? };
-        Ok(Joined { join, events: events.try_into()?, overflow })
+        let (events, owners) = (events.try_into()?, owners.try_into()?);
+        Ok(Joined { join, events, overflow, owners })
     }
 
     /// Restricts the worker of a cgroup to these ports; none means all.

@@ -1,7 +1,7 @@
 //! Kernel mode: a program in the kernel picks the socket of each connection.
 //!
 //! In reading order: what is loaded ([`load`], through [`object`] and [`bpf`]), how a worker's socket is found
-//! ([`watch`], [`report`]), what a group is ([`group`], [`waiting`]), and what of it can be waited for ([`hub`],
+//! ([`watch`], [`report`]) and kept out of the groups of other apps ([`owners`]), what a group is ([`group`], [`waiting`]), and what of it can be waited for ([`hub`],
 //! [`trace`]). [`probe`] and [`selftest`] tell why a host cannot do all this.
 //!
 //! Everything goes when the supervisor goes, except for the program of a group, which the kernel keeps for as long
@@ -13,6 +13,7 @@ mod hub;
 mod load;
 mod mapping;
 mod object;
+mod owners;
 pub mod probe;
 mod report;
 mod selftest;
@@ -179,6 +180,12 @@ impl Kernel {
             Group::found(id, &founder.key, founder.socket.as_fd(), maps, hub, trace.as_deref())
                 .map_err(JoinError::Failed)?;
         self.groups.insert(id, group);
+        let (worker, key) = (founder.worker, founder.key.clone());
+        if let Some((app, Some(cgroup))) =
+            self.watch.worker(worker).map(|worker| (worker.app, worker.app_cgroup))
+        {
+            self.watch.owners.open(id, app, cgroup, &key);
+        }
         Ok(())
     }
 
@@ -294,6 +301,7 @@ impl DataPath for Kernel {
     }
 
     fn close(&mut self, group: GroupId) {
+        self.watch.owners.close(group);
         self.groups.remove(&group);
     }
 

@@ -14,15 +14,18 @@ use rustix::net::sockopt::socket_reuseport;
 use super::{
     load::{Join, Joined},
     mapping::Mapping,
+    owners::{self, Owners},
     report::{self, Located, Observed, What},
 };
 use crate::{
     datapath::{GroupKey, Place, Protocol, Report, diag, socket},
-    id::{Ticket, WorkerId},
+    id::{AppId, Ticket, WorkerId},
 };
 
 /// Everything about sockets that are in no group yet.
 pub(super) struct Watch {
+    /// What keeps those of one app out of the groups of another.
+    pub(super) owners: Owners,
     join: Join,
     events: RingBuf<MapData>,
     /// Events for which the ring buffer had no room.
@@ -40,6 +43,9 @@ pub(super) struct Watch {
 
 /// An admitted worker.
 pub(super) struct Worker {
+    pub(super) app: AppId,
+    /// Id of its app's cgroup, if that could be read.
+    pub(super) app_cgroup: Option<u64>,
     pub(super) cgroup: u64,
     /// Where it has listened.
     pub(super) addresses: BTreeSet<SocketAddr>,
@@ -56,7 +62,7 @@ pub(super) struct Pending {
     pub(super) socket: OwnedFd,
     pub(super) cookie: u64,
     pub(super) key: GroupKey,
-    worker: WorkerId,
+    pub(super) worker: WorkerId,
 }
 
 impl Watch {
@@ -65,8 +71,9 @@ impl Watch {
     /// # Errors
     /// What the kernel said.
     pub(super) fn new(root: &Path, worker_level: u32) -> anyhow::Result<Self> {
-        let Joined { join, events, overflow } = Join::attach(root, worker_level)?;
+        let Joined { join, events, overflow, owners } = Join::attach(root, worker_level)?;
         Ok(Self {
+            owners: Owners::new(owners),
             join,
             events,
             overflow,
@@ -89,7 +96,13 @@ impl Watch {
         let cgroup = place.cgroup.context("kernel mode recognises a worker by its cgroup")?;
         self.join.filter(cgroup, place.ports)?;
         self.by_cgroup.insert(cgroup, id);
+        let app_cgroup = place.cgroup_path.and_then(owners::app_cgroup);
+        if let Some(cgroup) = app_cgroup {
+            self.owners.admit(place.app, cgroup);
+        }
         let worker = Worker {
+            app: place.app,
+            app_cgroup,
             cgroup,
             addresses: BTreeSet::new(),
             cgroup_path: place.cgroup_path.map(Path::to_owned),

@@ -4,5 +4,6 @@
 
 mod balance;
 mod joining;
+mod owners;
 mod waiting;
 mod world;

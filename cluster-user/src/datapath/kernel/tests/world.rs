@@ -68,6 +68,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a test runs in. Ends its workers and removes its cgroups when dropped.
 pub(super) struct World {
     pub(super) kernel: Kernel,
+    /// Whose workers are started next.
+    pub(super) app: AppId,
     runtime: Runtime,
     root: Root,
     workers: BTreeMap<WorkerId, Child>,
@@ -104,12 +106,12 @@ impl World {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let inside = runtime.enter();
         let started = Instant::now();
-        let kernel = Kernel::new(&root.0, 2, &std::env::temp_dir()).unwrap_or_else(|missing| {
+        let kernel = Kernel::new(&root.0, 3, &std::env::temp_dir()).unwrap_or_else(|missing| {
             panic!("kernel mode is needed: {missing} {:#}", missing.error)
         });
         println!("data path ready after {:?}", started.elapsed());
         drop(inside);
-        Self { kernel, runtime, root, workers: BTreeMap::new(), next_worker: 1 }
+        Self { kernel, app: AppId(0), runtime, root, workers: BTreeMap::new(), next_worker: 1 }
     }
 
     /// Starts a worker that runs `code` with these arguments.
@@ -121,10 +123,10 @@ impl World {
     pub(super) fn spawn_for(&mut self, code: &str, arguments: &[&str], ports: &[u16]) -> WorkerId {
         let id = WorkerId(self.next_worker);
         self.next_worker += 1;
-        let cgroup = self.root.0.join(format!("w{}", id.0));
-        fs::create_dir(&cgroup).unwrap();
+        let cgroup = self.root.0.join(format!("app-{}", self.app.0)).join(format!("w{}", id.0));
+        fs::create_dir_all(&cgroup).unwrap();
         let inode = fs::metadata(&cgroup).unwrap().ino();
-        let place = Place { app: AppId(0), cgroup: Some(inode), cgroup_path: Some(&cgroup), ports };
+        let place = Place { app: self.app, cgroup: Some(inode), cgroup_path: Some(&cgroup), ports };
         self.kernel.admit(id, &place).unwrap();
         let child = python(code, arguments, Some(&cgroup));
         let process = pidfd_open(child.id()).unwrap();
@@ -225,6 +227,17 @@ impl World {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+
+    /// Removes the cgroups of the app, whose workers have ended.
+    pub(super) fn remove_app(&self) {
+        let folder = self.root.0.join(format!("app-{}", self.app.0));
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            if entry.path().is_dir() {
+                fs::remove_dir(entry.path()).unwrap();
+            }
+        }
+        fs::remove_dir(folder).unwrap();
+    }
 }
 
 impl Drop for World {
@@ -241,8 +254,12 @@ struct Root(PathBuf);
 
 impl Drop for Root {
     fn drop(&mut self) {
-        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            drop(fs::remove_dir(entry.path()));
+        let below = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+        for app in below(&self.0) {
+            for worker in below(&app.path()) {
+                drop(fs::remove_dir(worker.path()));
+            }
+            drop(fs::remove_dir(app.path()));
         }
         drop(fs::remove_dir(&self.0));
     }
