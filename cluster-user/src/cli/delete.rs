@@ -20,11 +20,16 @@ pub(super) struct Delete {
 
 impl Delete {
     pub(super) fn run(self) -> Result<(), Error> {
+        // Afterwards nobody knows their names.
+        let apps = self.verb.apps()?;
         let doing = Doing { verb: "deleting", reached: "gone" };
         let done = self.verb.carry_out(Request::Delete, doing)?;
         if self.verb.json {
             return self.verb.show(done);
         }
-        Ok(output::answer(&format!("deleted {}", verb::names(&done)))?)
+        Ok(output::answer(&match apps.as_slice() {
+            [] => "there is no app".to_owned(),
+            apps => format!("deleted {}", verb::names(apps)),
+        })?)
     }
 }

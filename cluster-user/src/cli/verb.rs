@@ -8,7 +8,7 @@ use super::{
     selection::Selection,
     session::{Doing, Session, block_on},
 };
-use crate::api::message::{Done, Request, TargetsRequest};
+use crate::api::message::{AppView, Detail, Done, Request, TargetsRequest};
 
 /// What was typed after the verb.
 #[derive(Args, Debug)]
@@ -43,6 +43,13 @@ impl Verb {
         })
     }
 
+    /// The apps that are meant, of a daemon that must be there.
+    pub(super) fn apps(&self) -> Result<Vec<AppView>, Error> {
+        Selection::parse(&self.targets)?;
+        let session = Session::new()?;
+        block_on(session.needed_apps(&self.targets, Detail::Usual))
+    }
+
     /// Shows the apps concerned.
     pub(super) fn show(&self, done: Done) -> Result<(), Error> {
         if self.json {
@@ -53,7 +60,7 @@ impl Verb {
 }
 
 /// The names of apps, for a sentence.
-pub(super) fn names(done: &Done) -> String {
-    let names: Vec<String> = done.apps.iter().map(|app| super::human::plain(&app.name)).collect();
+pub(super) fn names(apps: &[AppView]) -> String {
+    let names: Vec<String> = apps.iter().map(|app| super::human::plain(&app.name)).collect();
     names.join(", ")
 }
