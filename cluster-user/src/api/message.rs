@@ -339,6 +339,10 @@ pub struct WorkerView {
     pub connections: Option<u32>,
     /// Connections sent to it by the kernel program; absent in plain mode.
     pub selected: Option<u64>,
+    /// Connections that moved to it when the socket they waited at was closed; absent in plain mode. With
+    /// `selected` they are its turns, which is what round robin keeps equal.
+    #[serde(default)]
+    pub migrated: Option<u64>,
     /// Its log files.
     pub logs: LogFiles,
     /// Bytes that the running one wrote and that could not be kept, because the disk was full for example.

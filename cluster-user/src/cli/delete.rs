@@ -21,8 +21,11 @@ impl Delete {
             return self.verb.show(done);
         }
         let names: Vec<_> = done.deleted.iter().map(|name| human::plain(name)).collect();
-        let what =
-            if names.is_empty() { "nothing: there is no app".to_owned() } else { names.join(", ") };
-        Ok(output::answer(&format!("deleted {what}"))?)
+        let what = if names.is_empty() {
+            "there is no app".to_owned()
+        } else {
+            format!("deleted {}", names.join(", "))
+        };
+        Ok(output::answer(&what)?)
     }
 }

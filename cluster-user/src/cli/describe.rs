@@ -155,10 +155,12 @@ pub(super) fn settings(spec: &AppSpec) -> Vec<(&'static str, String)> {
         || "the daemon's".to_owned(),
         |user| format!("uid {}, gid {}", user.uid, user.gid),
     );
+    let arguments =
+        if spec.args.is_empty() { "-".to_owned() } else { shell_words::join(&spec.args) };
     vec![
         ("script", spec.script.clone()),
         ("program", spec.program.display().to_string()),
-        ("arguments", shell_words::join(&spec.args)),
+        ("arguments", arguments),
         ("cwd", spec.cwd.display().to_string()),
         ("user", user),
         ("only ports", if ports.is_empty() { "all".to_owned() } else { joined(&ports) }),

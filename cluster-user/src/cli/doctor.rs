@@ -57,7 +57,7 @@ fn draw(features: &[Feature]) -> String {
 fn mode(features: &[Feature]) -> String {
     let lacking = |mode: &str| {
         let needed = features.iter().filter(|feature| !feature.ok && feature.needed_for == mode);
-        needed.map(|feature| human::plain(&feature.name)).collect::<Vec<_>>().join(", ")
+        needed.map(|feature| human::plain(&feature.name)).collect::<Vec<_>>().join("; ")
     };
     match (lacking(KERNEL_MODE), lacking(PLAIN_MODE)) {
         (kernel, _) if kernel.is_empty() => "mode: kernel".to_owned(),
@@ -65,7 +65,7 @@ fn mode(features: &[Feature]) -> String {
             format!("mode: plain; for kernel mode it lacks {kernel}")
         }
         (kernel, plain) => {
-            format!("mode: none; for kernel mode it lacks {kernel}; for plain mode {plain}")
+            format!("mode: none; for kernel mode it lacks {kernel}, and for plain mode {plain}")
         }
     }
 }

@@ -25,6 +25,6 @@ impl Flush {
         if self.verb.json {
             return self.verb.show(done);
         }
-        Ok(output::answer(&format!("emptied the logs of {}", verb::names(&done)))?)
+        Ok(output::answer(&format!("emptied the logs of {}", verb::names(&done.apps)))?)
     }
 }

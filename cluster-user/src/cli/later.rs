@@ -1,4 +1,4 @@
-//! Words of PM2 that are not there yet, and what to use until they are.
+//! Words of PM2 that are not there yet, and of other tools; and what to use instead.
 
 use clap::error::{ContextKind, ContextValue};
 
@@ -39,6 +39,33 @@ const COMMANDS: [(&[&str], &str); 11] = [
     (&["attach", "send", "trigger"], "cluster logs NAME shows what it writes"),
 ];
 
+/// Words of other tools, and what they are here.
+const OTHERS: [(&[&str], &str); 9] = [
+    (&["version"], "cluster --version; cluster ping shows that of the daemon"),
+    (&["rm", "remove", "uninstall"], "cluster delete TARGET"),
+    (&["log", "tail"], "cluster logs TARGET"),
+    (&["top", "htop", "monitor"], "watch -n1 cluster list -v"),
+    (&["up", "run", "create", "exec"], "cluster start SCRIPT"),
+    (&["down", "shutdown", "halt"], "cluster kill stops every app and ends the daemon"),
+    (&["enable", "disable"], "run `cluster daemon` from a systemd unit, and start apps after it"),
+    (&["inspect"], "cluster describe TARGET"),
+    (&["is-active"], "cluster list TARGET"),
+];
+
+/// Options of other commands, and what to do instead.
+const OTHER_OPTIONS: [(&[&str], &str); 4] = [
+    (
+        &["--update-env"],
+        "restart keeps the environment of the start; for another one: cluster delete NAME, then cluster start",
+    ),
+    (
+        &["-f", "--follow", "--force"],
+        "cluster logs follows by itself; to start a script a second time, give another --name",
+    ),
+    (&["--tail"], "cluster logs --lines N"),
+    (&["--replicas"], "cluster scale NAME N"),
+];
+
 /// Options of `start`, and what to do instead.
 const OPTIONS: [(&[&str], &str); 6] = [
     (&["--watch", "--ignore-watch", "--watch-delay"], "restart by hand with cluster restart NAME"),
@@ -75,13 +102,18 @@ pub(super) fn answer(error: &clap::Error) -> Option<Error> {
         let entry = list.iter().find(|(words, _)| words.contains(&word));
         entry.map(|(_, instead)| *instead)
     };
-    let (word, instead) =
+    let (word, later, other, kind) =
         match (word(ContextKind::InvalidSubcommand), word(ContextKind::InvalidArg)) {
-            (Some(word), _) => (word, find(&COMMANDS, word)?),
-            (None, Some(word)) => (word, find(&OPTIONS, word)?),
+            (Some(word), _) => (word, &COMMANDS[..], &OTHERS[..], "command"),
+            (None, Some(word)) => (word, &OPTIONS[..], &OTHER_OPTIONS[..], "option"),
             (None, None) => return None,
         };
-    Some(Error::usage(format!("`{}` is not there yet", human::plain(word))).hint(instead))
+    let shown = human::plain(word);
+    if let Some(instead) = find(later, word) {
+        return Some(Error::usage(format!("`{shown}` is not there yet")).hint(instead));
+    }
+    let instead = find(other, word)?;
+    Some(Error::usage(format!("there is no {kind} `{shown}`")).hint(instead))
 }
 
 #[cfg(test)]
@@ -100,13 +132,15 @@ mod tests {
         assert_eq!(message, "`reload` is not there yet");
         assert!(hint.contains("cluster restart"));
         assert_eq!(mistake("cluster start a.js --watch").unwrap().0, "`--watch` is not there yet");
+        assert_eq!(mistake("cluster rm web").unwrap().0, "there is no command `rm`");
+        assert_eq!(mistake("cluster logs -f web").unwrap().0, "there is no option `-f`");
         assert!(mistake("cluster lst").is_none());
         assert!(mistake("cluster start a.js --nope").is_none());
     }
 
     #[test]
     fn nothing_that_is_there_is_said_to_come_later() {
-        for word in COMMANDS.iter().flat_map(|(words, _)| *words) {
+        for word in COMMANDS.iter().chain(&OTHERS).flat_map(|(words, _)| *words) {
             assert!(super::super::command().find_subcommand(word).is_none(), "{word}");
         }
     }

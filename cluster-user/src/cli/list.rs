@@ -21,7 +21,7 @@ use crate::{
   id, name, namespace, mode (kernel | plain), status, online, instances, ports [{protocol, address,
   workers}], policy, restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
   workers [{instance, pid, status, reason, restarts, unstable, cpu_percent, memory_bytes, uptime_ms,
-  connections (with -v), selected, logs {out, err}, dropped_bytes, last_words, env}].
+  connections (with -v), selected, migrated, logs {out, err}, dropped_bytes, last_words, env}].
   status: starting | online | draining | stopping | backoff | errored | stopped.
   Members may be added, never changed. spec.env is left empty: see `cluster env`.")]
 pub(super) struct List {

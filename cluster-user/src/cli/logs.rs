@@ -103,6 +103,9 @@ impl Logs {
                 },
             )?);
         }
+        if !self.json && tails.iter().all(|tail| tail.lines.is_empty()) {
+            output::quiet(if self.nostream { "no lines" } else { "no lines yet" });
+        }
         let mut order: Vec<usize> = (0..sources.len()).collect();
         order.sort_by_key(|at| tails[*at].modified);
         for at in order {

@@ -79,6 +79,7 @@ fn worker(instance: u32, pid: Option<u32>, status: Status) -> WorkerView {
         uptime_ms: pid.map(|_| 3_600_000),
         connections: pid.map(|_| 7),
         selected: Some(120),
+        migrated: Some(3),
         logs: LogFiles {
             out: format!("/var/lib/cluster/logs/web-out-{instance}.log").into(),
             err: format!("/var/lib/cluster/logs/web-error-{instance}.log").into(),

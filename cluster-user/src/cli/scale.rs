@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::message::{Request, ScaleRequest},
     config::{
-        instances::{Instances, InstancesError, Scale as To},
+        instances::{Instances, Scale as To},
         resolve,
     },
 };
@@ -65,9 +65,12 @@ impl Scale {
     }
 }
 
-fn to(text: &str) -> Result<To, InstancesError> {
+fn to(text: &str) -> Result<To, String> {
     match text {
         "max" => Ok(To::To(Instances::PerCpu.resolve(resolve::cpus()))),
-        text => To::from_str(text),
+        text => To::from_str(text).map_err(|error| {
+            // `-i` has no `+N`.
+            error.to_string().replace("`max`, or `-N`", "`max`, `+N` or `-N`")
+        }),
     }
 }

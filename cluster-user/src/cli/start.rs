@@ -12,6 +12,7 @@ use super::{
 use crate::{
     api::message::{AppView, Detail, Notice, Request, StartRequest, Status, TargetsRequest},
     config::{
+        instances::Instances,
         resolve::{Surroundings, resolve},
         script,
         spec::AppSpec,
@@ -31,7 +32,10 @@ use crate::{
 TIME is 1600 (milliseconds), 500ms, 10s, 1m or 2h.
 
 A script is run by what its first line (#!) names, else by its extension (js mjs cjs ts py rb
-php pl sh), else it is executed. Its workers get the environment of this command.
+php pl sh), else it is executed. Its workers get the environment of this command, and keep it:
+`restart`, and `start` of a stopped app, change neither the environment nor other options.
+
+An app that serves no port needs --no-port; otherwise its start fails after --listen-timeout.
 
 With --json: an array with the app, in the shape of `cluster list --json`")]
 pub(super) struct Start {
@@ -93,7 +97,18 @@ impl Start {
         let idle = |app: &AppView| matches!(app.status, Status::Stopped | Status::Errored);
         let ids = |apps: &[AppView]| apps.iter().map(|app| app.id.to_string()).collect();
         if known.iter().any(idle) {
+            self.tell_what_stays(&known, around);
             return Ok(Plan::Restart(ids(&known)));
+        }
+        if self.typed.interpreter.is_none() && is_ecosystem(script, around) {
+            let shown = human::plain(script);
+            return Err(Error::usage(format!(
+                "`{shown}` looks like an ecosystem file of PM2; those are not read yet"
+            ))
+            .hint(
+                "write a line for each of its apps: cluster start SCRIPT --name NAME -i N --env KEY=VALUE; \
+                 if it is a script, add --interpreter",
+            ));
         }
         match resolve(script, &self.typed, around) {
             Ok(resolved) => {
@@ -105,6 +120,25 @@ impl Start {
             Err(_) if !known.is_empty() => Ok(Plan::Restart(ids(&known))),
             Err(refusal) => Err(refusal.into()),
         }
+    }
+
+    /// Says that options of a start do not change an app that is known already.
+    fn tell_what_stays(&self, known: &[AppView], around: &Surroundings) {
+        let Some(app) = known.first() else { return };
+        let wanted = self.typed.instances.resolve(around.cpus);
+        let other = self.typed.instances != Instances::Exactly(1)
+            && known.iter().any(|app| app.instances != wanted);
+        if !other && self.typed.variables.is_empty() {
+            return;
+        }
+        let name = human::plain(&app.name);
+        output::notice(&Notice {
+            message: format!("app `{name}` starts as it was: -i and --env are for new apps"),
+            hint: Some(format!(
+                "cluster scale {name} N changes the number of workers; for another environment: \
+                 cluster delete {name}, then start the script"
+            )),
+        });
     }
 
     /// The apps that `script` is a target for, if it can be one.
@@ -181,6 +215,14 @@ impl Start {
     }
 }
 
+/// Whether `script` is a file that PM2 reads apps from.
+fn is_ecosystem(script: &str, around: &Surroundings) -> bool {
+    const ENDINGS: [&str; 6] =
+        [".config.js", ".config.cjs", ".config.mjs", ".json", ".yaml", ".yml"];
+    let path = around.cwd.join(script);
+    ENDINGS.iter().any(|ending| script.ends_with(ending)) && path.is_file()
+}
+
 /// What to try after a start.
 const NEXT: [&str; 3] = ["cluster list", "cluster logs NAME", "cluster restart NAME"];
 
@@ -222,6 +264,21 @@ mod tests {
             next(&app),
             ["cluster list", "cluster logs 'my app'", "cluster restart 'my app'"]
         );
+    }
+
+    #[test]
+    fn ecosystem_files_are_not_taken_for_scripts() {
+        let folder = tempfile::tempdir().unwrap();
+        let cwd = folder.path().to_owned();
+        for name in ["ecosystem.config.js", "apps.json", "app.js", "config.js"] {
+            std::fs::write(cwd.join(name), "").unwrap();
+        }
+        let around = Surroundings { cwd, env: Vec::new(), cpus: 1 };
+        assert!(is_ecosystem("ecosystem.config.js", &around));
+        assert!(is_ecosystem("./apps.json", &around));
+        assert!(!is_ecosystem("app.js", &around));
+        assert!(!is_ecosystem("config.js", &around));
+        assert!(!is_ecosystem("missing.json", &around));
     }
 
     #[test]

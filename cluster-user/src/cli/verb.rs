@@ -8,7 +8,7 @@ use super::{
     selection::Selection,
     session::{Doing, Session, block_on},
 };
-use crate::api::message::{Done, Request, TargetsRequest};
+use crate::api::message::{AppView, Done, Request, TargetsRequest};
 
 /// What was typed after the verb.
 #[derive(Args, Debug)]
@@ -53,7 +53,7 @@ impl Verb {
 }
 
 /// The names of apps, for a sentence.
-pub(super) fn names(done: &Done) -> String {
-    let names: Vec<String> = done.apps.iter().map(|app| super::human::plain(&app.name)).collect();
+pub(super) fn names(apps: &[AppView]) -> String {
+    let names: Vec<String> = apps.iter().map(|app| super::human::plain(&app.name)).collect();
     names.join(", ")
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::run::Supervisor;
 use crate::{
     api::message::{Detail, Done, Failure, Line, Progress, Reason},
-    config::instances::MAX_INSTANCES,
+    config::{instances::MAX_INSTANCES, spec::Readiness},
     datapath::{Protocol, holder, socket},
     id::{AppId, Instance},
     state::{
@@ -84,6 +84,17 @@ impl Supervisor {
         let mut message = format!("worker {instance} of app `{name}`: {reason}");
         let mut hint =
             format!("cluster logs {name} shows more; cluster restart {name} tries again");
+        let ports = self.state.app_of(app).map(|view| &view.spec.readiness);
+        if matches!(ports, Some(Readiness::Listening { .. })) {
+            if reason.starts_with("did not listen") {
+                hint = format!("if it serves no port, start it with --no-port; {hint}");
+            } else if reason.starts_with("exited with code 0 ") {
+                hint = format!(
+                    "a worker must keep running; one that serves no port needs --no-port, and one that \
+                     does its work and ends --no-autorestart too; {hint}"
+                );
+            }
+        }
         if let Some((address, holder)) = holder {
             message = format!("{message}: {address} is held by {holder}");
             "end that process, or choose another port".clone_into(&mut hint);
@@ -113,7 +124,11 @@ fn refused(refusal: &Refusal) -> Failure {
         Refusal::Unknown { target, names } => unknown(target, names),
         Refusal::NameInUse { name, id } => {
             Failure::new(Reason::Conflict, format!("name `{name}` is in use by app {id}"))
-                .hint(format!("cluster restart {name}, cluster delete {name}, or another --name"))
+                .hint(format!(
+                    "cluster scale {name} N changes the number of workers, cluster restart {name} starts them \
+                     anew; for other options or another environment: cluster delete {name}, then start; or \
+                     give another --name"
+                ))
         }
         Refusal::BadScale { from, to } => Failure::new(
             Reason::BadRequest,

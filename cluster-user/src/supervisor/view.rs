@@ -99,12 +99,11 @@ impl Supervisor {
         let running = seat.worker.and_then(|worker| self.host.workers.get(&worker));
         let name = app.spec.name.as_str();
         let kernel = self.host.datapath.mode() == crate::datapath::Mode::Kernel;
-        let selected = |()| {
-            seat.slots
-                .iter()
-                .map(|(group, slot)| self.host.datapath.counters(*group, *slot).selected)
-                .sum()
-        };
+        let counters =
+            seat.slots.iter().map(|(group, slot)| self.host.datapath.counters(*group, *slot));
+        let (selected, migrated) = counters.fold((0, 0), |(selected, migrated), counters| {
+            (selected + counters.selected, migrated + counters.migrated_in)
+        });
         WorkerView {
             instance: seat.instance,
             pid: seat.pid,
@@ -116,7 +115,8 @@ impl Supervisor {
             memory_bytes: running.map_or(0, |running| running.last.1.memory),
             uptime_ms: seat.online_since.map(|since| millis(now.saturating_duration_since(since))),
             connections: None,
-            selected: kernel.then_some(()).map(selected),
+            selected: kernel.then_some(selected),
+            migrated: kernel.then_some(migrated),
             logs: LogFiles {
                 out: self.host.output.path(name, Kind::Out, seat.instance),
                 err: self.host.output.path(name, Kind::Error, seat.instance),

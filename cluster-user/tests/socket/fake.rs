@@ -227,6 +227,7 @@ fn worker(pid: u32, instance: u32) -> WorkerView {
         uptime_ms: Some(1000),
         connections: None,
         selected: None,
+        migrated: None,
         logs: LogFiles { out: "/nowhere/out.log".into(), err: "/nowhere/err.log".into() },
         dropped_bytes: 0,
         last_words: Vec::new(),
