@@ -25,6 +25,7 @@ const WALL: &[Side] = &[
             "crate::datapath::OnMiss",
             "crate::datapath::Traffic",
             "cluster_common::slot",
+            "cluster_common::route::ROUTE_ENTRIES",
         ],
     },
     Side { folder: "process", may: &["crate::process", "crate::id", "crate::config"] },
