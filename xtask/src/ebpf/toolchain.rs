@@ -2,7 +2,7 @@
 //!
 //! Two things are hard to come by: a `core` library for BPF, and a linker whose LLVM is the compiler's. Debian has the
 //! first compiled, in `libstd-rust-web-dev-bpf`; a nightly toolchain of rustup compiles its own from `rust-src`. The
-//! linker comes from crates.io in one pinned version and loads the LLVM library that it finds.
+//! linker is installed by cargo in one pinned version and loads the LLVM library that it finds.
 
 use std::{
     env,
