@@ -1,12 +1,10 @@
 //! What a specification from outside must fulfil; the command's own always does.
 
-use std::time::Duration;
-
 use crate::config::{
     duration,
     instances::{MAX_INSTANCES, Scale},
-    signal,
-    spec::{AppSpec, Readiness},
+    readiness, signal,
+    spec::AppSpec,
 };
 
 /// Checks a specification.
@@ -39,12 +37,9 @@ pub fn spec(spec: &AppSpec) -> Result<(), String> {
     if !(1..=signal::MAX).contains(&spec.stop.signal) {
         return Err(format!("stop.signal is {}, not 1 to {}", spec.stop.signal, signal::MAX));
     }
-    let listening = match spec.readiness {
-        Readiness::Listening { timeout } => timeout,
-        Readiness::Running => Duration::ZERO,
-    };
+    readiness::consistent(spec)?;
     for (name, value) in [
-        ("readiness.timeout", listening),
+        ("listen_timeout", spec.listen_timeout),
         ("restart.min_uptime", spec.restart.min_uptime),
         ("restart.restart_delay", spec.restart.restart_delay),
         ("stop.drain_timeout", spec.stop.drain_timeout),

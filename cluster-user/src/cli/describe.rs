@@ -13,11 +13,7 @@ use super::{
 };
 use crate::{
     api::message::{AppView, Detail},
-    config::{
-        duration,
-        signal::StopSignal,
-        spec::{AppSpec, Readiness},
-    },
+    config::{duration, readiness, signal::StopSignal, spec::AppSpec},
     datapath::Protocol,
 };
 
@@ -143,13 +139,12 @@ pub(super) fn settings(spec: &AppSpec) -> Vec<(&'static str, String)> {
     };
     let ports: Vec<String> = spec.ports.iter().map(u16::to_string).collect();
     let codes: Vec<String> = spec.restart.stop_exit_codes.iter().map(i32::to_string).collect();
-    let ready = match spec.readiness {
-        Readiness::Listening { timeout } => {
-            format!("listening, within {}", duration::format(timeout))
-        }
-        Readiness::Running => {
-            format!("running for {}", duration::format(spec.restart.min_uptime))
-        }
+    let dash = || "-".to_owned();
+    let liveness = spec.liveness.as_ref().map_or_else(dash, readiness::shown);
+    let stop = if spec.stop.with_message {
+        "message `shutdown`".to_owned()
+    } else {
+        StopSignal(spec.stop.signal).to_string()
     };
     let user = spec.user.as_ref().map_or_else(
         || "the daemon's".to_owned(),
@@ -164,13 +159,16 @@ pub(super) fn settings(spec: &AppSpec) -> Vec<(&'static str, String)> {
         ("cwd", spec.cwd.display().to_string()),
         ("user", user),
         ("only ports", if ports.is_empty() { "all".to_owned() } else { joined(&ports) }),
-        ("ready when", ready),
+        ("ready when", readiness::ready_when(spec)),
+        ("liveness", liveness),
+        ("watchdog", spec.watchdog.map_or_else(dash, duration::format)),
+        ("overlap", yes_no(spec.overlap)),
         ("autorestart", yes_no(spec.restart.autorestart)),
         ("max restarts", spec.restart.max_restarts.to_string()),
         ("min uptime", duration::format(spec.restart.min_uptime)),
         ("restart delay", duration::format(spec.restart.restart_delay)),
         ("stop exit codes", joined(&codes)),
-        ("stop signal", StopSignal(spec.stop.signal).to_string()),
+        ("stop signal", stop),
         ("drain timeout", duration::format(spec.stop.drain_timeout)),
         ("kill timeout", duration::format(spec.stop.kill_timeout)),
         ("wait timeout", duration::format(spec.wait_timeout)),
@@ -209,6 +207,9 @@ mod tests {
         │ user            │ the daemon's                  │
         │ only ports      │ all                           │
         │ ready when      │ listening, within 30s         │
+        │ liveness        │ -                             │
+        │ watchdog        │ -                             │
+        │ overlap         │ yes                           │
         │ autorestart     │ yes                           │
         │ max restarts    │ 16                            │
         │ min uptime      │ 1s                            │

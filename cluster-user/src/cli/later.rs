@@ -67,7 +67,7 @@ const OTHER_OPTIONS: [(&[&str], &str); 4] = [
 ];
 
 /// Options of `start`, and what to do instead.
-const OPTIONS: [(&[&str], &str); 6] = [
+const OPTIONS: [(&[&str], &str); 5] = [
     (&["--watch", "--ignore-watch", "--watch-delay"], "restart by hand with cluster restart NAME"),
     (&["--max-memory-restart"], "limit the memory with a cgroup or ulimit"),
     (&["--cron", "--cron-restart", "-c"], "call cluster restart NAME from cron"),
@@ -89,7 +89,6 @@ const OPTIONS: [(&[&str], &str); 6] = [
         ],
         "the paths of the log files are in cluster describe NAME",
     ),
-    (&["--wait-ready"], "a worker is ready when it listens, without a word from it"),
 ];
 
 /// The answer to a mistake in the command line that is none to users of PM2.

@@ -47,7 +47,12 @@ pub(super) fn spec() -> AppSpec {
         user: None,
         instances: 2,
         ports: vec![],
-        readiness: Readiness::Listening { timeout: Duration::from_secs(30) },
+        readiness: Readiness::Listening,
+        listen_timeout: Duration::from_secs(30),
+        probe: None,
+        liveness: None,
+        watchdog: None,
+        overlap: true,
         restart: RestartPolicy {
             autorestart: true,
             max_restarts: 16,
@@ -57,6 +62,7 @@ pub(super) fn spec() -> AppSpec {
         },
         stop: StopPolicy {
             signal: 15,
+            with_message: false,
             drain_timeout: Duration::from_secs(30),
             kill_timeout: Duration::from_secs(10),
         },

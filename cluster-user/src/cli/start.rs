@@ -309,6 +309,17 @@ mod tests {
             "cluster start a --name all",
             "cluster start a --name a/b",
             "cluster start a --no-port --port 80",
+            "cluster start a --probe https://:443/",
+            "cluster start a --probe http://:0/",
+            "cluster start a --probe http://:80/#a",
+            "cluster start a --probe 8080",
+            "cluster start a --probe tcp --probe-successes 0",
+            "cluster start a --probe tcp --probe-failures 10001",
+            "cluster start a --probe-interval 1s",
+            "cluster start a --liveness-interval 1s",
+            "cluster start a --liveness tcp://localhost:80",
+            "cluster start a --watchdog x",
+            "cluster start a --overlap maybe",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

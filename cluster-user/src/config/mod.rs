@@ -8,6 +8,8 @@ pub mod instances;
 pub mod interpreter;
 pub mod limits;
 pub mod name;
+pub mod probe;
+pub mod readiness;
 pub mod refusal;
 pub mod resolve;
 pub mod script;

@@ -14,9 +14,10 @@ use super::{
     interpreter::Interpreting,
     limits,
     name::Name,
+    readiness,
     refusal::Refusal,
     script::{self, Lookup},
-    spec::{AppSpec, Readiness, RestartPolicy, StopPolicy},
+    spec::{AppSpec, RestartPolicy, StopPolicy},
     typed::StartArgs,
     user,
 };
@@ -109,11 +110,12 @@ pub fn resolve(
         user,
         instances: instances(typed.instances, around.cpus),
         ports,
-        readiness: if typed.no_port {
-            Readiness::Running
-        } else {
-            Readiness::Listening { timeout: typed.listen_timeout }
-        },
+        readiness: readiness::sign(typed),
+        listen_timeout: typed.listen_timeout,
+        probe: readiness::probe(typed),
+        liveness: readiness::liveness(typed),
+        watchdog: typed.watchdog,
+        overlap: typed.overlap,
         restart: RestartPolicy {
             autorestart: !typed.no_autorestart,
             max_restarts: typed.max_restarts,
@@ -123,6 +125,7 @@ pub fn resolve(
         },
         stop: StopPolicy {
             signal: typed.kill_signal.0,
+            with_message: typed.shutdown_with_message,
             drain_timeout: typed.drain_timeout,
             kill_timeout: typed.kill_timeout,
         },
@@ -130,6 +133,7 @@ pub fn resolve(
         trace: typed.trace,
         require_kernel: typed.require_kernel,
     };
+    notices.extend(readiness::check(typed, &spec, &lookup)?);
     Ok(Resolved { spec, notices })
 }
 

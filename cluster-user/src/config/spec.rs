@@ -30,8 +30,22 @@ pub struct AppSpec {
     pub instances: u32,
     /// Ports to balance; empty for all.
     pub ports: Vec<u16>,
-    /// When a worker counts as ready.
+    /// By which sign a worker is known to be ready, when there is no `probe`.
     pub readiness: Readiness,
+    /// From spawn to ready, else the worker has failed.
+    #[serde(with = "millis")]
+    pub listen_timeout: Duration,
+    /// Asked of a new worker until it passes; goes before every other sign.
+    #[serde(default)]
+    pub probe: Option<Probe>,
+    /// Asked of an online worker again and again.
+    #[serde(default)]
+    pub liveness: Option<Probe>,
+    /// An online worker says `WATCHDOG=1` at least this often.
+    #[serde(default, with = "optional_millis")]
+    pub watchdog: Option<Duration>,
+    /// Whether a reload starts the new worker beside the old one, instead of after it.
+    pub overlap: bool,
     /// What follows when a worker dies.
     pub restart: RestartPolicy,
     /// How a worker is ended.
@@ -57,18 +71,76 @@ pub struct User {
     pub groups: Vec<u32>,
 }
 
-/// When a worker counts as ready.
+/// The sign by which a worker is known to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "when", deny_unknown_fields)]
+#[serde(rename_all = "snake_case")]
 pub enum Readiness {
-    /// It listens: on every port of `ports`, or on any when there are none; an error after `timeout`.
-    Listening {
-        /// From spawn to listening.
-        #[serde(with = "millis")]
-        timeout: Duration,
-    },
+    /// It listens: on every port of `ports`, or on any when there are none.
+    Listening,
     /// It has run for `min_uptime`: for programs that serve no port.
     Running,
+    /// It says `READY=1` on the socket of `NOTIFY_SOCKET`, as programs for systemd do.
+    Notified,
+    /// It says `ready` on Node's IPC channel, `process.send('ready')`, as programs for PM2 do.
+    Message,
+}
+
+/// A question that a fit worker answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// What is asked.
+    pub what: ProbeTarget,
+    /// From one answer to the next question.
+    #[serde(with = "millis")]
+    pub interval: Duration,
+    /// How long an answer may take.
+    #[serde(with = "millis")]
+    pub timeout: Duration,
+    /// This many good answers in a row, and the worker passes; at least 1.
+    pub successes: u32,
+    /// This many bad answers in a row, and an online worker fails; at least 1.
+    pub failures: u32,
+}
+
+/// What a probe asks. Without a port it is the only one that the app listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ProbeTarget {
+    /// `GET path` over HTTP/1.1; 200 to 399 is good.
+    Http {
+        /// For the `Host` header, and to tell addresses of the same port apart; a name or address of this host.
+        host: Option<String>,
+        /// Which of the app's ports.
+        port: Option<u16>,
+        /// Begins with a slash; with the query, if there is one.
+        path: String,
+    },
+    /// A connection is accepted by the kernel for the worker.
+    Tcp {
+        /// Which of the app's ports.
+        port: Option<u16>,
+    },
+    /// A command line that exits with code 0, run like a script that is started.
+    Command(String),
+}
+
+impl ProbeTarget {
+    /// Whether it is asked through a port of the app.
+    pub fn asks_port(&self) -> bool {
+        match self {
+            Self::Http { .. } | Self::Tcp { .. } => true,
+            Self::Command(_) => false,
+        }
+    }
+
+    /// The port it names; when it asks one and names none, the only one is meant.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Http { port, .. } | Self::Tcp { port } => *port,
+            Self::Command(_) => None,
+        }
+    }
 }
 
 /// What follows when a worker dies.
@@ -95,6 +167,8 @@ pub struct RestartPolicy {
 pub struct StopPolicy {
     /// Number of the signal that asks it to end.
     pub signal: i32,
+    /// Whether it is asked by the message `shutdown` on Node's IPC channel instead.
+    pub with_message: bool,
     /// How long it may finish what it has after it left the route.
     #[serde(with = "millis")]
     pub drain_timeout: Duration,
@@ -117,5 +191,24 @@ pub mod millis {
     /// Reads a duration.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         u64::deserialize(from).map(Duration::from_millis)
+    }
+}
+
+/// Durations as whole milliseconds, or null.
+pub mod optional_millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    /// Writes a duration.
+    #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        duration.map(millis).serialize(to)
+    }
+
+    /// Reads a duration.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_millis))
     }
 }

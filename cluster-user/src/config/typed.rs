@@ -4,7 +4,12 @@ use std::{str::FromStr, time::Duration};
 
 use clap::Args;
 
-use super::{duration, instances::Instances, name::Name, signal::StopSignal};
+use super::{
+    duration, instances::Instances, name::Name, probe, signal::StopSignal, spec::ProbeTarget,
+};
+
+/// More answers in a row than this are asked for by mistake.
+pub const MOST: i64 = 10_000;
 
 /// What was typed after `start`.
 #[derive(Args, Clone, Debug)]
@@ -70,13 +75,65 @@ pub struct StartArgs {
     #[arg(long, conflicts_with = "ports", help_heading = "Ports and readiness")]
     pub no_port: bool,
 
-    /// From start to listening, else the start has failed
+    /// From start to ready, else the start has failed
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse, help_heading = "Ports and readiness")]
     pub listen_timeout: Duration,
 
     /// How long connections wait for a worker while there is none
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse, help_heading = "Ports and readiness")]
     pub wait_timeout: Duration,
+
+    /// What a new worker must answer to be ready: http://:PORT/PATH, /PATH, tcp, or a command
+    #[arg(long, value_name = "PROBE", value_parser = probe::parse, help_heading = "Ports and readiness")]
+    pub probe: Option<ProbeTarget>,
+
+    /// From one answer to the next question
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, requires = "probe", help_heading = "Ports and readiness")]
+    pub probe_interval: Duration,
+
+    /// How long an answer may take
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, requires = "probe", help_heading = "Ports and readiness")]
+    pub probe_timeout: Duration,
+
+    /// This many good answers in a row, and a worker is ready
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MOST), requires = "probe", help_heading = "Ports and readiness")]
+    pub probe_successes: u32,
+
+    /// This many bad answers in a row from a worker that was ready, and it has failed
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MOST), requires = "probe", help_heading = "Ports and readiness")]
+    pub probe_failures: u32,
+
+    /// A worker is ready when it says `READY=1` on its `NOTIFY_SOCKET`, as for systemd
+    #[arg(long, help_heading = "Ports and readiness")]
+    pub notify: bool,
+
+    /// A worker is ready when it says so: process.send('ready')
+    #[arg(long, help_heading = "Ports and readiness")]
+    pub wait_ready: bool,
+
+    /// What a worker must go on answering, else it is replaced; as for --probe
+    #[arg(long, value_name = "PROBE", value_parser = probe::parse, help_heading = "Ports and readiness")]
+    pub liveness: Option<ProbeTarget>,
+
+    /// From one answer to the next question
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, requires = "liveness", help_heading = "Ports and readiness")]
+    pub liveness_interval: Duration,
+
+    /// How long an answer may take
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse, requires = "liveness", help_heading = "Ports and readiness")]
+    pub liveness_timeout: Duration,
+
+    /// This many bad answers in a row, and a worker is replaced
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MOST), requires = "liveness", help_heading = "Ports and readiness")]
+    pub liveness_failures: u32,
+
+    /// A worker must say `WATCHDOG=1` on its `NOTIFY_SOCKET` at least this often, else it is replaced
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = "Ports and readiness")]
+    pub watchdog: Option<Duration>,
+
+    /// Whether a reload starts the new worker beside the old one; off: after it
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = on_off, action = clap::ArgAction::Set, help_heading = "Ports and readiness")]
+    pub overlap: bool,
 
     /// This many unstable runs in a row, and a worker is given up
     #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Restarting")]
@@ -112,6 +169,10 @@ pub struct StartArgs {
     #[arg(long, value_name = "SIGNAL", default_value = "SIGTERM", help_heading = "Stopping")]
     pub kill_signal: StopSignal,
 
+    /// Ask it with the message `shutdown` of Node's IPC channel instead of a signal
+    #[arg(long, help_heading = "Stopping")]
+    pub shutdown_with_message: bool,
+
     /// How long a worker may finish what it has, before the stop signal
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse, help_heading = "Stopping")]
     pub drain_timeout: Duration,
@@ -127,6 +188,18 @@ pub struct StartArgs {
     /// Arguments for the script
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
+}
+
+/// Reads a switch.
+fn on_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!(
+            "`{}` is neither on nor off",
+            text.escape_default().take(40).collect::<String>()
+        )),
+    }
 }
 
 /// A variable as typed after `--env`.

@@ -141,7 +141,10 @@ impl State {
 
     /// Whether a worker serves what it is expected to: every port it was told, or any.
     fn listens_enough(&self, worker: &Worker) -> bool {
-        let Readiness::Listening { .. } = worker.spec.readiness else { return false };
+        match worker.spec.readiness {
+            Readiness::Running => return false,
+            Readiness::Listening | Readiness::Notified | Readiness::Message => {}
+        }
         let serves = |port: u16| {
             self.groups
                 .values()

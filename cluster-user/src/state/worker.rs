@@ -146,8 +146,10 @@ impl Worker {
                     match self.ending {
                         None => {
                             let wait = match self.spec.readiness {
-                                Readiness::Listening { timeout } => timeout,
                                 Readiness::Running => self.spec.restart.min_uptime,
+                                Readiness::Listening | Readiness::Notified | Readiness::Message => {
+                                    self.spec.listen_timeout
+                                }
                             };
                             self.phase = Phase::Starting { deadline: now + wait };
                             Step::default()
@@ -184,9 +186,9 @@ impl Worker {
                 Input::Deadline if now < deadline => Step::default(),
                 Input::Deadline => match self.spec.readiness {
                     Readiness::Running => self.ready(now),
-                    Readiness::Listening { timeout } => {
-                        let reason = format!("did not listen within {}", seconds(timeout));
-                        self.fail(now, reason, true)
+                    Readiness::Listening | Readiness::Notified | Readiness::Message => {
+                        let timeout = seconds(self.spec.listen_timeout);
+                        self.fail(now, format!("did not listen within {timeout}"), true)
                     }
                 },
                 Input::Spawned(_) | Input::SpawnFailed(_) | Input::Measured(_) | Input::Swept => {

@@ -307,7 +307,12 @@ pub(super) fn spec(name: &str, instances: u32) -> AppSpec {
         user: None,
         instances,
         ports: vec![],
-        readiness: Readiness::Listening { timeout: Duration::from_secs(30) },
+        readiness: Readiness::Listening,
+        listen_timeout: Duration::from_secs(30),
+        probe: None,
+        liveness: None,
+        watchdog: None,
+        overlap: true,
         restart: RestartPolicy {
             autorestart: true,
             max_restarts: 16,
@@ -317,6 +322,7 @@ pub(super) fn spec(name: &str, instances: u32) -> AppSpec {
         },
         stop: StopPolicy {
             signal: 15,
+            with_message: false,
             drain_timeout: Duration::from_secs(30),
             kill_timeout: Duration::from_secs(10),
         },

@@ -85,7 +85,7 @@ impl Supervisor {
         let mut hint =
             format!("cluster logs {name} shows more; cluster restart {name} tries again");
         let ports = self.state.app_of(app).map(|view| &view.spec.readiness);
-        if matches!(ports, Some(Readiness::Listening { .. })) {
+        if ports.is_some_and(|readiness| *readiness != Readiness::Running) {
             if reason.starts_with("did not listen") {
                 hint = format!("if it serves no port, start it with --no-port; {hint}");
             } else if reason.starts_with("exited with code 0 ") {
