@@ -13,6 +13,11 @@ pub const MAX_NAME: usize = 200;
 pub struct Name(String);
 
 impl Name {
+    /// What stands in a name's place where none has been read yet.
+    pub(super) const fn unread() -> Self {
+        Self(String::new())
+    }
+
     /// The text itself.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -20,6 +20,9 @@ pub struct AppSpec {
     pub program: PathBuf,
     /// Arguments after the program's name, those for the interpreter and the script's path first.
     pub args: Vec<String>,
+    /// How many of `args` come before those of the script itself.
+    #[serde(default)]
+    pub leading_args: usize,
     /// Absolute path of the working folder.
     pub cwd: PathBuf,
     /// The whole environment of a worker, less what is particular to each.
@@ -57,6 +60,47 @@ pub struct AppSpec {
     pub trace: bool,
     /// Whether plain mode is an error.
     pub require_kernel: bool,
+}
+
+impl AppSpec {
+    /// What stands in a worker's place for its definition until that is looked up.
+    pub(crate) fn unread() -> Self {
+        Self {
+            name: Name::unread(),
+            namespace: Name::unread(),
+            script: String::new(),
+            program: PathBuf::new(),
+            args: Vec::new(),
+            leading_args: 0,
+            cwd: PathBuf::new(),
+            env: BTreeMap::new(),
+            user: None,
+            instances: 1,
+            ports: Vec::new(),
+            readiness: Readiness::Running,
+            listen_timeout: Duration::ZERO,
+            probe: None,
+            liveness: None,
+            watchdog: None,
+            overlap: true,
+            restart: RestartPolicy {
+                autorestart: false,
+                max_restarts: 0,
+                min_uptime: Duration::ZERO,
+                restart_delay: Duration::ZERO,
+                stop_exit_codes: Vec::new(),
+            },
+            stop: StopPolicy {
+                signal: 15,
+                with_message: false,
+                drain_timeout: Duration::ZERO,
+                kill_timeout: Duration::ZERO,
+            },
+            wait_timeout: Duration::ZERO,
+            trace: false,
+            require_kernel: false,
+        }
+    }
 }
 
 /// Who a worker runs as.

@@ -48,7 +48,7 @@ pub enum Protocol {
 
 /// What makes two sockets members of one reuseport group (kernel: `inet_reuseport_add_sock`,
 /// `inet_rcv_saddr_equal`): all of it must be equal.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupKey {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -155,7 +155,7 @@ pub struct GroupOptions {
 }
 
 /// What a worker has to do still.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Connections that wait in accept queues.
     pub queued: u32,

@@ -18,6 +18,7 @@ use crate::{
     config::home::Home,
     datapath::{DataPath, Mode, kernel::Kernel, plain::Plain},
     id::{AppId, GroupId, Instance, WorkerId},
+    moment::Moment,
     process::{
         cgroup::Hierarchy,
         output::{Output, RotateOptions},
@@ -41,14 +42,14 @@ pub(super) struct Host {
     pub(super) workers: BTreeMap<WorkerId, Running>,
     /// What workers wrote last before they ended.
     pub(super) last_words: BTreeMap<(AppId, Instance), Vec<String>>,
+    /// The same of the workers that ended last, whichever seat they had.
+    pub(super) words_of: BTreeMap<WorkerId, Vec<String>>,
     /// Users who wait for an answer.
     pub(super) callers: BTreeMap<CallId, UnboundedSender<Line>>,
     /// Log files that are being emptied for the command in hand.
     pub(super) flushing: Vec<Flushing>,
     pub(super) news: UnboundedSender<News>,
     pub(super) started: Instant,
-    /// The wall clock at `started`.
-    pub(super) epoch: SystemTime,
 }
 
 /// A log file that is being emptied.
@@ -142,11 +143,11 @@ impl Host {
             output,
             workers: BTreeMap::new(),
             last_words: BTreeMap::new(),
+            words_of: BTreeMap::new(),
             callers: BTreeMap::new(),
             flushing: Vec::new(),
             news,
             started: Instant::now(),
-            epoch: SystemTime::now(),
         };
         Ok((host, receiver))
     }
@@ -155,16 +156,12 @@ impl Host {
     pub(super) fn lacking(&self) -> (String, String) {
         lacking(&self.missing)
     }
+}
 
-    /// The wall clock's time of a moment, in milliseconds since the epoch.
-    pub(super) fn wall(&self, at: Instant) -> u64 {
-        let since = self.epoch.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let since = match at.checked_duration_since(self.started) {
-            Some(after) => since + after,
-            None => since.saturating_sub(self.started.duration_since(at)),
-        };
-        millis(since)
-    }
+/// The wall clock's time of a moment, in milliseconds since the epoch.
+pub(super) fn wall(at: Moment) -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    millis(now.saturating_sub(Moment::now().since(at)))
 }
 
 /// Whole milliseconds.

@@ -25,6 +25,8 @@ use crate::{
 
 /// Lines of a worker's output that explain its end.
 const LAST_WORDS: usize = 20;
+/// Workers whose last words are kept until somebody asks: a reload that failed has ended by then.
+const WORDS_KEPT: usize = 64;
 
 impl Supervisor {
     /// Carries out one effect. What is answered at once is returned; the rest comes as news.
@@ -58,6 +60,21 @@ impl Supervisor {
             Effect::Measure { worker } => {
                 let traffic = host.datapath.traffic(worker).ok();
                 return Some(Event::Measured { worker, traffic });
+            }
+            Effect::Drain { worker, idle: _ } => {
+                let traffic = host.datapath.traffic(worker).ok();
+                return Some(Event::Measured { worker, traffic });
+            }
+            Effect::Resume { worker: _ } | Effect::Rescue { worker: _ } => {}
+            Effect::Probe { worker, probe: _ } => {
+                return Some(Event::Probed { worker, result: Ok(()) });
+            }
+            Effect::Message { worker: _, text: _ } => {}
+            Effect::Count { app, slots } => {
+                let counters =
+                    slots.iter().map(|(group, slot)| host.datapath.counters(*group, *slot));
+                let moved = counters.map(|counters| counters.migrated_in).sum();
+                return Some(Event::Counted { app, moved });
             }
             Effect::Open { group, ticket, app, trace } => {
                 return Some(
@@ -230,6 +247,10 @@ impl Host {
         self.output.detach(worker);
         self.datapath.dismiss(worker);
         let Some(running) = self.workers.remove(&worker) else { return };
+        self.words_of.insert(worker, words.clone());
+        if self.words_of.len() > WORDS_KEPT {
+            self.words_of.pop_first();
+        }
         self.last_words.insert((running.app, running.instance), words);
         if let Err(error) = running.tree.remove() {
             log::error!("failed to remove the cgroup of worker {worker}: {error}");

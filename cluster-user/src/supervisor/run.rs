@@ -1,6 +1,6 @@
 //! The loop: wait for what happens next, decide, carry out.
 
-use std::{future::poll_fn, time::Instant};
+use std::future::poll_fn;
 
 use anyhow::Context as _;
 use tokio::{
@@ -22,6 +22,7 @@ use crate::{
         socket::{self, Lock},
     },
     config::home::Home,
+    moment::Moment,
     process::{limits, watch},
     state::{
         State,
@@ -114,7 +115,7 @@ impl Supervisor {
                 biased;
                 Some(news) = news.recv() => Some(self.news(news)),
                 report = poll_fn(|context| self.host.datapath.poll_report(context)) => Some(source::report(report)),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => Some(Event::Tick),
+                () = sleep_until(deadline.unwrap_or_else(Moment::now).instant().into()), if deadline.is_some() => Some(Event::Tick),
                 Some(call) = requests.recv() => self.call(call),
                 _ = terminate.recv() => Some(self.end()),
                 _ = interrupt.recv() => Some(self.end()),
@@ -135,7 +136,7 @@ impl Supervisor {
     pub(super) fn handle(&mut self, event: Event) {
         let mut events = std::collections::VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            for effect in self.state.handle(Instant::now(), event) {
+            for effect in self.state.handle(Moment::now(), event) {
                 events.extend(self.perform(effect));
             }
         }
