@@ -128,9 +128,16 @@ impl Host {
             let (reasons, _hint) = lacking(&missing);
             anyhow::bail!("kernel mode was asked for and is not to be had: {reasons}");
         }
-        let datapath: Box<dyn DataPath> = match kernel {
-            Some(kernel) => Box::new(kernel),
-            None => Box::new(Plain::new().context("failed to prepare plain mode")?),
+        let datapath: Box<dyn DataPath> = if let Some(kernel) = kernel {
+            Box::new(kernel)
+        } else {
+            if let Some(hierarchy) = &hierarchy
+                && let Err(error) = Kernel::detach(hierarchy.path())
+            {
+                // Without privileges one may not even ask; then nothing was attached either.
+                log::debug!("failed to look for programs of a daemon before: {error:#}");
+            }
+            Box::new(Plain::new().context("failed to prepare plain mode")?)
         };
         let (news, receiver) = mpsc::unbounded_channel();
         let host = Self {
