@@ -183,11 +183,11 @@ pub(super) fn millis(duration: Duration) -> u64 {
 fn end_leftovers(home: &Home, hierarchy: Option<&Hierarchy>) -> anyhow::Result<Vec<Notice>> {
     let processes = match hierarchy {
         Some(hierarchy) => {
-            let left = hierarchy.clean_leftovers();
+            let left = hierarchy.end_unclaimed(&BTreeSet::new());
             let left = left.context("failed to end what a killed daemon left")?;
             left.iter().map(|leftover| leftover.pids.len()).sum()
         }
-        None => tree::end_leftovers(&home.id()),
+        None => tree::end_unclaimed(&home.id(), &BTreeSet::new()),
     };
     if processes == 0 {
         return Ok(Vec::new());
