@@ -73,7 +73,9 @@ fn what_an_earlier_daemon_left_is_ended_and_named_unless_somebody_claims_it() {
     let (mut ended, mut kept) = (sleepers(&lost), sleepers(&claimed));
     // Whoever made these, they are no workers of ours.
     let foreign = [earlier.path().join("other"), earlier.path().join("app-1/worker-07")];
-    foreign.iter().for_each(|path| fs::create_dir(path).unwrap());
+    for path in &foreign {
+        fs::create_dir(path).unwrap();
+    }
 
     let next = hierarchy("left").unwrap();
     let found = next.found().unwrap();
