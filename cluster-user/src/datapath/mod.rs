@@ -6,6 +6,7 @@
 //! *publishes* routes. Which worker belongs into which slot is decided by `state`, never here.
 
 pub mod feature;
+pub mod record;
 pub mod socket;
 pub mod diag;
 pub mod holder;
@@ -24,6 +25,7 @@ use std::{
 use cluster_common::slot::Slot;
 use serde::{Deserialize, Serialize};
 
+use self::record::{GroupRecord, Seated};
 use crate::id::{AppId, GroupId, Ticket, WorkerId};
 
 /// How connections reach workers; shown in `list`.
@@ -137,7 +139,7 @@ pub enum Admission {
 }
 
 /// What becomes of a connection that finds no worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnMiss {
     /// The waiting room holds it for the next worker (TCP; UDP is refused).
     Wait,
@@ -286,6 +288,31 @@ pub trait DataPath {
 
     /// Counters of a slot.
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters;
+
+    /// What the next supervisor needs to take a group over; `None` for an unknown one.
+    fn record(&self, group: GroupId) -> Option<GroupRecord>;
+
+    /// Takes over a group of a supervisor that died. Its workers are to be admitted and told as started before.
+    ///
+    /// Traffic goes on meanwhile by the route that is there, which stays until the next one is published.
+    ///
+    /// # Errors
+    /// When it is not there any more, or is not what the record says; nothing has been changed then.
+    fn adopt(
+        &mut self,
+        group: GroupId,
+        key: &GroupKey,
+        record: &GroupRecord,
+        options: &GroupOptions,
+    ) -> anyhow::Result<Vec<Seated>>;
+
+    /// Groups of admitted workers that are in the kernel and have not been adopted: where there is no journal. Each can be
+    /// given to [`DataPath::adopt`].
+    fn unadopted(&mut self) -> Vec<(GroupKey, GroupRecord)>;
+
+    /// Ends adopting: sockets of admitted workers that listen and are in no slot are reported, and what is kept for
+    /// workers and groups that nobody claimed is let go. To be called once, after the last [`DataPath::adopt`].
+    fn settle(&mut self);
 }
 
 #[cfg(test)]

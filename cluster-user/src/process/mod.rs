@@ -13,3 +13,4 @@ pub mod watch;
 
 mod proc;
 mod ready;
+mod stranger;

@@ -129,9 +129,16 @@ impl Host {
             let (reasons, _hint) = lacking(&missing);
             anyhow::bail!("kernel mode was asked for and is not to be had: {reasons}");
         }
-        let datapath: Box<dyn DataPath> = match kernel {
-            Some(kernel) => Box::new(kernel),
-            None => Box::new(Plain::new().context("failed to prepare plain mode")?),
+        let datapath: Box<dyn DataPath> = if let Some(kernel) = kernel {
+            Box::new(kernel)
+        } else {
+            if let Some(hierarchy) = &hierarchy
+                && let Err(error) = Kernel::detach(hierarchy.path())
+            {
+                // Without privileges one may not even ask; then nothing was attached either.
+                log::debug!("failed to look for programs of a daemon before: {error:#}");
+            }
+            Box::new(Plain::new().context("failed to prepare plain mode")?)
         };
         let (news, receiver) = mpsc::unbounded_channel();
         let host = Self {
@@ -173,11 +180,11 @@ pub(super) fn millis(duration: Duration) -> u64 {
 fn end_leftovers(home: &Home, hierarchy: Option<&Hierarchy>) -> anyhow::Result<Vec<Notice>> {
     let processes = match hierarchy {
         Some(hierarchy) => {
-            let left = hierarchy.clean_leftovers();
+            let left = hierarchy.end_unclaimed(&BTreeSet::new());
             let left = left.context("failed to end what a killed daemon left")?;
             left.iter().map(|leftover| leftover.pids.len()).sum()
         }
-        None => tree::end_leftovers(&home.id()),
+        None => tree::end_unclaimed(&home.id(), &BTreeSet::new()),
     };
     if processes == 0 {
         return Ok(Vec::new());

@@ -3,6 +3,7 @@
 //! [`run()`] waits for whatever happens next, translates it into an event ([`source`]), lets `state`
 //! decide, and carries out what it asks for ([`perform`]). Only these two files know both worlds.
 
+pub mod guardian;
 pub mod options;
 mod run;
 mod host;

@@ -71,8 +71,11 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     drop(server.await);
     let Host { datapath, hierarchy, .. } = supervisor.host;
     drop(datapath);
-    if let Some(hierarchy) = hierarchy {
-        hierarchy.remove().context("failed to remove the daemon's cgroup")?;
+    if let Some(hierarchy) = hierarchy
+        && let Err(error) = hierarchy.remove()
+    {
+        // All the same it has ended as it was told to, and must not be started again.
+        log::error!("failed to remove the daemon's cgroup: {error}");
     }
     Ok(())
 }

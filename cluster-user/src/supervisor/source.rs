@@ -42,6 +42,8 @@ impl Supervisor {
                 let exit = match status {
                     ExitStatus::Code(code) => Exit::Code(code),
                     ExitStatus::Signal { signal, .. } => Exit::Signal(signal),
+                    // The core has no word for it yet; it is no orderly end in any case.
+                    ExitStatus::Unknown => Exit::Code(-1),
                 };
                 Event::Exited { worker, exit }
             }

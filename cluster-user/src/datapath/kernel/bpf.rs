@@ -91,11 +91,14 @@ struct LinkCreate {
     padding: u32,
 }
 
+/// What `BPF_OBJ_GET_INFO_BY_FD` takes.
 #[repr(C)]
-struct ObjectInfo {
-    object: RawFd,
-    length: u32,
-    info: u64,
+pub(super) struct ObjectInfo {
+    pub(super) object: RawFd,
+    /// Bytes of the description.
+    pub(super) length: u32,
+    /// Address of the description.
+    pub(super) info: u64,
 }
 
 /// Makes a map.
@@ -158,6 +161,15 @@ pub(super) fn lookup<const WORDS: usize>(
     Ok(value)
 }
 
+/// Reads one element. `value` must have the size of the map's values.
+///
+/// # Errors
+/// `ENOENT` when there is none.
+pub(super) fn read(map: BorrowedFd<'_>, key: u32, value: &mut [u8]) -> io::Result<()> {
+    let written = value.as_mut_ptr().expose_provenance() as u64;
+    call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &element(map, address(&key), written)).map(drop)
+}
+
 /// Removes one element.
 ///
 /// # Errors
@@ -202,19 +214,6 @@ pub(super) fn link_to_cgroup(
             padding: 0,
         },
     )
-}
-
-/// The kernel's number of a loaded program.
-pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
-    // `struct bpf_prog_info` begins with the type and the id; the kernel writes as much as asked for.
-    const LENGTH: u32 = 8;
-    let mut info = [0_u32; 2];
-    let written = info.as_mut_ptr().expose_provenance() as u64;
-    call(
-        bpf_cmd::BPF_OBJ_GET_INFO_BY_FD,
-        &ObjectInfo { object: program.as_raw_fd(), length: LENGTH, info: written },
-    )?;
-    Ok(info[1])
 }
 
 /// Attaches a program to the reuseport group of a socket, in place of whatever program it had.
@@ -283,22 +282,28 @@ fn address(key: &u32) -> u64 {
     std::ptr::from_ref(key).expose_provenance() as u64
 }
 
-fn descriptor<T>(command: bpf_cmd, attributes: &T) -> io::Result<OwnedFd> {
+/// Makes a call that returns a descriptor.
+pub(super) fn descriptor<T>(command: bpf_cmd, attributes: &T) -> io::Result<OwnedFd> {
     let fd = call(command, attributes)?;
     // SAFETY: the commands used with this function return a new descriptor that nobody else has.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn call<T>(command: bpf_cmd, attributes: &T) -> io::Result<RawFd> {
+/// Makes a call. `T` must be laid out as the beginning of `union bpf_attr` for this command.
+pub(super) fn call<T>(command: bpf_cmd, attributes: &T) -> io::Result<RawFd> {
+    raw(command, std::ptr::from_ref(attributes).cast_mut())
+}
+
+/// As [`call`], for commands that write into their attributes.
+pub(super) fn call_mut<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<RawFd> {
+    raw(command, std::ptr::from_mut(attributes))
+}
+
+fn raw<T>(command: bpf_cmd, attributes: *mut T) -> io::Result<RawFd> {
     // SAFETY: `attributes` is one of the structs above, laid out as the beginning of `union bpf_attr`; the
     // kernel takes what is beyond its size as zero. Addresses in it outlive the call.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as libc::c_long,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        )
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, attributes, size_of::<T>())
     };
     if result < 0 {
         Err(io::Error::last_os_error())

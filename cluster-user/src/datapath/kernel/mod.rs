@@ -1,15 +1,20 @@
 //! Kernel mode: a program in the kernel picks the socket of each connection.
 //!
 //! In reading order: what is loaded ([`load`], through [`object`] and [`bpf`]), how a worker's socket is found
-//! ([`watch`], [`report`]) and kept out of the groups of other apps ([`owners`]), what a group is ([`group`], [`waiting`]), and what of it can be waited for ([`hub`],
-//! [`trace`]). [`probe`] and [`selftest`] tell why a host cannot do all this.
+//! ([`join`], [`watch`], [`report`]) and kept out of the groups of other apps ([`owners`]), what a group is ([`group`],
+//! [`waiting`]), what of it can be waited for ([`hub`], [`trace`]), and how the next supervisor takes all that over
+//! ([`adopt`], through [`ids`]). [`probe`] and [`selftest`] tell why a host cannot do all this.
 //!
-//! Everything goes when the supervisor goes, except for the program of a group, which the kernel keeps for as long
-//! as the group has a socket: connections are served on.
+//! Nothing is pinned, and all that matters outlives the supervisor: a group's program and its maps for as long as the
+//! group has a socket, the joining programs and theirs for as long as the daemon's cgroup is there. What is left behind
+//! goes with the last worker by itself.
 
+mod adopt;
 mod bpf;
 mod group;
 mod hub;
+mod ids;
+mod join;
 mod load;
 mod mapping;
 mod object;
@@ -50,6 +55,7 @@ use super::{
     SlotCounters, Traffic, diag,
     feature::Feature,
     holder::{self, Holder},
+    record::{GroupRecord, Seated},
 };
 use crate::id::{GroupId, Ticket, WorkerId};
 
@@ -170,7 +176,7 @@ impl Kernel {
         let (maps, trace) = if options.trace {
             // Another program, in the verifier's eyes: only here the code that records is reachable.
             let maps = Select::new(true).and_then(|select| select.load());
-            (maps, Some(self.logs.join(format!("{}-trace.log", options.app))))
+            (maps, Some(self.trace_file(options)))
         } else {
             (self.spare.take(), None)
         };
@@ -333,5 +339,27 @@ impl DataPath for Kernel {
 
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters {
         self.groups.get(&group).map(|group| group.counters(slot)).unwrap_or_default()
+    }
+
+    fn record(&self, group: GroupId) -> Option<GroupRecord> {
+        self.groups.get(&group).map(Group::record)
+    }
+
+    fn adopt(
+        &mut self,
+        group: GroupId,
+        key: &GroupKey,
+        record: &GroupRecord,
+        options: &GroupOptions,
+    ) -> anyhow::Result<Vec<Seated>> {
+        self.take_over(group, key, record, options)
+    }
+
+    fn unadopted(&mut self) -> Vec<(GroupKey, GroupRecord)> {
+        self.find_unadopted()
+    }
+
+    fn settle(&mut self) {
+        self.end_adopting();
     }
 }

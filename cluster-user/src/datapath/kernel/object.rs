@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     ffi::CString,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -162,6 +162,15 @@ impl ProgramPlan {
 }
 
 impl Loaded {
+    /// A map that stays in.
+    ///
+    /// # Errors
+    /// When the object has no such map.
+    pub(super) fn map(&self, name: &str) -> anyhow::Result<BorrowedFd<'_>> {
+        let found = self.maps.iter().find(|(other, _)| other == name);
+        found.map(|(_, map)| map.as_fd()).ok_or_else(|| anyhow!("the object has no map {name}"))
+    }
+
     /// Takes a map out.
     ///
     /// # Errors

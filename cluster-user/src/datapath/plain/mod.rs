@@ -33,6 +33,7 @@ use super::{
     Admission, DataPath, GroupKey, GroupOptions, JoinError, Mode, OnMiss, Place, Protocol, Report,
     SlotCounters, Traffic,
     holder::{self, BoundSocket},
+    record::{GroupRecord, Seated},
     socket,
 };
 use crate::id::{AppId, GroupId, Ticket, WorkerId};
@@ -276,6 +277,27 @@ impl DataPath for Plain {
     fn counters(&self, _group: GroupId, _slot: Slot) -> SlotCounters {
         SlotCounters::default()
     }
+
+    fn record(&self, _group: GroupId) -> Option<GroupRecord> {
+        None
+    }
+
+    fn adopt(
+        &mut self,
+        group: GroupId,
+        _key: &GroupKey,
+        _record: &GroupRecord,
+        _options: &GroupOptions,
+    ) -> anyhow::Result<Vec<Seated>> {
+        self.groups.insert(group);
+        Ok(Vec::new())
+    }
+
+    fn unadopted(&mut self) -> Vec<(GroupKey, GroupRecord)> {
+        Vec::new()
+    }
+
+    fn settle(&mut self) {}
 }
 
 /// Workers of which a call waits (true), or whose last process that runs under the filter is gone (false).

@@ -2,8 +2,10 @@
 //!
 //! Needs root, Linux 5.14 and a writable cgroup v2 hierarchy, and fails without them.
 
+mod adopting;
 mod balance;
 mod joining;
 mod owners;
+mod succession;
 mod waiting;
 mod world;

@@ -1,5 +1,7 @@
 //! One group: its program, the sockets in its slots, the route, and the waiting room.
 
+mod adopt;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -20,13 +22,17 @@ use cluster_common::{
 use super::{
     bpf,
     hub::{Hub, Source},
+    ids::Program,
     load::SelectMaps,
     mapping::Mapping,
     trace::Trace,
     waiting::WaitingRoom,
 };
 use crate::{
-    datapath::{GroupKey, JoinError, OnMiss, Protocol, SlotCounters},
+    datapath::{
+        GroupKey, JoinError, OnMiss, Protocol, SlotCounters,
+        record::{GroupRecord, SlotRecord},
+    },
     id::GroupId,
 };
 
@@ -41,7 +47,7 @@ pub(super) struct Group {
     id: GroupId,
     key: GroupKey,
     hub: Arc<Hub>,
-    program: OwnedFd,
+    program: Program,
     sockets: OwnedFd,
     config: OwnedFd,
     board: Mapped,
@@ -68,6 +74,8 @@ struct Filled {
     cookie: u64,
     /// The slot's counters at that moment; they are never reset.
     before: SlotCounters,
+    /// What was counted for it by programs before this one.
+    carried: SlotCounters,
 }
 
 impl Group {
@@ -86,29 +94,7 @@ impl Group {
         hub: Arc<Hub>,
         trace: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let SelectMaps { program, sockets, config, routes, cursors, slot_stats, group_stats } =
-            maps;
-        // SAFETY: both mappings have the size of the tables and are kept in `_tables`; nobody else has them.
-        let board = unsafe { Mapped::new(routes.start(), cursors.start()) };
-        let mut group = Self {
-            id,
-            key: key.clone(),
-            hub,
-            program,
-            sockets,
-            config,
-            board,
-            _tables: [routes, cursors],
-            slot_stats,
-            totals: group_stats,
-            filled: BTreeMap::new(),
-            route: Vec::new(),
-            on_miss: OnMiss::Refuse,
-            misses: 0,
-            filled_since: false,
-            waiting_room: None,
-            trace: None,
-        };
+        let mut group = Self::new(id, key, maps, hub);
         if let Some(file) = trace {
             group.start_trace(file)?;
         }
@@ -127,6 +113,33 @@ impl Group {
         Ok(group)
     }
 
+    fn new(id: GroupId, key: &GroupKey, maps: SelectMaps, hub: Arc<Hub>) -> Self {
+        let SelectMaps { program, sockets, config, routes, cursors, slot_stats, group_stats } =
+            maps;
+        // SAFETY: both mappings have the size of the tables and are kept in `_tables`; nobody else has them, for there
+        // is one daemon.
+        let board = unsafe { Mapped::new(routes.start(), cursors.start()) };
+        Self {
+            id,
+            key: key.clone(),
+            hub,
+            program,
+            sockets,
+            config,
+            board,
+            _tables: [routes, cursors],
+            slot_stats,
+            totals: group_stats,
+            filled: BTreeMap::new(),
+            route: Vec::new(),
+            on_miss: OnMiss::Refuse,
+            misses: 0,
+            filled_since: false,
+            waiting_room: None,
+            trace: None,
+        }
+    }
+
     fn open_waiting_room(&mut self) -> anyhow::Result<()> {
         self.replace_waiting_room()?;
         self.set_on_miss(OnMiss::Wait)
@@ -138,7 +151,7 @@ impl Group {
     }
 
     fn start_trace(&mut self, file: &Path) -> anyhow::Result<()> {
-        let trace = Trace::new(bpf::program_id(self.program.as_fd())?, file)?;
+        let trace = Trace::new(self.program.id, file)?;
         self.hub.watch(&trace, Source::Trace(self.id))?;
         self.trace = Some(trace);
         Ok(())
@@ -174,6 +187,11 @@ impl Group {
             // A socket is in one slot at most, and setting it again is refused like setting another.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && self.holds(slot, cookie) => {
             }
+            // A group that nobody adopted has it still.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                self.take_from_others(slot, socket, cookie)
+                    .map_err(|error| failed(error, "take the socket out of another group"))?;
+            }
             // Not listening (any more), or not in a group: the worker closed it (`reuseport_array_update_check`).
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 return Err(JoinError::Gone);
@@ -183,7 +201,7 @@ impl Group {
             }
         }
         let before = self.total(slot);
-        self.filled.insert(slot, Filled { cookie, before });
+        self.filled.insert(slot, Filled { cookie, before, carried: SlotCounters::default() });
         self.filled_since = true;
         Ok(())
     }
@@ -257,9 +275,30 @@ impl Group {
     pub(super) fn counters(&self, slot: Slot) -> SlotCounters {
         let Some(filled) = self.filled.get(&slot) else { return SlotCounters::default() };
         let total = self.total(slot);
+        let Filled { before, carried, .. } = filled;
         SlotCounters {
-            selected: total.selected.saturating_sub(filled.before.selected),
-            migrated_in: total.migrated_in.saturating_sub(filled.before.migrated_in),
+            selected: total.selected.saturating_sub(before.selected) + carried.selected,
+            migrated_in: total.migrated_in.saturating_sub(before.migrated_in) + carried.migrated_in,
+        }
+    }
+
+    /// Number of its program.
+    pub(super) fn program(&self) -> u32 {
+        self.program.id
+    }
+
+    /// What the next supervisor needs to take it over.
+    pub(super) fn record(&self) -> GroupRecord {
+        let slots = self.filled.iter().map(|(slot, filled)| {
+            let Filled { cookie, before, carried } = *filled;
+            SlotRecord { slot: slot.get(), cookie, before, carried }
+        });
+        GroupRecord {
+            program: self.program.id,
+            loaded: self.program.loaded,
+            on_miss: self.on_miss,
+            route: self.route.iter().map(|slot| slot.get()).collect(),
+            slots: slots.collect(),
         }
     }
 
