@@ -26,6 +26,10 @@ pub mod flow;
 
 pub mod choose;
 
+pub mod http;
+
+pub mod exchange;
+
 pub mod stats;
 
 pub mod event;

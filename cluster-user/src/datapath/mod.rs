@@ -10,6 +10,7 @@ pub mod record;
 pub mod socket;
 pub mod diag;
 pub mod holder;
+pub mod idle;
 pub mod kernel;
 pub mod plain;
 
@@ -20,6 +21,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use cluster_common::slot::Slot;
@@ -279,6 +281,24 @@ pub trait DataPath {
     /// # Errors
     /// When the kernel cannot be asked.
     fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic>;
+
+    /// Tells a worker's connections to close, each at the next point where nothing can be lost, and says what is left.
+    /// May be called again and again: it covers what was accepted since.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn drain(&mut self, worker: WorkerId) -> anyhow::Result<Traffic>;
+
+    /// Back into service: its connections are left alone again. Harmless for one that is not drained.
+    fn resume(&mut self, worker: WorkerId);
+
+    /// Closes (FIN) connections between messages, with nothing unread or unsent, idle for at least `idle`; says how many.
+    ///
+    /// An event stream between two events looks like that, too: to be called when waiting for it is over.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn hang_up(&mut self, worker: WorkerId, idle: Duration) -> anyhow::Result<u32>;
 
     /// Connections of every worker, as [`Traffic::established`] counts them, in one look at all of them.
     ///

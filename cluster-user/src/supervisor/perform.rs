@@ -58,7 +58,7 @@ impl Supervisor {
             }
             Effect::Sweep { worker } => host.sweep(worker),
             Effect::Measure { worker } => {
-                let traffic = host.datapath.traffic(worker).ok();
+                let traffic = host.datapath.drain(worker).ok();
                 return Some(Event::Measured { worker, traffic });
             }
             Effect::Drain { worker, idle: _ } => {

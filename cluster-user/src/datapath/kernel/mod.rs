@@ -11,6 +11,7 @@
 
 mod adopt;
 mod bpf;
+mod drain;
 mod group;
 mod hub;
 mod ids;
@@ -24,6 +25,7 @@ mod report;
 mod selftest;
 mod spare;
 mod trace;
+mod types;
 mod waiting;
 mod watch;
 
@@ -37,6 +39,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -44,6 +47,7 @@ use cluster_common::slot::Slot;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use self::{
+    drain::Drain,
     group::Group,
     hub::{Hub, Source},
     load::Select,
@@ -55,6 +59,7 @@ use super::{
     SlotCounters, Traffic, diag,
     feature::Feature,
     holder::{self, Holder},
+    idle,
     record::{GroupRecord, Seated},
 };
 use crate::id::{GroupId, Ticket, WorkerId};
@@ -64,6 +69,7 @@ pub struct Kernel {
     spare: Spare,
     watch: Watch,
     groups: BTreeMap<GroupId, Group>,
+    drain: Drain,
     hub: Arc<Hub>,
     /// The hub, as the runtime sees it.
     arrivals: Arc<AsyncFd<Arc<Hub>>>,
@@ -115,7 +121,8 @@ impl Kernel {
         let arrivals =
             unsafe { AsyncFd::register_with_interest(Arc::clone(&hub), Interest::READABLE) };
         let arrivals = Arc::new(arrivals.map_err(io::Error::from)?);
-        Ok(Self { spare, watch, groups: BTreeMap::new(), hub, arrivals, logs: logs.to_owned() })
+        let (groups, drain, logs) = (BTreeMap::new(), Drain::new(root), logs.to_owned());
+        Ok(Self { spare, watch, groups, drain, hub, arrivals, logs })
     }
 
     /// Deals with everything that has arrived.
@@ -210,6 +217,18 @@ impl Kernel {
         }
     }
 
+    /// What a worker has to do still, and the connections that are counted in it.
+    fn established(&self, worker: WorkerId) -> anyhow::Result<(Traffic, Vec<diag::Entry>)> {
+        let known = self.watch.worker(worker);
+        let known = known.with_context(|| format!("worker {worker} is not known"))?;
+        let moved = self.moved_to(worker);
+        let mut found = Vec::new();
+        let traffic =
+            diag::traffic_with(known.cgroup, &known.addresses, &moved, |entry| found.push(*entry))
+                .context("list the connections of a worker")?;
+        Ok((traffic, found))
+    }
+
     fn group(&mut self, id: GroupId) -> anyhow::Result<&mut Group> {
         self.groups.get_mut(&id).with_context(|| format!("there is no group {}", id.0))
     }
@@ -238,6 +257,7 @@ impl DataPath for Kernel {
     }
 
     fn dismiss(&mut self, worker: WorkerId) {
+        self.drain.leave(worker);
         self.watch.dismiss(worker);
     }
 
@@ -320,6 +340,29 @@ impl DataPath for Kernel {
         let known = known.with_context(|| format!("worker {worker} is not known"))?;
         diag::traffic(known.cgroup, &known.addresses, &self.moved_to(worker))
             .context("count the connections of a worker")
+    }
+
+    fn drain(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
+        let (traffic, found) = self.established(worker)?;
+        let watch = &self.watch;
+        self.drain.watch(worker, &found, || watch.open_sockets(worker));
+        Ok(traffic)
+    }
+
+    fn resume(&mut self, worker: WorkerId) {
+        self.drain.leave(worker);
+    }
+
+    fn hang_up(&mut self, worker: WorkerId, idle: Duration) -> anyhow::Result<u32> {
+        let (_, mut found) = self.established(worker)?;
+        found.retain(|entry| entry.is_idle(idle));
+        if found.is_empty() {
+            return Ok(0);
+        }
+        let found: BTreeSet<u64> = found.iter().map(|entry| entry.inode.into()).collect();
+        let open = self.watch.open_sockets(worker);
+        let left_alone = |socket: BorrowedFd<'_>| self.drain.is_strange(socket);
+        idle::hang_up(open, &found, idle, left_alone).context("close idle connections")
     }
 
     fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>> {

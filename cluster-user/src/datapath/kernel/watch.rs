@@ -18,7 +18,10 @@ use super::{
     report::{self, Located, Observed, What},
 };
 use crate::{
-    datapath::{GroupKey, Place, Protocol, Report, diag, socket},
+    datapath::{
+        GroupKey, Place, Protocol, Report, diag,
+        socket::{self, OpenSocket},
+    },
     id::{AppId, Ticket, WorkerId},
 };
 
@@ -139,14 +142,20 @@ impl Watch {
 
     /// Inode numbers of the sockets that a worker has open.
     pub(super) fn sockets(&self, id: WorkerId) -> BTreeSet<u64> {
-        let Some(worker) = self.workers.get(&id) else { return BTreeSet::new() };
+        self.open_sockets(id).into_iter().map(|(_, socket)| socket.inode).collect()
+    }
+
+    /// The sockets that a worker has open, and which of its processes has them.
+    pub(super) fn open_sockets(&self, id: WorkerId) -> Vec<(u32, OpenSocket)> {
+        let Some(worker) = self.workers.get(&id) else { return Vec::new() };
         let mut pids: Vec<u32> = worker.pid.into_iter().collect();
         if let Some(path) = &worker.cgroup_path {
             report::processes_below(path, &mut pids);
         }
         // A process that has ended meanwhile has none.
-        let open = pids.into_iter().flat_map(|pid| socket::sockets_of(pid).unwrap_or_default());
-        open.map(|socket| socket.inode).collect()
+        let of =
+            |pid| socket::sockets_of(pid).unwrap_or_default().into_iter().map(move |s| (pid, s));
+        pids.into_iter().flat_map(of).collect()
     }
 
     /// Every admitted worker.

@@ -21,6 +21,7 @@ use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -131,7 +132,7 @@ impl Plain {
     }
 
     /// Stops listening to a worker.
-    fn hang_up(&mut self, worker: WorkerId) {
+    fn unhook(&mut self, worker: WorkerId) {
         let running = self.workers.get_mut(&worker).and_then(|worker| worker.running.take());
         if let Some(running) = running {
             // It is closed in any case; that removes it too.
@@ -188,7 +189,7 @@ impl DataPath for Plain {
     }
 
     fn dismiss(&mut self, worker: WorkerId) {
-        self.hang_up(worker);
+        self.unhook(worker);
         self.workers.remove(&worker);
         self.tickets.retain(|_, pending| pending.worker != worker);
         self.reports.retain(|report| match report {
@@ -212,7 +213,7 @@ impl DataPath for Plain {
                 guard.clear_ready();
             }
             for (worker, calls) in waiting {
-                if calls { self.take_call(worker) } else { self.hang_up(worker) }
+                if calls { self.take_call(worker) } else { self.unhook(worker) }
             }
         }
     }
@@ -265,6 +266,20 @@ impl DataPath for Plain {
         let running = running.context("the worker does not run")?;
         traffic::of(running.pid)
             .with_context(|| format!("failed to count connections of pid {}", running.pid))
+    }
+
+    fn drain(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
+        // Without a program nothing can be said to clients that the worker does not say.
+        self.traffic(worker)
+    }
+
+    fn resume(&mut self, _worker: WorkerId) {}
+
+    fn hang_up(&mut self, worker: WorkerId, idle: Duration) -> anyhow::Result<u32> {
+        let running = self.workers.get(&worker).and_then(|worker| worker.running.as_ref());
+        let running = running.context("the worker does not run")?;
+        traffic::hang_up(running.pid, idle)
+            .with_context(|| format!("failed to close idle connections of pid {}", running.pid))
     }
 
     fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>> {
