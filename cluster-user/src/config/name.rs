@@ -18,6 +18,11 @@ impl Name {
         Self(String::new())
     }
 
+    /// The namespace of apps for which none was typed.
+    pub(super) fn usual_namespace() -> Self {
+        Self("default".to_owned())
+    }
+
     /// The text itself.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -65,10 +65,16 @@ pub struct AppSpec {
 impl AppSpec {
     /// What stands in a worker's place for its definition until that is looked up.
     pub(crate) fn unread() -> Self {
+        Self::usual(Name::unread())
+    }
+
+    /// An app with the settings that `start` has when nothing else is typed.
+    pub(crate) fn usual(name: Name) -> Self {
+        let seconds = Duration::from_secs;
         Self {
-            name: Name::unread(),
-            namespace: Name::unread(),
-            script: String::new(),
+            script: name.to_string(),
+            name,
+            namespace: Name::usual_namespace(),
             program: PathBuf::new(),
             args: Vec::new(),
             leading_args: 0,
@@ -77,26 +83,26 @@ impl AppSpec {
             user: None,
             instances: 1,
             ports: Vec::new(),
-            readiness: Readiness::Running,
-            listen_timeout: Duration::ZERO,
+            readiness: Readiness::Listening,
+            listen_timeout: seconds(30),
             probe: None,
             liveness: None,
             watchdog: None,
             overlap: true,
             restart: RestartPolicy {
-                autorestart: false,
-                max_restarts: 0,
-                min_uptime: Duration::ZERO,
+                autorestart: true,
+                max_restarts: 16,
+                min_uptime: seconds(1),
                 restart_delay: Duration::ZERO,
                 stop_exit_codes: Vec::new(),
             },
             stop: StopPolicy {
                 signal: 15,
                 with_message: false,
-                drain_timeout: Duration::ZERO,
-                kill_timeout: Duration::ZERO,
+                drain_timeout: seconds(30),
+                kill_timeout: seconds(10),
             },
-            wait_timeout: Duration::ZERO,
+            wait_timeout: seconds(30),
             trace: false,
             require_kernel: false,
         }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -12,14 +13,16 @@ use cluster_common::slot::Slot;
 
 use super::{
     State,
+    app::{App, Seat, SeatState},
     effect::Effect,
     event::Exit,
-    group::MemberState,
-    worker::{Input, Phase},
+    group::{Group, Member, MemberState, Vacancy},
+    worker::{Ending, Input, Phase, Worker},
 };
 use crate::{
-    datapath::OnMiss,
-    id::{GroupId, WorkerId},
+    config::spec::{AppSpec, Readiness, User},
+    datapath::{GroupKey, GroupOptions, OnMiss},
+    id::{AppId, GroupId, Instance, WorkerId},
     moment::Moment,
 };
 
@@ -38,17 +41,120 @@ pub struct Known {
     /// Its number.
     pub worker: WorkerId,
     /// Its app.
-    pub app: crate::id::AppId,
+    pub app: AppId,
     /// Its number within the app.
-    pub instance: crate::id::Instance,
+    pub instance: Instance,
     /// The pid of its main process, if it was known to run.
     pub pid: Option<u32>,
 }
 
+/// A worker that is found without a journal that knows it.
+#[derive(Clone, Debug)]
+pub struct Stray {
+    /// Its app.
+    pub app: AppId,
+    /// Its number.
+    pub worker: WorkerId,
+    /// Its number within the app.
+    pub instance: Instance,
+    /// Its main process.
+    pub pid: u32,
+    /// Name of the app.
+    pub name: String,
+    /// The file it executes.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its working folder.
+    pub cwd: PathBuf,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// Who it runs as.
+    pub user: User,
+    /// Whether it listens.
+    pub listens: bool,
+}
+
 impl State {
+    /// What can be known without a journal: apps with the settings that `start` has when nothing else is typed.
+    pub fn of_strays(now: Moment, strays: &[Stray]) -> Self {
+        let mut state = Self::default();
+        for stray in strays {
+            let Ok(name) = stray.name.parse() else { continue };
+            let app = state.apps.entry(stray.app).or_insert_with(|| {
+                let spec = AppSpec {
+                    program: stray.program.clone(),
+                    args: stray.args.clone(),
+                    cwd: stray.cwd.clone(),
+                    env: stray.env.clone(),
+                    user: Some(stray.user.clone()),
+                    readiness: if stray.listens {
+                        Readiness::Listening
+                    } else {
+                        Readiness::Running
+                    },
+                    ..AppSpec::usual(name)
+                };
+                App::new(stray.app, Arc::new(spec), now)
+            });
+            let (generation, spec) = (app.generation, Arc::clone(app.spec()));
+            let seat = app.seats.entry(stray.instance).or_insert_with(|| Seat::new(generation));
+            let id = stray.worker;
+            let seated = seat.worker().is_some();
+            if seated {
+                // It was in the middle of a reload; which one is the newer cannot be told.
+                seat.leaving.insert(id);
+            } else {
+                (seat.state, seat.proven) = (SeatState::Taken(id), true);
+            }
+            let place = (stray.app, stray.instance);
+            let mut worker = Worker::new(id, place, (generation, spec), now, false);
+            worker.pid = Some(stray.pid);
+            worker.phase = Phase::Online { since: now };
+            worker.served = true;
+            if seated {
+                worker.ending = Some(Ending::Asked);
+                worker.phase = Phase::Stopping { kill_at: now };
+            }
+            state.workers.insert(id, worker);
+            state.next_worker = state.next_worker.max(id.0 + 1);
+            state.next_app = state.next_app.max(stray.app.0 + 1);
+        }
+        for app in state.apps.values_mut() {
+            let instances = app.seats.keys().last().map_or(1, |last| last.0 + 1);
+            for definition in app.definitions.values_mut() {
+                Arc::make_mut(definition).instances = instances;
+            }
+            let generation = app.generation;
+            for instance in 0..instances {
+                // Whoever sat there has ended, and is replaced as usual.
+                let seat =
+                    app.seats.entry(Instance(instance)).or_insert_with(|| Seat::new(generation));
+                if seat.worker().is_none() {
+                    seat.state = SeatState::Backoff { until: now };
+                }
+            }
+        }
+        state
+    }
+
+    /// Puts in a group that is found without a journal that knows it.
+    pub fn insert_group(&mut self, id: GroupId, key: GroupKey, slots: &BTreeMap<Slot, WorkerId>) {
+        let mut workers = slots.values().filter_map(|worker| self.workers.get(worker));
+        let Some(app) = workers.next().map(|worker| worker.app) else { return };
+        let mut group = Group::new(id, key, app);
+        group.open = true;
+        let known = slots.iter().filter(|(_, worker)| self.workers.contains_key(worker));
+        group.slots = known
+            .map(|(slot, worker)| (*slot, Member { worker: *worker, state: MemberState::Joined }))
+            .collect();
+        self.groups.insert(id, group);
+        self.next_group = self.next_group.max(id.0 + 1);
+    }
+
     /// The workers there were.
     pub fn known_workers(&self) -> Vec<Known> {
-        let known = |worker: &super::worker::Worker| Known {
+        let known = |worker: &Worker| Known {
             worker: worker.id,
             app: worker.app,
             instance: worker.instance,
@@ -58,21 +164,18 @@ impl State {
     }
 
     /// The groups there were, with what each of them needs to be opened again.
-    pub fn known_groups(
-        &self,
-    ) -> Vec<(GroupId, crate::datapath::GroupKey, crate::datapath::GroupOptions)> {
+    pub fn known_groups(&self) -> Vec<(GroupId, GroupKey, GroupOptions)> {
         let open = self.groups.values().filter(|group| group.open);
         open.filter_map(|group| {
             let spec = self.apps.get(&group.app)?.spec();
-            let options =
-                crate::datapath::GroupOptions { app: spec.name.to_string(), trace: spec.trace };
+            let options = GroupOptions { app: spec.name.to_string(), trace: spec.trace };
             Some((group.id, group.key.clone(), options))
         })
         .collect()
     }
 
     /// What a worker is, for what is to be found of it.
-    pub fn spec_of(&self, id: WorkerId) -> Option<&Arc<crate::config::spec::AppSpec>> {
+    pub fn spec_of(&self, id: WorkerId) -> Option<&Arc<AppSpec>> {
         self.workers.get(&id).map(|worker| &worker.spec)
     }
 
@@ -145,7 +248,7 @@ impl State {
                 slots.keys().filter(|slot| !group.slots.contains_key(slot)).copied().collect();
             let vacate = |slot| Effect::Vacate { group: *id, slot };
             self.effects.extend(unknown.into_iter().map(vacate));
-            group.vacancy = super::group::Vacancy::None;
+            group.vacancy = Vacancy::None;
         }
     }
 

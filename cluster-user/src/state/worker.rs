@@ -56,6 +56,7 @@ pub(super) struct Worker {
     pub(super) lacking: Option<(SocketAddr, Vec<SocketAddr>)>,
     pub(super) health: Health,
     /// What it had to do when it was last measured.
+    #[serde(skip)]
     pub(super) traffic: Option<Traffic>,
 }
 

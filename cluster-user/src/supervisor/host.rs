@@ -12,19 +12,19 @@ use anyhow::Context as _;
 use cluster_common::slot::Slot;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use super::options::DaemonOptions;
+use super::{journal::TreeRecord, options::DaemonOptions};
 use crate::{
     api::message::{Line, Notice},
     config::home::Home,
-    datapath::{DataPath, Mode, kernel::Kernel, plain::Plain},
+    datapath::{DataPath, Mode, kernel::Kernel, plain::Plain, record::GroupRecord},
     id::{AppId, GroupId, Instance, WorkerId},
     moment::Moment,
     process::{
         cgroup::Hierarchy,
         output::{Output, RotateOptions},
-        tree::{self, Tree},
+        tree::Tree,
         usage::Usage,
-        watch::ExitStatus,
+        watch::{ExitStatus, ExitWatcher},
     },
     state::event::CallId,
 };
@@ -50,6 +50,8 @@ pub(super) struct Host {
     pub(super) flushing: Vec<Flushing>,
     pub(super) news: UnboundedSender<News>,
     pub(super) started: Instant,
+    /// Whether it was said that the journal cannot be written.
+    pub(super) journal_fails: bool,
 }
 
 /// A log file that is being emptied.
@@ -77,7 +79,7 @@ pub(super) enum News {
 }
 
 impl Host {
-    /// Takes possession of what the host offers. Leftovers of a killed daemon of this home are ended.
+    /// Takes possession of what the host offers. What a daemon before this one left is taken over by [`Host::adopt`].
     pub(super) fn new(
         home: Home,
         options: &DaemonOptions,
@@ -91,7 +93,6 @@ impl Host {
                 vec![notice(&error.to_string(), "run the daemon as root on a host with cgroup v2")],
             ),
         };
-        let found = end_leftovers(&home, hierarchy.as_ref())?;
         let kernel = match (&hierarchy, options.mode) {
             (_, Some(Mode::Plain)) => {
                 missing = vec![notice(
@@ -145,7 +146,7 @@ impl Host {
             home,
             datapath,
             missing,
-            found,
+            found: Vec::new(),
             hierarchy,
             output,
             workers: BTreeMap::new(),
@@ -155,8 +156,48 @@ impl Host {
             flushing: Vec::new(),
             news,
             started: Instant::now(),
+            journal_fails: false,
         };
         Ok((host, receiver))
+    }
+
+    /// Has a worker's tree watched from now on.
+    ///
+    /// # Errors
+    /// When descriptors run out; it is not watched then.
+    pub(super) fn keep(
+        &mut self,
+        worker: WorkerId,
+        app: AppId,
+        instance: Instance,
+        tree: Arc<Tree>,
+    ) -> io::Result<()> {
+        let watcher = ExitWatcher::new(tree.process())?;
+        let last = (Instant::now(), Usage::default());
+        self.workers.insert(worker, Running { tree, app, instance, last, cpu_percent: 0.0 });
+        let news = self.news.clone();
+        tokio::spawn(async move {
+            match watcher.exit().await {
+                // The loop has ended when nobody hears it.
+                Ok(status) => drop(news.send(News::Exited(worker, status))),
+                Err(error) => log::error!("failed to wait for worker {worker}: {error}"),
+            }
+        });
+        Ok(())
+    }
+
+    /// What the journal keeps of the groups and trees there are.
+    pub(super) fn records(
+        &self,
+        groups: impl Iterator<Item = GroupId>,
+    ) -> (BTreeMap<GroupId, GroupRecord>, BTreeMap<WorkerId, TreeRecord>) {
+        let groups = groups.filter_map(|group| Some((group, self.datapath.record(group)?)));
+        let trees = self.workers.iter().map(|(worker, running)| {
+            let (pid, started) = (running.tree.pid(), running.tree.started());
+            let pipes = self.output.pipes(*worker).unwrap_or_default();
+            (*worker, TreeRecord { pid, started, pipes })
+        });
+        (groups.collect(), trees.collect())
     }
 
     /// Why kernel mode is not to be had, and what to do about it.
@@ -176,25 +217,6 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Ends the workers of a daemon of this home that was killed: nobody watches them any more.
-fn end_leftovers(home: &Home, hierarchy: Option<&Hierarchy>) -> anyhow::Result<Vec<Notice>> {
-    let processes = match hierarchy {
-        Some(hierarchy) => {
-            let left = hierarchy.end_unclaimed(&BTreeSet::new());
-            let left = left.context("failed to end what a killed daemon left")?;
-            left.iter().map(|leftover| leftover.pids.len()).sum()
-        }
-        None => tree::end_unclaimed(&home.id(), &BTreeSet::new()),
-    };
-    if processes == 0 {
-        return Ok(Vec::new());
-    }
-    let message =
-        format!("the daemon before this one was killed; ended {processes} processes it left");
-    log::warn!("{message}");
-    Ok(vec![notice(&message, "start the apps again")])
-}
-
 fn lacking(missing: &[Notice]) -> (String, String) {
     let reasons: Vec<_> = missing.iter().map(|notice| notice.message.as_str()).collect();
     // One step often helps against several reasons.
@@ -202,6 +224,6 @@ fn lacking(missing: &[Notice]) -> (String, String) {
     (reasons.join("; "), hints.into_iter().collect::<Vec<_>>().join("; "))
 }
 
-fn notice(message: &str, hint: &str) -> Notice {
+pub(super) fn notice(message: &str, hint: &str) -> Notice {
     Notice { message: message.to_owned(), hint: Some(hint.to_owned()) }
 }

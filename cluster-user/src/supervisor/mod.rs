@@ -6,6 +6,8 @@
 pub mod guardian;
 pub mod options;
 mod run;
+pub mod journal;
+mod adopt;
 mod host;
 mod environment;
 mod source;

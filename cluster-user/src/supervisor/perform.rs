@@ -1,24 +1,23 @@
 //! What the core asks for, carried out: one of the two files that know both worlds.
 
-use std::{os::fd::AsFd as _, sync::Arc, time::Instant};
+use std::{os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 
 use super::{
     environment,
-    host::{Host, News, Running},
+    host::{Host, News},
     run::Supervisor,
 };
 use crate::{
     config::spec::AppSpec,
-    datapath::{Admission, GroupOptions, JoinError, Place, plain::filter},
+    datapath::{Admission, GroupOptions, JoinError, Place, Traffic, plain::filter},
     id::{AppId, Instance, WorkerId},
     process::{
         cgroup::WorkerCgroup,
         spawn::{self, Launch},
         tree::{Marker, Tree},
-        usage::Usage,
-        watch::{self, ExitWatcher},
+        watch,
     },
     state::{effect::Effect, event::Event},
 };
@@ -58,14 +57,15 @@ impl Supervisor {
             }
             Effect::Sweep { worker } => host.sweep(worker),
             Effect::Measure { worker } => {
-                let traffic = host.datapath.drain(worker).ok();
-                return Some(Event::Measured { worker, traffic });
-            }
-            Effect::Drain { worker, idle: _ } => {
                 let traffic = host.datapath.traffic(worker).ok();
                 return Some(Event::Measured { worker, traffic });
             }
-            Effect::Resume { worker: _ } | Effect::Rescue { worker: _ } => {}
+            Effect::Drain { worker, idle } => {
+                let traffic = host.drain(worker, idle);
+                return Some(Event::Measured { worker, traffic });
+            }
+            Effect::Resume { worker } => host.datapath.resume(worker),
+            Effect::Rescue { worker: _ } => {}
             Effect::Probe { worker, probe: _ } => {
                 return Some(Event::Probed { worker, result: Ok(()) });
             }
@@ -178,37 +178,30 @@ impl Host {
             }
         };
         let pid = spawned.pid;
-        let watcher = ExitWatcher::new(spawned.process.as_fd());
         self.datapath.started(worker, pid, spawned.process.as_fd(), spawned.notifier);
         let tree = Arc::new(match cgroup {
             Some(cgroup) => Tree::in_cgroup(pid, spawned.process, cgroup),
             None => Tree::marked(pid, spawned.process, marker),
         });
-        let last = (Instant::now(), Usage::default());
-        self.workers.insert(
-            worker,
-            Running { tree: Arc::clone(&tree), app, instance, last, cpu_percent: 0.0 },
-        );
-        let news = self.news.clone();
-        let watcher = match watcher {
-            Ok(watcher) => watcher,
-            Err(error) => {
-                // Rare enough, out of descriptors say, that waiting for a killed process does no harm.
-                drop(tree.kill());
-                drop(watch::reap_killed(tree.process()));
-                drop(tree.remove());
-                self.workers.remove(&worker);
-                return Err(error).context("failed to watch the worker");
-            }
-        };
-        tokio::spawn(async move {
-            match watcher.exit().await {
-                // The loop has ended when nobody hears it.
-                Ok(status) => drop(news.send(News::Exited(worker, status))),
-                Err(error) => log::error!("failed to wait for worker {worker}: {error}"),
-            }
-        });
+        if let Err(error) = self.keep(worker, app, instance, Arc::clone(&tree)) {
+            // Rare enough, out of descriptors say, that waiting for a killed process does no harm.
+            drop(tree.kill());
+            drop(watch::reap_killed(tree.process()));
+            drop(tree.remove());
+            return Err(error).context("failed to watch the worker");
+        }
         Ok(pid)
+    }
+
+    /// Has a worker's connections closed where nothing is lost, and says what is left.
+    fn drain(&mut self, worker: WorkerId, idle: Option<Duration>) -> Option<Traffic> {
+        if let Some(idle) = idle
+            && let Err(error) = self.datapath.hang_up(worker, idle)
+        {
+            log::warn!("failed to close the idle connections of worker {worker}: {error:#}");
+        }
+        let traffic = self.datapath.drain(worker);
+        traffic.map_err(|error| log::warn!("failed to drain worker {worker}: {error:#}")).ok()
     }
 
     /// Ends what a worker's main process left, in a task of its own; `News::Swept` follows.
