@@ -5,11 +5,10 @@ use serde::Deserialize;
 
 use super::{
     Effort, PORT,
-    arena::Arena,
-    contestant::Contestant,
-    process,
+    contestant::{self, Contestant},
     report::{Better, Report},
 };
+use crate::{arena::Arena, process};
 
 /// Connections that wrk keeps open.
 const CONNECTIONS: &str = "64";
@@ -74,7 +73,7 @@ pub(super) fn wrk(
     wrk.args(["--threads", "1", "--connections", CONNECTIONS, "--timeout", "5s"])
         .args(["--duration", &format!("{seconds}s")])
         .arg("--script")
-        .arg(Arena::source("report.lua"));
+        .arg(contestant::source("report.lua"));
     if connections == Connections::New {
         wrk.args(["--header", "Connection: close"]);
     }

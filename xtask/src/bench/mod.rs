@@ -5,21 +5,19 @@
 //! absolute numbers: the load generator has the same CPUs as what it loads.
 #![expect(clippy::cast_precision_loss, reason = "no figure here has more than fifteen digits")]
 
-mod arena;
 mod contestant;
 mod decision;
 mod empty;
 mod flood;
 mod footprint;
 mod load;
-mod process;
 mod reaction;
 mod report;
 
 use clap::ValueEnum;
 
-use self::{arena::Arena, contestant::Contestant, report::Report};
-use crate::tools;
+use self::{contestant::Contestant, report::Report};
+use crate::{arena::Arena, tools};
 
 /// Workers of every contestant but the bare process.
 const WORKERS: usize = 4;

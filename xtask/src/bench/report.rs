@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::{
     WORKERS,
     contestant::{self, Contestant},
-    process,
 };
+use crate::process;
 
 /// Which of two values is the better one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Clients that account for every request: an open-loop load whose answers are checked to the last byte.
+//! What tests, chaos and benchmarks prove things with: clients that account for every request, a look at what
+//! is left behind, and waiting for conditions.
 //!
 //! Requests are due at times of a seeded Poisson process, whether or not earlier ones have been answered, so a
 //! stall is seen by as many of them as real clients would have sent meanwhile. Latency counts from when a
@@ -15,5 +16,7 @@ mod exchange;
 mod connection;
 mod head;
 mod chunks;
+pub mod leftover;
+pub mod wait;
 #[cfg(test)]
 mod misbehaving;

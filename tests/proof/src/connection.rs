@@ -16,7 +16,7 @@ use tokio::{
 /// Receive buffer of a slow reader: so small that the app has to wait for it.
 const SMALL_BUFFER: u32 = 16 << 10;
 /// Send buffer: so small that what counts as sent has arrived, but for so much.
-const SEND_BUFFER: u32 = 32 << 10;
+const SEND_BUFFER: u32 = 64 << 10;
 /// Read at once.
 const READ: usize = 64 << 10;
 
