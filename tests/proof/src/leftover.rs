@@ -110,7 +110,7 @@ fn own_cgroup(hierarchy: &Path, pid: u32) -> Option<PathBuf> {
 }
 
 /// Numbers of the kernel programs that a process has open.
-fn held_programs(pid: u32) -> Vec<u32> {
+pub fn held_programs(pid: u32) -> Vec<u32> {
     let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     let infos = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
     infos
@@ -123,6 +123,17 @@ fn held_programs(pid: u32) -> Vec<u32> {
 
 /// Whether a kernel program is there. Numbers are given anew only after all others have been.
 fn is_loaded(number: u32) -> bool {
+    match program(number) {
+        Ok(_program) => true,
+        Err(error) => error.raw_os_error() != Some(libc::ENOENT),
+    }
+}
+
+/// Opens a kernel program by its number.
+///
+/// # Errors
+/// `ENOENT` when there is none of this number.
+pub fn program(number: u32) -> io::Result<OwnedFd> {
     // linux/bpf.h
     const BPF_PROG_GET_FD_BY_ID: c_long = 13;
     /// The head of `union bpf_attr` for this; the kernel takes what is missing as zeros.
@@ -135,16 +146,10 @@ fn is_loaded(number: u32) -> bool {
     let by_id = ById { id: number, next_id: 0, open_flags: 0 };
     let size = size_of::<ById>();
     // SAFETY: The kernel reads `size` bytes of a structure that outlives the call.
-    let found =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_GET_FD_BY_ID, &raw const by_id, size) };
-    match i32::try_from(found) {
-        Ok(fd) if fd >= 0 => {
-            // SAFETY: The kernel has just made this descriptor, and nobody else knows of it.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-            true
-        }
-        Ok(_) | Err(_) => io::Error::last_os_error().raw_os_error() != Some(libc::ENOENT),
-    }
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_GET_FD_BY_ID, &raw const by_id, size) };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: The kernel has just made this descriptor, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// A cgroup folder cannot be removed with its files, only folder by folder from below.
