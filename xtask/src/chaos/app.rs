@@ -105,6 +105,11 @@ impl App {
         Ok(line)
     }
 
+    /// The file that is started.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// What it is asked, with this many times the usual rate.
     pub(super) fn target(&self, factor: f64) -> Target {
         Target {
