@@ -16,6 +16,9 @@ use crate::{arena::Arena, process};
 /// Longest run of a command: a reload of six workers that all take their time, and more.
 const PATIENCE: Duration = Duration::from_mins(3);
 
+/// Between two attempts, which are processes each.
+const BETWEEN: Duration = Duration::from_millis(20);
+
 /// `cluster` in an arena.
 #[derive(Clone, Copy)]
 pub(crate) struct Manager<'a> {
@@ -47,9 +50,11 @@ pub(crate) struct Worker {
     pub(crate) status: String,
 }
 
-#[derive(Deserialize)]
-struct Pong {
-    pid: u32,
+/// What `ping --json` says; it says more.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Pong {
+    pub(crate) pid: u32,
+    pub(crate) uptime_ms: u64,
 }
 
 impl Manager<'_> {
@@ -95,30 +100,36 @@ impl Manager<'_> {
         found.with_context(|| format!("`cluster list` does not show {name}"))
     }
 
-    /// The daemon's process.
-    pub(crate) fn daemon(self) -> anyhow::Result<u32> {
+    /// The daemon about itself.
+    pub(crate) fn ping(self) -> anyhow::Result<Pong> {
         let called = self.call(&["ping", "--json"])?.ok()?;
-        let pong: Pong = serde_json::from_str(&called.stdout).context("no pong")?;
-        Ok(pong.pid)
+        serde_json::from_str(&called.stdout).context("`cluster ping --json` printed no pong")
     }
 
     /// Waits until all workers of an app are online, and as many as there should be.
     pub(crate) fn settle(self, name: &str) -> anyhow::Result<Listed> {
-        let limit = Duration::from_mins(1);
-        let mut last = None;
-        let settled = process::until(limit, || {
-            let listed = self.app(name);
-            let is_settled = listed.as_ref().is_ok_and(Listed::is_settled);
-            last = Some(listed);
-            if !is_settled {
-                std::thread::sleep(Duration::from_millis(50));
+        eventually(Duration::from_mins(1), || {
+            let listed = self.app(name)?;
+            anyhow::ensure!(listed.is_settled(), "{name} does not settle: {listed:?}");
+            Ok(listed)
+        })
+    }
+}
+
+/// Tries until it succeeds; the last error when it does not in time.
+pub(crate) fn eventually<T>(
+    limit: Duration,
+    mut attempt: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match attempt() {
+            Ok(done) => return Ok(done),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context(format!("waited {} s", limit.as_secs())));
             }
-            is_settled.then_some(())
-        });
-        let last = last.context("nobody looked")??;
-        let wait = limit.as_secs();
-        settled.with_context(|| format!("{name} has not settled within {wait} s: {last:#?}"))?;
-        Ok(last)
+            Err(_too_early) => std::thread::sleep(BETWEEN),
+        }
     }
 }
 
@@ -141,6 +152,16 @@ impl Called {
     pub(crate) fn ok(self) -> anyhow::Result<Self> {
         anyhow::ensure!(self.code == Some(0), "{}", self.told());
         Ok(self)
+    }
+
+    /// Checks that it ended as a command may when it was disturbed: done, failed, or with no daemon to ask; and
+    /// says how.
+    pub(crate) fn disturbed(&self) -> anyhow::Result<String> {
+        let has_crashed = self.stderr.contains("panicked");
+        match self.code {
+            Some(code @ (0 | 1 | 3)) if !has_crashed => Ok(format!("exit {code} (disturbed)")),
+            Some(_) | None => anyhow::bail!("{}", self.told()),
+        }
     }
 
     /// All of it, for people.

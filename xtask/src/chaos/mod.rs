@@ -14,9 +14,8 @@ mod timeline;
 mod verdict;
 mod victim;
 
-use std::{sync::Mutex, thread, time::Duration};
+use std::{fs, sync::Mutex, thread, time::Duration};
 
-use anyhow::Context as _;
 use clap::ValueEnum as _;
 use cluster_proof::{
     leftover::Leftover,
@@ -26,13 +25,13 @@ use nix::unistd::geteuid;
 
 use self::{
     app::App,
-    manager::Manager,
+    manager::{Called, Manager},
     moves::{Mover, lock},
     schedule::{Schedule, What},
     timeline::Timeline,
     verdict::Verdict,
 };
-use crate::{arena::Arena, process, run, tools};
+use crate::{arena::Arena, process, run, step, tools};
 
 /// Longest time that a client waits. What takes longer is lost, and nothing here should.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -104,9 +103,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     let problems = judge(manager, &apps, &schedule, time, load);
     let left = end(manager);
-    let problems = problems.into_iter().chain(left?).collect::<Vec<_>>();
+    let problems = problems.into_iter().chain(left).collect::<Vec<_>>();
     for problem in &problems {
         println!("chaos: {problem}");
+    }
+    if !problems.is_empty() {
+        keep_log(&arena);
     }
     anyhow::ensure!(
         problems.is_empty(),
@@ -150,10 +152,9 @@ fn judge(
     thread::sleep(time.saturating_sub(timeline.began.elapsed()));
     let victims = std::mem::take(&mut *lock(&mover.victims));
     let mut problems = timeline.problems();
-    for app in apps {
-        if let Err(error) = manager.settle(app.name) {
-            problems.push(format!("{error:#}"));
-        }
+    // One that does not settle is enough: with no daemon, each would take its time.
+    if let Err(error) = apps.iter().try_for_each(|app| manager.settle(app.name).map(drop)) {
+        problems.push(format!("{error:#}"));
     }
     let account = load.stop();
 
@@ -178,14 +179,25 @@ fn judge(
     problems
 }
 
+/// Saves what the daemon wrote from the folder that goes with the arena.
+fn keep_log(arena: &Arena) {
+    let kept = step::target().join("chaos/daemon.log");
+    match fs::copy(arena.path("cluster").join("daemon.log"), &kept) {
+        Ok(_) => println!("chaos: what the daemon wrote is in {}", kept.display()),
+        Err(error) => println!("chaos: what the daemon wrote is lost: {error}"),
+    }
+}
+
 /// Ends the daemon and says what is left of it.
-fn end(manager: Manager<'_>) -> anyhow::Result<Vec<String>> {
+fn end(manager: Manager<'_>) -> Vec<String> {
     let arena = manager.arena;
     let before = Leftover::expected(&arena.path("cluster"), &arena.processes());
-    manager.call(&["kill"])?.ok().context("the daemon did not end in order")?;
+    let killed = manager.call(&["kill"]).and_then(Called::ok);
     let is_clear =
         process::until(CLEARING, || before.of(&arena.processes()).is_empty().then_some(()));
     let left = if is_clear.is_some() { Vec::new() } else { before.of(&arena.processes()) };
     before.clean(&arena.processes());
-    Ok(left.into_iter().map(|what| format!("left behind: {what}")).collect())
+    let killed = killed.err().map(|error| format!("the daemon did not end in order: {error:#}"));
+    let left = left.into_iter().map(|what| format!("left behind: {what}"));
+    killed.into_iter().chain(left).collect()
 }

@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -15,12 +14,11 @@ use nix::{
 
 use super::{
     app::App,
-    manager::{Listed, Manager},
+    manager::{Listed, Manager, eventually},
     schedule::{Fault, Move, Planned},
     timeline::{Entry, Timeline},
     victim::{self, Victim},
 };
-use crate::process;
 
 /// Longest time until a daemon that was killed is there again; it should take a fifth of a second.
 const ADOPTION: Duration = Duration::from_secs(10);
@@ -85,7 +83,7 @@ impl Mover<'_> {
         let called = self.manager.call(&[&command[..1], &[app.name], &command[1..]].concat())?;
         let after = self.manager.settle(app.name)?;
         if self.was_disturbed(began, app) {
-            return Ok(format!("{} (disturbed)", ended(called.code)));
+            return called.disturbed();
         }
         let took = called.ok()?.took;
         let left: Vec<_> = before.intersection(&after.pids()).copied().collect();
@@ -111,7 +109,7 @@ impl Mover<'_> {
                 self.manager.call(&["rollback", app.name])?;
             }
             self.manager.settle(app.name)?;
-            return Ok(format!("{}, {} (disturbed)", ended(first.code), ended(second.code)));
+            return Ok(format!("{}, {}", first.disturbed()?, second.disturbed()?));
         }
         first.ok()?;
         second.ok()?;
@@ -135,7 +133,7 @@ impl Mover<'_> {
         app.mend()?;
         let (called, after) = (called?, settled?);
         if self.was_disturbed(began, app) {
-            return Ok(format!("{} (disturbed)", ended(called.code)));
+            return called.disturbed();
         }
         anyhow::ensure!(called.code == Some(1), "{} instead of with 1", called.told());
         let (before, after) = (before.pids(), after.pids());
@@ -152,7 +150,7 @@ impl Mover<'_> {
         let called = self.manager.call(&["scale", app.name, &to.to_string()])?;
         let settled = self.manager.settle(app.name)?;
         if self.was_disturbed(began, app) {
-            return Ok(format!("{} (disturbed), {} online", ended(called.code), settled.online));
+            return Ok(format!("{}, {} online", called.disturbed()?, settled.online));
         }
         let took = called.ok()?.took;
         anyhow::ensure!(settled.online == to, "{} online", settled.online);
@@ -160,23 +158,23 @@ impl Mover<'_> {
     }
 
     fn upgrade(&self) -> anyhow::Result<String> {
-        let (began, before) = (Instant::now(), self.manager.daemon()?);
-        let workers = self.pids()?;
+        let (began, workers) = (Instant::now(), self.pids()?);
         let called = self.manager.call(&["upgrade"])?;
-        let after = self.manager.daemon()?;
-        if self.timeline.met(began, |entry| entry.step != Move::Upgrade && is_fate(&entry.step)) {
-            return Ok(format!("{} (disturbed)", ended(called.code)));
+        let now = self.pids()?;
+        if self.timeline.met(began, |entry| is_fate(&entry.step)) {
+            return called.disturbed();
         }
         let took = called.ok()?.took;
-        anyhow::ensure!(before != after, "process {before} is still the daemon");
-        let now = self.pids()?;
+        let daemon = self.manager.ping()?;
+        let is_new = u128::from(daemon.uptime_ms) <= began.elapsed().as_millis();
+        anyhow::ensure!(is_new, "process {} is the daemon as before", daemon.pid);
         let lost: Vec<_> = workers.difference(&now).copied().collect();
         anyhow::ensure!(lost.is_empty(), "workers {lost:?} are not there any more");
-        Ok(format!("process {before} handed over to {after} in {} ms", took.as_millis()))
+        Ok(format!("handed over to process {} in {} ms", daemon.pid, took.as_millis()))
     }
 
     fn kill(&self, app: &App, worker: usize) -> anyhow::Result<String> {
-        let Some(pid) = pick(&self.manager.app(app.name)?, worker) else {
+        let Some(pid) = self.pick(app, worker)? else {
             return Ok("there is none".to_owned());
         };
         match Victim::kill(app.name, app.port, pid)? {
@@ -190,7 +188,7 @@ impl Mover<'_> {
     }
 
     fn freeze(&self, app: &App, worker: usize, time: Duration) -> anyhow::Result<String> {
-        let Some(pid) = pick(&self.manager.app(app.name)?, worker) else {
+        let Some(pid) = self.pick(app, worker)? else {
             return Ok("there is none".to_owned());
         };
         let frozen = victim::freeze(pid);
@@ -201,26 +199,36 @@ impl Mover<'_> {
 
     fn daemon(&self, pause: Duration) -> anyhow::Result<String> {
         let (began, before) = (Instant::now(), self.pids()?);
-        let daemon = self.manager.daemon()?;
+        let daemon = eventually(ADOPTION, || self.manager.ping())?.pid;
         kill(Pid::from_raw(daemon.cast_signed()), Signal::SIGKILL)?;
         thread::sleep(pause);
         let asked = Instant::now();
-        let now = process::until(ADOPTION, || self.pids().ok());
-        let now = now.context("no daemon answered any more")?;
-        let took = asked.elapsed().as_millis();
-        let lost: Vec<_> = before.difference(&now).copied().collect();
         // What an operator replaces at the same time is not there afterwards.
-        if self.timeline.met(began, |entry| !is_fate(&entry.step)) {
-            return Ok(format!("{daemon}, adopted in {took} ms (disturbed)"));
-        }
-        anyhow::ensure!(lost.is_empty(), "workers {lost:?} were not adopted");
-        let count = before.len();
-        Ok(format!("{daemon}, after {} ms {count} workers adopted in {took} ms", pause.as_millis()))
+        let is_disturbed = || self.timeline.met(began, |entry| !is_fate(&entry.step));
+        eventually(ADOPTION, || {
+            let apps = self.manager.list()?;
+            let now: BTreeSet<u32> = apps.iter().flat_map(Listed::pids).collect();
+            let lost: Vec<_> = before.difference(&now).copied().collect();
+            let is_adopted = lost.is_empty() || (apps.len() == self.apps.len() && is_disturbed());
+            anyhow::ensure!(is_adopted, "workers {lost:?} were not adopted");
+            Ok(())
+        })?;
+        let (took, pause, count) = (asked.elapsed().as_millis(), pause.as_millis(), before.len());
+        let note = if is_disturbed() { " (disturbed)" } else { "" };
+        Ok(format!("{daemon}, after {pause} ms {count} workers adopted in {took} ms{note}"))
     }
 
-    /// Workers of all apps.
+    /// Workers of all apps, as soon as there is a daemon to ask.
     fn pids(&self) -> anyhow::Result<BTreeSet<u32>> {
-        Ok(self.manager.list()?.iter().flat_map(Listed::pids).collect())
+        let apps = eventually(ADOPTION, || self.manager.list())?;
+        Ok(apps.iter().flat_map(Listed::pids).collect())
+    }
+
+    /// The worker of an app on which the number falls.
+    fn pick(&self, app: &App, number: usize) -> anyhow::Result<Option<u32>> {
+        let listed = eventually(ADOPTION, || self.manager.app(app.name))?;
+        let pids: Vec<u32> = listed.pids().into_iter().collect();
+        Ok(pids.get(number % pids.len().max(1)).copied())
     }
 
     /// Whether fate had a hand in what became of an app since then.
@@ -229,12 +237,6 @@ impl Mover<'_> {
             is_fate(&entry.step) && entry.app.is_none_or(|name| name == app.name)
         })
     }
-}
-
-/// The worker on which the number falls.
-fn pick(app: &Listed, number: usize) -> Option<u32> {
-    let pids: Vec<u32> = app.pids().into_iter().collect();
-    pids.get(number % pids.len().max(1)).copied()
 }
 
 fn is_fate(step: &Move) -> bool {
@@ -247,10 +249,6 @@ fn is_fate(step: &Move) -> bool {
         | Move::Restart { .. }
         | Move::Upgrade => false,
     }
-}
-
-fn ended(code: Option<i32>) -> String {
-    code.map_or_else(|| "ended by a signal".to_owned(), |code| format!("exit {code}"))
 }
 
 /// A mover that panicked has left nothing half done that others see.

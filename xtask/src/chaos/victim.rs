@@ -51,6 +51,12 @@ impl Victim {
         Ok(Some(Self { app, pid, ports, stopped, gone: Instant::now() }))
     }
 
+    /// One that closed its connections a minute after it was stopped.
+    #[cfg(test)]
+    pub(super) fn of(app: &'static str, pid: u32, ports: BTreeSet<u16>, stopped: Instant) -> Self {
+        Self { app, pid, ports, stopped, gone: stopped + Duration::from_mins(1) }
+    }
+
     /// Whether the request failed because this worker was executing it.
     pub(super) fn explains(&self, failure: &Failure) -> bool {
         let was_cut = match (&failure.cause, failure.phase) {

@@ -31,12 +31,10 @@ use crate::{arena::Arena, chaos::schedule::Fault, process};
 
 /// Longest wait of a client.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests per second; far below what the slowest of them serves.
-const RATE: f64 = 400.0;
-/// Most requests under way: twice those that are due while a client waits as long as it does.
-const CROWD: usize = 4_000;
+/// Most requests under way: more than are due while a client waits as long as it does.
+const CROWD: usize = 10_000;
 /// Connections that are kept in use.
-const CONNECTIONS: usize = 32;
+const CONNECTIONS: usize = 64;
 /// How many failures are told one by one.
 const SHOWN: usize = 5;
 /// How long the load goes on after what it is there for.
@@ -201,7 +199,7 @@ fn clients(side: &Side<'_>, kind: Kind) -> anyhow::Result<Load> {
     let target = Target {
         name: side.app.name.to_owned(),
         address: side::address(),
-        rate: RATE,
+        rate: side.column.rate(),
         connections: CONNECTIONS,
         mix: vec![(kind, 1)],
     };

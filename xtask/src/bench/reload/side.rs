@@ -37,7 +37,7 @@ pub(super) enum Column {
 
 /// An app with four workers, until this is dropped.
 pub(super) struct Side<'a> {
-    column: Column,
+    pub(super) column: Column,
     manager: Manager<'a>,
     pub(super) app: App,
     by: By,
@@ -76,6 +76,15 @@ impl Column {
             Self::Python => "cluster, Python",
             Self::Go => "cluster, Go",
             Self::Pm2 => "PM2, Node",
+        }
+    }
+
+    /// Requests per second that leave CPU time for the boots of new workers. Python's server has a thread for
+    /// each connection.
+    pub(super) fn rate(self) -> f64 {
+        match self {
+            Self::Node | Self::Go | Self::Pm2 => 1_000.0,
+            Self::Python => 300.0,
         }
     }
 }
@@ -138,7 +147,7 @@ impl<'a> Side<'a> {
             let pid = fs::read_to_string(self.manager.arena.path("pm2").join("pm2.pid"))?;
             return pid.trim().parse().context("pm2.pid is no process id");
         }
-        self.manager.daemon()
+        Ok(self.manager.ping()?.pid)
     }
 
     fn pm2(&self) -> anyhow::Result<Command> {
