@@ -326,6 +326,10 @@ pub trait DataPath {
         options: &GroupOptions,
     ) -> anyhow::Result<Vec<Seated>>;
 
+    /// Copies of the listeners in which connections wait: whoever holds them while the supervisor becomes another program
+    /// keeps what waits.
+    fn waiting_rooms(&self) -> Vec<OwnedFd>;
+
     /// Groups of admitted workers that are in the kernel and have not been adopted: where there is no journal. Each can be
     /// given to [`DataPath::adopt`].
     fn unadopted(&mut self) -> Vec<(GroupKey, GroupRecord)>;

@@ -308,6 +308,10 @@ impl DataPath for Plain {
         Ok(Vec::new())
     }
 
+    fn waiting_rooms(&self) -> Vec<OwnedFd> {
+        Vec::new()
+    }
+
     fn unadopted(&mut self) -> Vec<(GroupKey, GroupRecord)> {
         Vec::new()
     }
