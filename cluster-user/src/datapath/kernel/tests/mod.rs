@@ -3,6 +3,7 @@
 //! Needs root, Linux 5.14 and a writable cgroup v2 hierarchy, and fails without them.
 
 mod balance;
+mod draining;
 mod joining;
 mod owners;
 mod waiting;
