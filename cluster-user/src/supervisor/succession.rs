@@ -45,7 +45,8 @@ impl Inheritance {
         let rooms: Vec<_> = given.map(own).collect();
         for fd in lock.iter().chain(&rooms) {
             // No worker is to have them.
-            drop(fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)));
+            // It is open, so it can be.
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap_or_default();
         }
         Self { lock, rooms }
     }
