@@ -5,6 +5,7 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    rc::Rc,
     time::Duration,
 };
 
@@ -18,7 +19,7 @@ use super::{
 /// What a process has open, of which duplicates are made.
 #[derive(Debug)]
 pub struct Holder {
-    process: OwnedFd,
+    process: Rc<OwnedFd>,
     fd: i32,
 }
 
@@ -33,43 +34,37 @@ impl Holder {
 }
 
 /// Who has which sockets open, by inode number: one process for each, whichever came first.
-///
-/// # Errors
-/// When descriptors run out. A process that is gone has no sockets.
 pub fn holders(
     open: impl IntoIterator<Item = (u32, OpenSocket)>,
     wanted: impl Fn(u64) -> bool,
-) -> io::Result<BTreeMap<u64, Holder>> {
-    let mut processes: BTreeMap<u32, OwnedFd> = BTreeMap::new();
+) -> BTreeMap<u64, Holder> {
+    // None for a process that is gone.
+    let mut processes: BTreeMap<u32, Option<Rc<OwnedFd>>> = BTreeMap::new();
     let mut holders = BTreeMap::new();
     for (pid, OpenSocket { fd, inode }) in open {
         if holders.contains_key(&inode) || !wanted(inode) {
             continue;
         }
-        if !processes.contains_key(&pid) {
-            let Ok(process) = socket::pidfd_open(pid) else { continue };
-            processes.insert(pid, process);
+        let process =
+            processes.entry(pid).or_insert_with(|| socket::pidfd_open(pid).ok().map(Rc::new));
+        if let Some(process) = process {
+            holders.insert(inode, Holder { process: Rc::clone(process), fd });
         }
-        let process = processes[&pid].try_clone()?;
-        holders.insert(inode, Holder { process, fd });
     }
-    Ok(holders)
+    holders
 }
 
 /// Closes those of the connections `found`, by inode number, over which nothing happens; says how many.
 ///
 /// `open` is what the worker's processes have open. `left_alone` says which are not to be touched.
-///
-/// # Errors
-/// When descriptors run out.
 pub fn hang_up(
     open: Vec<(u32, OpenSocket)>,
     found: &BTreeSet<u64>,
     idle: Duration,
     left_alone: impl Fn(BorrowedFd<'_>) -> bool,
-) -> io::Result<u32> {
+) -> u32 {
     let mut closed = 0;
-    for (inode, holder) in holders(open, |inode| found.contains(&inode))? {
+    for (inode, holder) in holders(open, |inode| found.contains(&inode)) {
         // One that is gone, or is another socket by now, needs nothing more.
         let Ok(socket) = holder.duplicate() else { continue };
         let same = socket::inode(socket.as_fd()).is_ok_and(|this| this == inode);
@@ -77,7 +72,7 @@ pub fn hang_up(
             closed += 1;
         }
     }
-    Ok(closed)
+    closed
 }
 
 /// Closes the worker's side of a connection if nothing is under way: all data read, all data acknowledged, nothing
