@@ -12,7 +12,7 @@ use std::{
 use rustix::net::Shutdown;
 
 use super::{
-    diag::Activity,
+    activity::Activity,
     socket::{self, OpenSocket},
 };
 
@@ -85,7 +85,7 @@ pub fn hang_up(
 /// What the kernel said.
 fn end(socket: BorrowedFd<'_>, idle: Duration) -> io::Result<bool> {
     let unread = rustix::io::ioctl_fionread(socket)?;
-    let Activity { awaits_answer, silent } = activity(socket)?;
+    let Activity { awaits_answer, silent } = Activity::of_socket(socket)?;
     if unread > 0
         || unacknowledged(socket)? > 0
         || awaits_answer
@@ -95,28 +95,6 @@ fn end(socket: BorrowedFd<'_>, idle: Duration) -> io::Result<bool> {
     }
     rustix::net::shutdown(socket, Shutdown::Write)?;
     Ok(true)
-}
-
-/// When a connection was last used.
-fn activity(socket: BorrowedFd<'_>) -> io::Result<Activity> {
-    // More than any kernel tells so far.
-    const LENGTH: usize = 512;
-    let mut info = [0_u8; LENGTH];
-    let mut length: libc::socklen_t = 512;
-    // SAFETY: `info` is valid for writes of `length` bytes, and both outlive the call.
-    let status = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    if status != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(Activity::of(info.get(..length as usize).unwrap_or_default()))
 }
 
 /// Bytes that were sent and not acknowledged, or not sent yet (`SIOCOUTQ`).

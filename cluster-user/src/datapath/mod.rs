@@ -7,6 +7,7 @@
 
 pub mod feature;
 pub mod socket;
+pub mod activity;
 pub mod diag;
 pub mod holder;
 pub mod idle;

@@ -6,5 +6,6 @@ mod balance;
 mod draining;
 mod joining;
 mod owners;
+mod puppet;
 mod waiting;
 mod world;
