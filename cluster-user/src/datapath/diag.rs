@@ -221,7 +221,7 @@ pub fn connections<K: Ord + Copy>(
 /// When the kernel cannot be asked.
 pub fn busy(inodes: &BTreeSet<u64>) -> io::Result<u32> {
     let mut busy = 0;
-    each_of(inodes, |entry| busy += u32::from(entry.busy))?;
+    each_of(inodes, |entry| busy += u32::from(entry.busy && !entry.is_listening()))?;
     Ok(busy)
 }
 

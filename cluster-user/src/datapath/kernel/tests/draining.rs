@@ -55,8 +55,10 @@ fn a_connection_that_is_at_work_is_told_by_the_next_response_but_one() {
     with_puppet(|world, worker| {
         let mut wire = Wire::open();
         wire.send(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n");
-        wait_until("it is at work", || world.kernel.traffic(worker).unwrap().busy == 1);
-        drain(world, worker);
+        // It is busy before it has been accepted, too.
+        wait_until("it is at work and seen", || {
+            drain(world, worker).busy == 1 && world.kernel.drain.connections() == 1
+        });
         let rest = format!("{:100}", write(OK));
         wire.send(rest.as_bytes());
         wire.expect(OK);

@@ -27,7 +27,10 @@ def serve(c):
     got, dialled = b'', None
     def more():
         nonlocal got
-        some = c.recv(65536)
+        # A signal makes a blocking call fail instead of going on, in a map of sockets (tcp_msg_wait_data).
+        while True:
+            try: some = c.recv(65536); break
+            except BlockingIOError: pass
         got += some
         return some
     while True:
