@@ -11,9 +11,9 @@
 //! A response that is under way when watching begins is thus left alone, whatever its body looks like: it answers a
 //! request that was not seen. On a connection that was not at rest by then, one exchange is only looked at, and the next
 //! request must come when that response has been sent to its end, where its length is told. A client that sends more than
-//! one request at a time, a request of which the end cannot be told, a tunnel, another protocol, a body of which the
-//! beginning was not seen: once there was one of those, the connection is left alone for good. Whatever is missed, a
-//! segment, a write, a lost packet, makes numbers differ, and the response goes out as it is.
+//! one request at a time, a request of which the end cannot be told, something that is no request behind one: once there
+//! was one of those, the connection is left alone for good. Whatever is missed, a segment, a write, a lost packet, makes
+//! numbers differ, and the response goes out as it is.
 //!
 //! What cannot be known is what a client had under way that was not seen, if it sends more than one request at a time. Such
 //! a client has to ask again for what it gets no answer to, says RFC 9112, 9.3.2.
@@ -23,9 +23,15 @@ use crate::http::{CLOSE, CODED, FINAL, INTERIM, Reading, SWITCH, Table, UNSIZED,
 /// Bytes of a segment that are read at a time. The kernel's programs read 33 times at most: a head of which a single
 /// segment has more than that is not read to its end.
 pub const CHUNK: usize = 128;
+/// The same number.
+pub const CHUNK_BYTES: u32 = CHUNK as u32;
 
 /// What a connection is told, and how long that is.
 pub const NOTICE: [u8; 19] = *b"\r\nConnection: close";
+/// Its length.
+pub const NOTICE_BYTES: u32 = NOTICE.len() as u32;
+/// That of an [`Exchange`].
+pub const EXCHANGE_BYTES: u32 = size_of::<Exchange>() as u32;
 
 /// What is remembered of a connection that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +42,7 @@ pub struct Exchange {
     asked: u64,
     /// Why the connection is left alone for good, as one of the list below; 0: it is not. Arrivals write.
     left: u32,
-    /// How far it is, one of [`AT_WORK`], [`AT_REST`], [`DUE`] and [`TOLD`]. Departures write.
+    /// How far it is, one of [`AT_WORK`] and the others. Departures write.
     stage: u32,
     /// Sequence number of the end of the response that was looked at.
     due: u32,
@@ -54,7 +60,8 @@ pub struct Exchange {
     early: u32,
     /// Where in its packet the next byte to be read is. The programs' own.
     pub place: u32,
-    reserved: u32,
+    /// Whether a whole request has been seen ([`SEEN`]), and whether something strange came before ([`SHAKEN`]).
+    history: u32,
     reading: Reading,
 }
 
@@ -65,12 +72,19 @@ const CROWDED: u32 = 1;
 /// [`Exchange::left`]: something arrived that is no request, and belongs to none that was seen.
 const STRANGE: u32 = 2;
 
+/// [`Exchange::history`]: a request has been seen.
+const SEEN: u32 = 1;
+/// [`Exchange::history`]: before the first request something else came: the rest of one that had begun, perhaps.
+const SHAKEN: u32 = 2;
+
 /// [`Exchange::stage`]: it may be in the middle of something; one exchange is looked at first.
 const AT_WORK: u32 = 0;
-/// [`Exchange::stage`]: the next response tells it to close.
+/// [`Exchange::stage`]: the next response tells it to close, unless [`SHAKEN`].
 const AT_REST: u32 = 1;
+/// [`Exchange::stage`]: one exchange was looked at, and the next response tells it to close.
+const LOOKED_AT: u32 = 2;
 /// [`Exchange::stage`]: so it does if its request comes when [`Exchange::due`] has been reached.
-const DUE: u32 = 2;
+const DUE: u32 = 4;
 /// [`Exchange::stage`]: nothing more is to be done, because it was told, or tells so itself, or speaks another protocol.
 const TOLD: u32 = 3;
 
@@ -142,7 +156,7 @@ impl Exchange {
             sent: 0,
             early: 0,
             place: 0,
-            reserved: 0,
+            history: 0,
             reading,
         }
     }
@@ -167,6 +181,7 @@ impl Exchange {
     /// Whether something arrived that is no request: perhaps this is no HTTP/1.
     pub const fn is_strange(&self) -> bool {
         self.left == STRANGE
+            || (self.history & SHAKEN != 0 && matches!(self.stage, AT_WORK | AT_REST))
     }
 
     /// Whether it has been told to close, or needs not be.
@@ -236,7 +251,12 @@ impl Exchange {
         }
         self.reading = reading;
         if reading.is_refused() {
-            self.left = STRANGE;
+            self.unfinished = 0;
+            if self.history & SEEN == 0 {
+                self.history = SHAKEN;
+            } else {
+                self.left = STRANGE;
+            }
         } else if self.early != 0 {
             // It comes before the response to another one has been received: there are more of them under way.
             self.left = CROWDED;
@@ -262,6 +282,7 @@ impl Exchange {
         if reading.has(CODED | UNSIZED) || is_behind(self.next, end) {
             self.left = CROWDED;
         } else {
+            self.history |= SEEN;
             self.set_asked(pack(self.sent, end));
         }
     }
@@ -293,7 +314,7 @@ impl Exchange {
         } else if head.has(FINAL) && !head.is_refused() && moment.arrived == end {
             if head.has(CLOSE) {
                 self.stage = TOLD;
-            } else if self.stage == AT_WORK || (self.stage == DUE && sent != self.due) {
+            } else if !self.is_settled(sent) {
                 self.look(moment, head);
             } else if !head.has(UPGRADE) {
                 return Verdict::Insert(head.opening - 2);
@@ -309,7 +330,17 @@ impl Exchange {
             self.due = moment.written.wrapping_add(head.length()).wrapping_add(head.content);
             self.stage = DUE;
         } else {
-            self.stage = AT_REST;
+            self.stage = LOOKED_AT;
+        }
+    }
+
+    /// Whether the request that came when so much had been sent is the next after a response that has ended.
+    #[inline(always)]
+    fn is_settled(&self, sent: u32) -> bool {
+        match self.stage {
+            AT_REST => self.history & SHAKEN == 0,
+            DUE => sent == self.due,
+            stage => stage == LOOKED_AT,
         }
     }
 

@@ -42,6 +42,26 @@ fn only_the_first_write_after_a_request_tells() {
 }
 
 #[test]
+fn the_rest_of_a_request_that_was_not_seen_makes_it_wait_for_one_exchange_more() {
+    let mut play = Play::new(true);
+    play.request(b"the rest of a body");
+    assert!(play.exchange.is_strange());
+    assert_eq!(play.write(OK), Verdict::Leave);
+    play.request(GET);
+    assert_eq!(play.write(OK), Verdict::Leave);
+    play.request(GET);
+    assert_eq!(play.write(OK), Verdict::Insert(15));
+
+    let mut play = Play::new(false);
+    play.request(GET);
+    assert_eq!(play.write(OK), Verdict::Leave);
+    play.request(b"what is this");
+    play.request(GET);
+    assert_eq!(play.write(OK), Verdict::Leave, "behind a request it is another protocol");
+    assert!(play.exchange.is_left() && play.exchange.is_strange());
+}
+
+#[test]
 fn what_has_not_been_read_is_not_answered() {
     let mut play = Play::new(true);
     play.arrive(GET);
@@ -388,7 +408,7 @@ impl Play {
         let segment = Segment {
             sequence: number(self.start.0, sequence),
             acknowledged: number(self.start.1, received),
-            length: u32::try_from(bytes.len()).unwrap(),
+            length: length(bytes),
             expected: number(self.start.0, self.arrived),
             sent: number(self.start.1, self.written),
         };
@@ -427,14 +447,14 @@ impl Play {
         if self.watched && self.exchange.may_answer(&moment) {
             let mut head = Reading::RESPONSE;
             bytes.iter().take(WINDOW as usize).for_each(|byte| head.step(&TABLE, *byte));
-            verdict = self.exchange.depart(&moment, &head, u32::try_from(bytes.len()).unwrap());
+            verdict = self.exchange.depart(&moment, &head, length(bytes));
         }
         self.written += bytes.len();
         if let Verdict::Insert(at) = verdict {
             assert!(bytes[at as usize..].starts_with(b"\r\n"));
             self.exchange.told();
             self.told += 1;
-            self.start.1 = self.start.1.wrapping_add(u32::try_from(NOTICE.len()).unwrap());
+            self.start.1 = self.start.1.wrapping_add(length(&NOTICE));
         }
         verdict
     }
@@ -445,6 +465,10 @@ impl Play {
     }
 }
 
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("a segment is short")
+}
+
 fn number(start: u32, offset: usize) -> u32 {
-    start.wrapping_add(u32::try_from(offset).unwrap())
+    start.wrapping_add(u32::try_from(offset).expect("a play is short"))
 }

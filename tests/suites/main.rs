@@ -13,6 +13,8 @@ mod crash;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod drain;
+#[cfg(test)]
 mod environment;
 #[cfg(test)]
 mod example;

@@ -8,6 +8,7 @@
 pub mod feature;
 pub mod record;
 pub mod socket;
+pub mod activity;
 pub mod diag;
 pub mod holder;
 pub mod idle;

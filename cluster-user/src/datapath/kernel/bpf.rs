@@ -247,19 +247,15 @@ pub(super) fn remove_connection(map: BorrowedFd<'_>, cookie: u64) -> io::Result<
 /// How many elements a map with keys of 8 bytes has.
 #[cfg(test)]
 pub(super) fn count(map: BorrowedFd<'_>) -> usize {
-    let (mut key, mut next) = (0_u64, 0_u64);
+    let mut key = 0_u64;
+    let place = (&raw mut key).expose_provenance() as u64;
+    // Without a key the first one is asked for; then each is overwritten by the next.
+    let next = |from| call(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &element(map, from, place)).is_ok();
     let mut count = 0;
-    // Without a key the first one is asked for.
-    let mut place = 0;
-    loop {
-        let written = (&raw mut next).expose_provenance() as u64;
-        if call(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &element(map, place, written)).is_err() {
-            return count;
-        }
+    while next(if count == 0 { 0 } else { place }) {
         count += 1;
-        key = next;
-        place = (&raw const key).expose_provenance() as u64;
     }
+    count
 }
 
 /// Makes a program see what happens to the sockets of a map that are put in from now on.

@@ -7,7 +7,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
-    mem::offset_of,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -15,15 +14,15 @@ use std::{
 
 use anyhow::Context as _;
 use aya_obj::generated::{bpf_attach_type as attach, bpf_prog_type as program};
+#[cfg(test)]
+use cluster_common::stats::DrainStats;
 use cluster_common::{
     exchange::{Exchange, TcpSock},
     names,
-    stats::DrainStats,
 };
 
 use super::{
     bpf,
-    mapping::Mapping,
     object::{Prepared, Wanted},
     types,
 };
@@ -94,7 +93,8 @@ pub(super) struct Programs {
     steps: OwnedFd,
     connections: OwnedFd,
     exchanges: OwnedFd,
-    stats: Mapping,
+    #[cfg(test)]
+    stats: super::mapping::Mapping,
     /// While a worker drains, [`names::ARRIVE`] is attached to the workers' cgroups.
     link: Option<OwnedFd>,
 }
@@ -127,10 +127,7 @@ impl Drain {
             return;
         }
         let began = Instant::now();
-        // Without descriptors for it nothing can be done now; there is a next time.
-        let Ok(mut holders) = idle::holders(open(), |inode| new.contains_key(&inode)) else {
-            return;
-        };
+        let mut holders = idle::holders(open(), |inode| new.contains_key(&inode));
         for (inode, entry) in new {
             if began.elapsed() > TURN {
                 return;
@@ -185,8 +182,8 @@ impl Drain {
         let State::Loaded(Programs { stats, .. }) = &self.state else { return None };
         let counter = |offset: usize| stats.counter(offset / 8);
         Some(DrainStats {
-            told: counter(offset_of!(DrainStats, told)),
-            failed: counter(offset_of!(DrainStats, failed)),
+            told: counter(std::mem::offset_of!(DrainStats, told)),
+            failed: counter(std::mem::offset_of!(DrainStats, failed)),
             ..DrainStats::default()
         })
     }
@@ -250,9 +247,20 @@ impl Programs {
         bpf::attach_to_sockets(depart.as_fd(), connections.as_fd(), attach_type)
             .context("attach to a map of sockets")?;
         let exchanges = loaded.take_map(names::EXCHANGES)?;
-        let stats = loaded.take_map(names::DRAIN_STATS)?;
-        let stats = Mapping::new(stats.as_fd(), size_of::<DrainStats>(), false)?;
-        Ok(Self { arrive, steps, connections, exchanges, stats, link: None })
+        #[cfg(test)]
+        let stats = {
+            let stats = loaded.take_map(names::DRAIN_STATS)?;
+            super::mapping::Mapping::new(stats.as_fd(), size_of::<DrainStats>(), false)?
+        };
+        Ok(Self {
+            arrive,
+            steps,
+            connections,
+            exchanges,
+            #[cfg(test)]
+            stats,
+            link: None,
+        })
     }
 
     /// Sees what arrives at all workers from now on, if it does not yet.

@@ -362,7 +362,7 @@ impl DataPath for Kernel {
         let found: BTreeSet<u64> = found.iter().map(|entry| entry.inode.into()).collect();
         let open = self.watch.open_sockets(worker);
         let left_alone = |socket: BorrowedFd<'_>| self.drain.is_strange(socket);
-        idle::hang_up(open, &found, idle, left_alone).context("close idle connections")
+        Ok(idle::hang_up(open, &found, idle, left_alone))
     }
 
     fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>> {

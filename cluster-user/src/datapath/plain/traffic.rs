@@ -49,7 +49,7 @@ pub(super) fn hang_up(pid: u32, idle: Duration) -> anyhow::Result<u32> {
     })?;
     found.retain(|entry| listened.contains(&entry.local.port()));
     let found = found.iter().map(|entry| entry.inode.into()).collect();
-    Ok(idle::hang_up(open, &found, idle, |_| false)?)
+    Ok(idle::hang_up(open, &found, idle, |_| false))
 }
 
 /// Connections of every worker, given the pids of their main processes, in one look at all of them.

@@ -7,6 +7,7 @@ mod balance;
 mod draining;
 mod joining;
 mod owners;
+mod puppet;
 mod succession;
 mod waiting;
 mod world;
