@@ -22,6 +22,7 @@ use super::{
     hub::{Hub, Source},
     load::SelectMaps,
     mapping::Mapping,
+    steering::Steering,
     trace::Trace,
     waiting::WaitingRoom,
 };
@@ -44,6 +45,9 @@ pub(super) struct Group {
     program: OwnedFd,
     sockets: OwnedFd,
     config: OwnedFd,
+    /// What `config` says of connections that find no worker.
+    configured: choose::OnMiss,
+    pub(super) steering: Steering,
     board: Mapped,
     /// The memory behind `board`.
     _tables: [Mapping; 2],
@@ -86,8 +90,16 @@ impl Group {
         hub: Arc<Hub>,
         trace: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let SelectMaps { program, sockets, config, routes, cursors, slot_stats, group_stats } =
-            maps;
+        let SelectMaps {
+            program,
+            sockets,
+            config,
+            steering,
+            routes,
+            cursors,
+            slot_stats,
+            group_stats,
+        } = maps;
         // SAFETY: both mappings have the size of the tables and are kept in `_tables`; nobody else has them.
         let board = unsafe { Mapped::new(routes.start(), cursors.start()) };
         let mut group = Self {
@@ -97,6 +109,8 @@ impl Group {
             program,
             sockets,
             config,
+            configured: choose::OnMiss::Hash,
+            steering: Steering::new(steering)?,
             board,
             _tables: [routes, cursors],
             slot_stats,
@@ -112,12 +126,12 @@ impl Group {
         if let Some(file) = trace {
             group.start_trace(file)?;
         }
-        group.configure(choose::OnMiss::Hash)?;
+        group.configure(Some(choose::OnMiss::Hash))?;
         bpf::attach_to_group(group.program.as_fd(), founder).context("attach the program")?;
         let opened = match key.protocol {
             Protocol::Tcp => group.open_waiting_room(),
             // Datagrams cannot wait.
-            Protocol::Udp => group.configure(choose::OnMiss::Refuse),
+            Protocol::Udp => group.configure(Some(choose::OnMiss::Refuse)),
         };
         if let Err(error) = opened {
             // Nothing may be left of the group: without a program the kernel's hash takes over.
@@ -190,6 +204,7 @@ impl Group {
 
     /// Empties a slot.
     pub(super) fn vacate(&mut self, slot: Slot) {
+        self.unsteer_slot(slot);
         self.filled.remove(&slot);
         // A socket that was closed has emptied it already.
         drop(bpf::delete(self.sockets.as_fd(), slot.index()));
@@ -212,10 +227,10 @@ impl Group {
     /// What the kernel said.
     pub(super) fn set_on_miss(&mut self, on_miss: OnMiss) -> anyhow::Result<()> {
         self.on_miss = on_miss;
-        self.configure(match on_miss {
+        self.configure(Some(match on_miss {
             OnMiss::Wait if self.waiting_room.is_some() => choose::OnMiss::Wait,
             OnMiss::Wait | OnMiss::Refuse => choose::OnMiss::Refuse,
-        })?;
+        }))?;
         self.settle()
     }
 
@@ -251,6 +266,17 @@ impl Group {
         let gone =
             |(slot, filled): (&Slot, &Filled)| (!self.holds(*slot, filled.cookie)).then_some(*slot);
         self.filled.iter().filter_map(gone).collect()
+    }
+
+    /// Makes the next look at the slots a thorough one.
+    pub(super) fn look_again(&mut self) {
+        self.filled_since = true;
+    }
+
+    /// A slot that has one of these sockets.
+    pub(super) fn slot_of(&self, cookies: &BTreeSet<u64>) -> Option<Slot> {
+        let mut filled = self.filled.iter();
+        filled.find(|(_, filled)| cookies.contains(&filled.cookie)).map(|(slot, _)| *slot)
     }
 
     /// Counters of a slot since it was last filled.
@@ -292,10 +318,18 @@ impl Group {
         bpf::update_socket(self.sockets.as_fd(), slot.index(), socket)
     }
 
-    fn configure(&self, on_miss: choose::OnMiss) -> anyhow::Result<()> {
+    /// Writes the group's settings, with another answer to misses if one is given.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn configure(&mut self, on_miss: Option<choose::OnMiss>) -> anyhow::Result<()> {
+        self.configured = on_miss.unwrap_or(self.configured);
         let mut config = [0; size_of::<abi::Config>()];
-        config[..4].copy_from_slice(&abi::VERSION.to_ne_bytes());
-        config[4..].copy_from_slice(&(on_miss as u32).to_ne_bytes());
+        let mut set =
+            |at: usize, word: u32| config[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        set(offset_of!(abi::Config, abi), abi::VERSION);
+        set(offset_of!(abi::Config, on_miss), self.configured as u32);
+        set(offset_of!(abi::Config, steered), self.steering.count());
         bpf::update(self.config.as_fd(), 0, &config).context("configure the group")
     }
 

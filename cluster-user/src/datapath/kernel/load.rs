@@ -44,6 +44,8 @@ pub(super) struct SelectMaps {
     pub(super) sockets: OwnedFd,
     /// [`names::CONFIG`]
     pub(super) config: OwnedFd,
+    /// [`names::STEERING`]
+    pub(super) steering: MapData,
     /// [`names::ROUTES`]
     pub(super) routes: Mapping,
     /// [`names::CURSORS`]
@@ -91,9 +93,19 @@ impl Select {
         let group_stats = map(names::GROUP_STATS, size_of::<GroupStats>(), false)?;
         let sockets = loaded.take_map(names::SOCKETS)?;
         let config = loaded.take_map(names::CONFIG)?;
+        let steering = MapData::from_fd(loaded.take_map(names::STEERING)?)?;
         // Not mapped: the kernel maps an array's pages at once, and these are 256 KiB a group.
         let slot_stats = loaded.take_map(names::SLOT_STATS)?;
-        Ok(SelectMaps { program, sockets, config, routes, cursors, slot_stats, group_stats })
+        Ok(SelectMaps {
+            program,
+            sockets,
+            config,
+            steering,
+            routes,
+            cursors,
+            slot_stats,
+            group_stats,
+        })
     }
 }
 

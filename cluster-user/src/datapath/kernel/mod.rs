@@ -16,8 +16,10 @@ mod object;
 mod owners;
 pub mod probe;
 mod report;
+mod rescue;
 mod selftest;
 mod spare;
+mod steering;
 mod trace;
 mod waiting;
 mod watch;
@@ -28,6 +30,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
+    net::SocketAddr,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
@@ -333,5 +336,17 @@ impl DataPath for Kernel {
 
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters {
         self.groups.get(&group).map(|group| group.counters(slot)).unwrap_or_default()
+    }
+
+    fn steer(&mut self, worker: WorkerId, to: SocketAddr, from: SocketAddr) -> anyhow::Result<()> {
+        self.steer_to(worker, to, from)
+    }
+
+    fn unsteer(&mut self, _worker: WorkerId, to: SocketAddr, from: SocketAddr) {
+        self.unsteer_from(to, from);
+    }
+
+    fn rescue(&mut self, worker: WorkerId) -> anyhow::Result<()> {
+        self.rescue_queues(worker)
     }
 }

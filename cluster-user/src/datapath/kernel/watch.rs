@@ -136,15 +136,21 @@ impl Watch {
         self.workers.get(&id)
     }
 
-    /// Inode numbers of the sockets that a worker has open.
-    pub(super) fn sockets(&self, id: WorkerId) -> BTreeSet<u64> {
-        let Some(worker) = self.workers.get(&id) else { return BTreeSet::new() };
+    /// The processes of a worker, the first one first.
+    pub(super) fn processes(&self, id: WorkerId) -> Vec<u32> {
+        let Some(worker) = self.workers.get(&id) else { return Vec::new() };
         let mut pids: Vec<u32> = worker.pid.into_iter().collect();
         if let Some(path) = &worker.cgroup_path {
             report::processes_below(path, &mut pids);
         }
+        pids
+    }
+
+    /// Inode numbers of the sockets that a worker has open.
+    pub(super) fn sockets(&self, id: WorkerId) -> BTreeSet<u64> {
+        let pids = self.processes(id).into_iter();
         // A process that has ended meanwhile has none.
-        let open = pids.into_iter().flat_map(|pid| socket::sockets_of(pid).unwrap_or_default());
+        let open = pids.flat_map(|pid| socket::sockets_of(pid).unwrap_or_default());
         open.map(|socket| socket.inode).collect()
     }
 

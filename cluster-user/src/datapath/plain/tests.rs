@@ -6,7 +6,7 @@ use std::{
     env,
     future::poll_fn,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::{
         fd::AsFd as _,
         unix::process::{CommandExt as _, ExitStatusExt as _},

@@ -27,6 +27,11 @@ pub(super) fn of(pid: u32) -> ProcResult<Traffic> {
     Ok(traffic)
 }
 
+/// Pids of a process and its descendants.
+pub(super) fn pids(pid: u32) -> ProcResult<BTreeSet<u32>> {
+    Ok(family(&Kin::all()?, pid))
+}
+
 /// Connections of every worker, given the pids of their main processes, in one look at all of them.
 pub(super) fn of_all(workers: &BTreeMap<WorkerId, u32>) -> anyhow::Result<BTreeMap<WorkerId, u32>> {
     let all = Kin::all()?;

@@ -5,5 +5,6 @@
 mod balance;
 mod joining;
 mod owners;
+mod steering;
 mod waiting;
 mod world;
