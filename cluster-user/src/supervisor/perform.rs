@@ -142,6 +142,7 @@ impl Host {
                 cgroup: cgroup.as_ref().map(WorkerCgroup::folder),
                 stdout: ends.stdout.as_fd(),
                 stderr: ends.stderr.as_fd(),
+                inherited: &[],
                 filter: match admission {
                     Admission::Cgroup => None,
                     Admission::Seccomp => Some(&filter::PROGRAM),

@@ -2,6 +2,8 @@
 //!
 //! Each test runs itself again in a process of its own, in a network namespace of its own.
 
+mod rescue;
+
 use std::{
     env,
     future::poll_fn,
@@ -37,19 +39,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(('127.0.0.1', 8080), Handler).serve_forever()
 ";
 
-const NODE: &str = "
-require('http').createServer((request, response) => response.end(String(process.pid))).listen(8080)
-";
+const NODE: &str =
+    "require('http').createServer((_, answer) => answer.end(String(process.pid))).listen(8080)";
 
 const GO: &str = "
 package main
-
 import (
     \"fmt\"
     \"net/http\"
     \"os\"
 )
-
 func main() {
     http.HandleFunc(\"/\", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, os.Getpid()) })
     fmt.Println(http.ListenAndServe(\"127.0.0.1:8080\", nil))
@@ -335,7 +334,7 @@ impl Host {
         let place = Place { app, cgroup: None, cgroup_path: None, ports: &self.ports };
         assert_eq!(self.plain.admit(worker, &place).unwrap(), Admission::Seccomp);
         let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
-        let args: Vec<String> = command.iter().map(|arg| (*arg).to_owned()).collect();
+        let args: Vec<String> = command.iter().map(ToString::to_string).collect();
         let path = ("PATH".to_owned(), env::var("PATH").unwrap());
         let spawned = spawn(&Launch {
             program: Path::new(command[0]),
@@ -346,6 +345,7 @@ impl Host {
             cgroup: None,
             stdout: null.as_fd(),
             stderr: io::stderr().as_fd(),
+            inherited: &[],
             filter: Some(&filter::PROGRAM),
         });
         let mut spawned = spawned.unwrap();
