@@ -28,6 +28,10 @@ pub mod steer;
 
 pub mod choose;
 
+pub mod http;
+
+pub mod exchange;
+
 pub mod stats;
 
 pub mod event;

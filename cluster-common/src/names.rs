@@ -1,4 +1,4 @@
-//! Names of programs, maps and globals in the two objects. The supervisor finds them by these.
+//! Names of programs, maps and globals in the three objects. The supervisor finds them by these.
 
 /// Select object: the program of a group.
 pub const SELECT: &str = "cluster_select";
@@ -15,6 +15,13 @@ pub const POST_BIND4: &str = "cluster_bound4";
 pub const POST_BIND6: &str = "cluster_bound6";
 /// Join object: a worker's TCP socket listens.
 pub const SOCK_OPS: &str = "cluster_listen";
+
+/// Drain object: something arrives at a connection.
+pub const ARRIVE: &str = "cluster_arrive";
+/// Drain object: what goes on after [`ARRIVE`], through [`STEPS`].
+pub const READ: &str = "cluster_read";
+/// Drain object: something is sent over a connection.
+pub const DEPART: &str = "cluster_depart";
 
 /// Select object: slot → socket, values of 8 bytes so that cookies can be read back.
 pub const SOCKETS: &str = "SOCKETS";
@@ -47,3 +54,14 @@ pub const PORT_FILTER: &str = "PORT_FILTER";
 pub const PORT_OWNER: &str = "PORT_OWNER";
 /// Join object, an `i32` global: how deep below the root of the hierarchy the workers' cgroups are.
 pub const WORKER_LEVEL: &str = "WORKER_LEVEL";
+
+/// Drain object: cookie → socket, of the connections whose writes [`DEPART`] sees.
+pub const CONNECTIONS: &str = "CONNECTIONS";
+/// Drain object: the [`Exchange`](crate::exchange::Exchange) kept with a socket.
+pub const EXCHANGES: &str = "EXCHANGES";
+/// Drain object: one entry, for [`READ`].
+pub const STEPS: &str = "STEPS";
+/// Drain object: [`DrainStats`](crate::stats::DrainStats), one entry.
+pub const DRAIN_STATS: &str = "DRAIN_STATS";
+/// Drain object, a [`TcpSock`](crate::exchange::TcpSock) global: where this kernel has what the programs read.
+pub const TCP_SOCK: &str = "TCP_SOCK";

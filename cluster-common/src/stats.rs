@@ -38,7 +38,20 @@ pub struct GroupStats {
     pub reserved: u64,
 }
 
+/// What became of connections that were to be told to close.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct DrainStats {
+    /// Connections that were told.
+    pub told: u64,
+    /// Responses that could not be changed for lack of memory.
+    pub failed: u64,
+    /// Fills the cache line.
+    pub reserved: [u64; 6],
+}
+
 const _: () = assert!(size_of::<SlotStats>() == 64);
+const _: () = assert!(size_of::<DrainStats>() == 64);
 const _: () = assert!(size_of::<GroupStats>() == 64);
 
 #[cfg(feature = "user")]
@@ -47,3 +60,6 @@ unsafe impl aya::Pod for SlotStats {}
 #[cfg(feature = "user")]
 // SAFETY: plain integers without padding, as the assertion above proves.
 unsafe impl aya::Pod for GroupStats {}
+#[cfg(feature = "user")]
+// SAFETY: plain integers without padding, as the assertion above proves.
+unsafe impl aya::Pod for DrainStats {}

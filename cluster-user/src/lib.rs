@@ -4,6 +4,7 @@
 //! and know nothing of each other; `supervisor` is what joins them.
 
 pub mod id;
+pub mod moment;
 pub mod config;
 pub mod state;
 pub mod process;

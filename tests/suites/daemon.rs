@@ -1,6 +1,6 @@
 //! The daemon itself: started by who needs it, one for each home, and gone when told to.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, thread};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, thread, time::Instant};
 
 use cluster_tests::{
     api,
@@ -17,6 +17,9 @@ in_both_modes!(
     commands_at_the_same_moment_share_one_daemon,
     a_socket_left_behind_by_a_killed_daemon_is_no_obstacle,
     it_ends_properly_when_asked_by_a_signal,
+    a_killed_daemon_is_back_by_itself,
+    a_signal_to_the_guardian_is_one_to_the_daemon,
+    a_killed_guardian_is_not_missed,
 );
 
 fn it_is_started_by_the_first_command_that_needs_it(host: &Host) {
@@ -25,7 +28,8 @@ fn it_is_started_by_the_first_command_that_needs_it(host: &Host) {
     let pong = host.ping();
     assert_eq!((pong.mode, pong.home), (host.mode(), host.home()));
     assert!(is_alive(pong.pid));
-    assert_eq!(parent(pong.pid), 1, "it belongs to no terminal and no shell");
+    let guardian = parent(pong.pid);
+    assert_eq!(parent(guardian), 1, "it belongs to no terminal and no shell");
     assert_eq!(host.ping().pid, pong.pid);
 }
 
@@ -82,6 +86,47 @@ fn it_ends_properly_when_asked_by_a_signal(host: &Host) {
     assert!(api::sockets(&host.home()).is_empty());
 }
 
+fn a_killed_daemon_is_back_by_itself(host: &Host) {
+    host.cluster(&["start", "app"]).ok();
+    let killed = host.ping().pid;
+    let guardian = parent(killed);
+    let begun = Instant::now();
+
+    signal(killed, Signal::SIGKILL);
+
+    wait::until_true("another answers", || host.cluster(&["ping"]).code == 0);
+    println!("it answers {:?} after it was killed", begun.elapsed());
+    let next = host.ping().pid;
+    assert_ne!(next, killed);
+    assert_eq!(parent(next), guardian);
+    let held = open_files(guardian);
+    assert!(
+        held.iter().all(|file| file == "/dev/null" || file.ends_with("daemon.log")),
+        "{held:?}"
+    );
+    let memory = own_memory(guardian);
+    assert!(memory < 512, "{memory} KiB of its own");
+    host.cluster(&["kill"]).ok();
+    assert!(!is_alive(next) && !is_alive(guardian), "both are gone when the command returns");
+}
+
+fn a_signal_to_the_guardian_is_one_to_the_daemon(host: &Host) {
+    host.cluster(&["start", "app"]).ok();
+    signal(parent(host.ping().pid), Signal::SIGTERM);
+    wait::until_true("everything has ended", || host.processes().is_empty());
+    assert!(api::sockets(&host.home()).is_empty());
+}
+
+fn a_killed_guardian_is_not_missed(host: &Host) {
+    host.cluster(&["start", "app"]).ok();
+    let daemon = host.ping().pid;
+    signal(parent(daemon), Signal::SIGKILL);
+    wait::until_true("it belongs to nobody", || parent(daemon) == 1);
+    host.cluster(&["restart", "app"]).ok();
+    assert_eq!(host.ping().pid, daemon);
+    host.assert_balanced(local(8080), 1);
+}
+
 #[test]
 fn two_daemons_at_the_same_moment_are_one() {
     let host = Host::kernel();
@@ -110,6 +155,23 @@ fn doctor_says_what_this_host_can_do() {
     let host = Host::kernel();
     let shown = host.cluster(&["doctor"]).ok();
     shown.says("kernel");
+}
+
+/// What a process has open.
+fn open_files(pid: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    entries.map(|entry| fs::read_link(entry.path()).unwrap().display().to_string()).collect()
+}
+
+/// Memory of a process that it shares with no other, in KiB.
+fn own_memory(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let of = |name: &str| -> u64 {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_ascii_whitespace().next().unwrap().parse().unwrap()
+    };
+    println!("guardian: RSS {} KiB, PSS {} KiB", of("Rss:"), of("Pss:"));
+    of("Private_Dirty:") + of("Private_Clean:")
 }
 
 fn parent(pid: u32) -> u32 {

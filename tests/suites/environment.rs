@@ -50,6 +50,7 @@ fn a_worker_knows_its_number(host: &Host) {
     let environment = &given(host, &[])["environment"];
     assert_eq!(environment["NODE_APP_INSTANCE"], "0");
     assert_eq!(environment["CLUSTER_INSTANCE"], "0");
+    assert_eq!(environment["CLUSTER_APP"], "environment");
 }
 
 fn a_worker_runs_where_it_was_started(host: &Host) {

@@ -23,7 +23,9 @@ const STREAM: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 pub(super) fn one(line: &Line) -> Response {
     let status = match line {
         Line::Failed(failure) => status(failure.reason),
-        Line::Progress(_) | Line::Notice(_) | Line::Done(_) | Line::Pong(_) => StatusCode::OK,
+        Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Done(_) | Line::Pong(_) => {
+            StatusCode::OK
+        }
     };
     with(status, ONE, Body::from(json(line)))
 }

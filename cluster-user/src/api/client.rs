@@ -105,9 +105,14 @@ impl Client {
                 Err(ClientError::NotPermitted(failure))
             }
             Some(Line::Failed(failure)) => Err(ClientError::Failed(failure)),
-            Some(Line::Progress(_) | Line::Notice(_) | Line::Done(_) | Line::Pong(_)) | None => {
-                Err(ClientError::Broken(format!("the daemon answered with status {status}")))
-            }
+            Some(
+                Line::Progress(_)
+                | Line::Rolling(_)
+                | Line::Notice(_)
+                | Line::Done(_)
+                | Line::Pong(_),
+            )
+            | None => Err(ClientError::Broken(format!("the daemon answered with status {status}"))),
         }
     }
 }
@@ -162,8 +167,11 @@ fn encode(request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError>
         Request::Start(start) => (Method::POST, String::new(), json(start)?),
         Request::Stop(targets)
         | Request::Restart(targets)
+        | Request::Promote(targets)
+        | Request::Rollback(targets)
         | Request::Delete(targets)
         | Request::Flush(targets) => (Method::POST, String::new(), json(targets)?),
+        Request::Reload(reload) => (Method::POST, String::new(), json(reload)?),
         Request::Scale(scale) => (Method::POST, String::new(), json(scale)?),
         Request::Kill(kill) => (Method::POST, String::new(), json(kill)?),
         Request::Apps(asked) => {
@@ -174,6 +182,7 @@ fn encode(request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError>
             match asked.detail {
                 Detail::Usual => {}
                 Detail::Connections => drop(query.append_pair("detail", "connections")),
+                Detail::History => drop(query.append_pair("detail", "history")),
             }
             let query = query.finish();
             let mark = if query.is_empty() { "" } else { "?" };

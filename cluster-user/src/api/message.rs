@@ -8,13 +8,13 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{instances::Scale, spec::AppSpec},
+    config::{change::Change, instances::Scale, pace::Pace, spec::AppSpec},
     datapath::{Mode, Protocol},
-    id::{AppId, Instance},
+    id::{AppId, Generation, Instance},
 };
 
 /// Version of these messages; a command and a daemon that differ refuse each other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A request to the supervisor, decoded.
 #[derive(Clone, Debug)]
@@ -25,6 +25,12 @@ pub enum Request {
     Stop(TargetsRequest),
     /// `POST /v1/restart`: running ones stop first; stopped and errored ones start.
     Restart(TargetsRequest),
+    /// `POST /v1/reload`: replaced by new ones, without a connection lost.
+    Reload(Box<ReloadRequest>),
+    /// `POST /v1/promote`: what a canary has shown, for all workers.
+    Promote(TargetsRequest),
+    /// `POST /v1/rollback`: back to what there was before.
+    Rollback(TargetsRequest),
     /// `POST /v1/delete`: stopped and forgotten.
     Delete(TargetsRequest),
     /// `POST /v1/scale`
@@ -46,6 +52,9 @@ impl Request {
             Self::Start(_) => "/v1/start",
             Self::Stop(_) => "/v1/stop",
             Self::Restart(_) => "/v1/restart",
+            Self::Reload(_) => "/v1/reload",
+            Self::Promote(_) => "/v1/promote",
+            Self::Rollback(_) => "/v1/rollback",
             Self::Delete(_) => "/v1/delete",
             Self::Scale(_) => "/v1/scale",
             Self::Flush(_) => "/v1/flush",
@@ -94,6 +103,8 @@ pub enum Detail {
     Usual,
     /// `?detail=connections`: how many connections each worker has, which takes a look at all there are.
     Connections,
+    /// `?detail=history`: what was deployed.
+    History,
 }
 
 /// Changes the number of workers.
@@ -104,6 +115,26 @@ pub struct ScaleRequest {
     pub target: String,
     /// To how many, or by how many.
     pub to: Scale,
+    /// Whether to answer only when it is done.
+    #[serde(default = "yes")]
+    pub wait: bool,
+}
+
+/// Replaces workers by new ones.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Which apps; at least one.
+    pub targets: Vec<String>,
+    /// What is to be different about them.
+    #[serde(default)]
+    pub change: Change,
+    /// How it is to go about.
+    #[serde(default)]
+    pub pace: Pace,
+    /// Whether to take over from a reload that is under way.
+    #[serde(default)]
+    pub force: bool,
     /// Whether to answer only when it is done.
     #[serde(default = "yes")]
     pub wait: bool,
@@ -124,6 +155,8 @@ fn yes() -> bool {
 pub enum Line {
     /// A worker moved on, while a verb is being carried out.
     Progress(Progress),
+    /// A worker moved on, while an app is being reloaded.
+    Rolling(Rolling),
     /// Something the user should know that is no failure.
     Notice(Notice),
     /// Carried out; the apps concerned as they are now.
@@ -147,6 +180,61 @@ pub struct Progress {
     pub reached: u32,
     /// See `reached`.
     pub wanted: u32,
+}
+
+/// A worker moved on, while its app is being reloaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rolling {
+    /// Name of the app.
+    pub app: String,
+    /// Which of its workers.
+    pub instance: Instance,
+    /// Which generation it is of.
+    pub generation: Generation,
+    /// Where it is.
+    pub step: Step,
+    /// What it waits for, in words; absent when that is a matter of course.
+    pub detail: Option<String>,
+}
+
+/// Where a worker is while its app is being reloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Started, has given no sign that it is ready.
+    Starting,
+    /// Its probe has not passed yet.
+    Probing,
+    /// Ready, and has to stay so for a while.
+    Soaking,
+    /// Ready, and waits for the others of its batch.
+    Ready,
+    /// Gets its share of the connections.
+    Canary,
+    /// Gets connections like every other.
+    Serving,
+    /// Gets no more connections and finishes what it has.
+    Draining,
+    /// Told to end.
+    Stopping,
+    /// Has ended.
+    Gone,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Probing => "probing",
+            Self::Soaking => "soaking",
+            Self::Ready => "ready",
+            Self::Canary => "canary",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+            Self::Gone => "gone",
+        })
+    }
 }
 
 /// Something the user should know.
@@ -252,6 +340,8 @@ pub struct Pong {
 pub enum Status {
     /// Spawned, not ready yet.
     Starting,
+    /// Ready, not chosen for connections yet.
+    Ready,
     /// Ready, and chosen for connections.
     Online,
     /// Out of the route, finishing what it has.
@@ -283,6 +373,13 @@ pub struct AppView {
     pub online: u32,
     /// Workers wanted.
     pub instances: u32,
+    /// Which version of it is deployed; a reload makes the next one.
+    pub generation: Generation,
+    /// The reload that is under way.
+    pub reload: Option<ReloadView>,
+    /// What was deployed since it was started, the latest last; absent unless [`Detail::History`] was asked for.
+    #[serde(default)]
+    pub history: Option<Vec<DeploymentView>>,
     /// Every port it serves.
     pub ports: Vec<PortView>,
     /// The rule that picks a worker.
@@ -303,6 +400,56 @@ pub struct AppView {
     pub spec: AppSpec,
 }
 
+/// A reload that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadView {
+    /// What is being deployed.
+    pub generation: Generation,
+    /// `canary`, `forward`, or `back`.
+    pub stage: Stage,
+    /// The share of the new generation, such as `5%`, while it is a canary.
+    pub canary: Option<String>,
+    /// Who wanted it.
+    pub who: String,
+    /// When it began, milliseconds since the epoch.
+    pub began_ms: u64,
+}
+
+/// How far a reload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// A few new workers have a share of the connections, or are to get it.
+    Canary,
+    /// Old workers are being replaced by new ones.
+    Forward,
+    /// New workers are being replaced by old ones.
+    Back,
+}
+
+/// Something that was deployed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentView {
+    /// Its generation.
+    pub generation: Generation,
+    /// What was there before.
+    pub from: Option<Generation>,
+    /// `reload` or `rollback`.
+    pub kind: String,
+    /// `done`, `failed`, `rolled_back` or `superseded`.
+    pub outcome: String,
+    /// Why, when it failed.
+    pub reason: Option<String>,
+    /// Who wanted it.
+    pub who: String,
+    /// When it began, milliseconds since the epoch.
+    pub began_ms: u64,
+    /// How long it took.
+    pub took_ms: u64,
+    /// Connections that moved from the queue of a worker that left to one that stayed.
+    pub moved: u64,
+}
+
 /// A port that an app serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortView {
@@ -319,6 +466,8 @@ pub struct PortView {
 pub struct WorkerView {
     /// Its number within the app.
     pub instance: Instance,
+    /// Which version of the app it is.
+    pub generation: Generation,
     /// Process id; absent when not running.
     pub pid: Option<u32>,
     /// Its state.
@@ -351,6 +500,20 @@ pub struct WorkerView {
     pub last_words: Vec<String>,
     /// Environment particular to this worker.
     pub env: BTreeMap<String, String>,
+    /// Processes that are to take its place, or had it and finish what they have.
+    #[serde(default)]
+    pub others: Vec<OtherView>,
+}
+
+/// A process beside a worker: its successor, or one that had its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherView {
+    /// Process id.
+    pub pid: Option<u32>,
+    /// Which version of the app it is.
+    pub generation: Generation,
+    /// Its state.
+    pub status: Status,
 }
 
 /// Where a worker's output goes.

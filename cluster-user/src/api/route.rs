@@ -22,8 +22,8 @@ use tokio::{
 use super::{
     VERSION_HEADER, answer,
     message::{
-        AppsRequest, Detail, Failure, KillRequest, Line, Reason, Request, ScaleRequest,
-        StartRequest, TargetsRequest, VERSION,
+        AppsRequest, Detail, Failure, KillRequest, Line, Reason, ReloadRequest, Request,
+        ScaleRequest, StartRequest, TargetsRequest, VERSION,
     },
     server::{Call, Peer},
     validate,
@@ -45,6 +45,9 @@ pub(super) fn routes(calls: mpsc::Sender<Call>, peer: Peer) -> Router {
         .route("/v1/start", post(start))
         .route("/v1/stop", post(|to, body| targets(to, body, Request::Stop)))
         .route("/v1/restart", post(|to, body| targets(to, body, Request::Restart)))
+        .route("/v1/reload", post(reload))
+        .route("/v1/promote", post(|to, body| targets(to, body, Request::Promote)))
+        .route("/v1/rollback", post(|to, body| targets(to, body, Request::Rollback)))
         .route("/v1/delete", post(|to, body| targets(to, body, Request::Delete)))
         .route("/v1/flush", post(|to, body| targets(to, body, Request::Flush)))
         .route("/v1/scale", post(scale))
@@ -123,6 +126,9 @@ async fn apps(State(desk): State<Desk>, request: Incoming) -> Response {
             (Cow::Borrowed("detail"), Cow::Borrowed("connections")) => {
                 asked.detail = Detail::Connections;
             }
+            (Cow::Borrowed("detail"), Cow::Borrowed("history")) => {
+                asked.detail = Detail::History;
+            }
             (Cow::Borrowed("detail"), value) => {
                 let value: String = value.escape_debug().take(40).collect();
                 return refused(Reason::BadRequest, format!("unknown detail `{value}`"));
@@ -166,6 +172,17 @@ async fn targets(
         return answer::one(&Line::Failed(failure));
     }
     desk.verb(verb(request)).await
+}
+
+async fn reload(State(desk): State<Desk>, body: Body) -> Response {
+    let request: ReloadRequest = match decode(body).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    if let Err(message) = validate::reload(&request) {
+        return refused(Reason::BadRequest, message);
+    }
+    desk.verb(Request::Reload(Box::new(request))).await
 }
 
 async fn scale(State(desk): State<Desk>, body: Body) -> Response {

@@ -1,5 +1,6 @@
 //! What a specification from outside must fulfil; the command's own always does.
 
+use super::message::ReloadRequest;
 use crate::config::{
     duration,
     instances::{MAX_INSTANCES, Scale},
@@ -51,6 +52,23 @@ pub fn spec(spec: &AppSpec) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Checks a reload.
+///
+/// # Errors
+/// A lowercase fragment that names the field.
+pub fn reload(request: &ReloadRequest) -> Result<(), String> {
+    if request.targets.is_empty() {
+        return Err("targets is empty".to_owned());
+    }
+    if request.pace.soak > duration::MAX {
+        return Err("pace.soak is longer than a year".to_owned());
+    }
+    match &request.change.spec {
+        Some(new) => spec(new),
+        None => Ok(()),
+    }
 }
 
 /// Checks a change of the number of workers.

@@ -3,9 +3,27 @@
 use clap::{Parser, Subcommand};
 
 use super::{
-    daemon::Daemon, delete::Delete, describe::Describe, doctor::Doctor, env::Env, error::Error,
-    flush::Flush, id::Id, jlist::Jlist, kill::Kill, list::List, logs::Logs, pid::Pid, ping::Ping,
-    restart::Restart, scale::Scale, start::Start, stop::Stop,
+    daemon::Daemon,
+    delete::Delete,
+    describe::Describe,
+    doctor::Doctor,
+    env::Env,
+    error::Error,
+    flush::Flush,
+    history::History,
+    id::Id,
+    jlist::Jlist,
+    kill::Kill,
+    list::List,
+    logs::Logs,
+    pid::Pid,
+    ping::Ping,
+    promote::{Promote, Rollback},
+    reload::Reload,
+    restart::Restart,
+    scale::Scale,
+    start::Start,
+    stop::Stop,
 };
 
 /// Runs apps as many workers on one port; the kernel hands out the connections.
@@ -36,6 +54,12 @@ pub(super) enum Command {
     Start(Box<Start>),
     Stop(Stop),
     Restart(Restart),
+    #[command(visible_alias = "gracefulReload")]
+    Reload(Reload),
+    Promote(Promote),
+    #[command(visible_alias = "undo")]
+    Rollback(Rollback),
+    History(History),
     #[command(visible_alias = "del")]
     Delete(Delete),
     Scale(Scale),
@@ -61,6 +85,10 @@ impl Command {
             Self::Start(command) => command.run(),
             Self::Stop(command) => command.run(),
             Self::Restart(command) => command.run(),
+            Self::Reload(command) => command.run(),
+            Self::Promote(command) => command.run(),
+            Self::Rollback(command) => command.run(),
+            Self::History(command) => command.run(),
             Self::Delete(command) => command.run(),
             Self::Scale(command) => command.run(),
             Self::List(command) => command.run(),

@@ -14,7 +14,11 @@ use crate::{
     api::socket::LockError,
     config::{home::Home, refusal::Refusal},
     datapath::Mode,
-    supervisor::{self, options::DaemonOptions},
+    supervisor::{
+        self,
+        guardian::{self, Role},
+        options::DaemonOptions,
+    },
 };
 
 /// Runs the daemon in the foreground; the first command that needs one starts it by itself
@@ -41,8 +45,15 @@ enum ModeArg {
 
 impl Daemon {
     pub(super) fn run(self) -> Result<(), Error> {
-        let ready = self.background.then(detach).transpose();
-        let ready = ready.map_err(|error| Error::failed(format!("failed to detach: {error}")))?;
+        env_logger::Builder::new()
+            .filter_level(log::LevelFilter::Info)
+            .parse_env("CLUSTER_LOG")
+            .init();
+        let (ready, again) = match self.role() {
+            Ok(Role::Daemon { ready, again }) => (ready, again),
+            Ok(Role::Guardian) => return Ok(()),
+            Err(error) => return Err(Error::failed(format!("failed to detach: {error}"))),
+        };
         let listener = ready.as_ref().and_then(|ready| ready.try_clone().ok());
         let result = self.supervise(ready);
         if let (Err(failure), Some(listener)) = (&result, listener) {
@@ -53,11 +64,21 @@ impl Daemon {
             // Nobody listens any more once it has said that it is ready.
             drop(File::from(listener).write_all(said.as_bytes()));
         }
-        result.map_err(|failure| match failure {
-            Ended::Held => Error::failed(LockError::Held.to_string())
-                .hint("cluster ping shows it; CLUSTER_HOME makes room for another"),
-            Ended::Failed(error) => error,
+        result.or_else(|failure| match failure {
+            // Somebody was faster than the guardian, and has a guardian too.
+            Ended::Held if again => Ok(()),
+            Ended::Held => Err(Error::failed(LockError::Held.to_string())
+                .hint("cluster ping shows it; CLUSTER_HOME makes room for another")),
+            Ended::Failed(error) => Err(error),
         })
+    }
+
+    fn role(&self) -> io::Result<Role> {
+        if self.background {
+            guardian::stand_by(detach()?)
+        } else {
+            Ok(Role::Daemon { ready: None, again: false })
+        }
     }
 
     fn supervise(&self, ready: Option<OwnedFd>) -> Result<(), Ended> {
@@ -68,14 +89,8 @@ impl Daemon {
             ModeArg::Plain => Mode::Plain,
         });
         let options = DaemonOptions { home: home.path().to_owned(), ready, mode };
-        Ok(supervise(options)?)
+        Ok(supervisor::run(options)?)
     }
-}
-
-/// Runs the supervisor until it has ended.
-fn supervise(options: DaemonOptions) -> anyhow::Result<()> {
-    env_logger::Builder::new().filter_level(log::LevelFilter::Info).parse_env("CLUSTER_LOG").init();
-    supervisor::run(options)
 }
 
 /// Why the daemon ended other than by being told to.

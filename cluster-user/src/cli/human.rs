@@ -56,6 +56,7 @@ pub(super) fn written(line: &str) -> String {
 pub(super) fn status(status: Status) -> &'static str {
     match status {
         Status::Starting => "starting",
+        Status::Ready => "ready",
         Status::Online => "online",
         Status::Draining => "draining",
         Status::Stopping => "stopping",
@@ -69,9 +70,11 @@ pub(super) fn status(status: Status) -> &'static str {
 pub(super) fn status_style(status: Status) -> Style {
     match status {
         Status::Online => AnsiColor::Green.on_default(),
-        Status::Starting | Status::Draining | Status::Stopping | Status::Backoff => {
-            AnsiColor::Yellow.on_default()
-        }
+        Status::Starting
+        | Status::Ready
+        | Status::Draining
+        | Status::Stopping
+        | Status::Backoff => AnsiColor::Yellow.on_default(),
         Status::Errored | Status::Stopped => AnsiColor::Red.on_default(),
     }
 }

@@ -127,7 +127,7 @@ fn process<'a>(pm_id: usize, app: &'a AppView, worker: &'a WorkerView, now: u64)
 /// PM2's word.
 fn status(status: Status) -> &'static str {
     match status {
-        Status::Starting => "launching",
+        Status::Starting | Status::Ready => "launching",
         Status::Online => "online",
         Status::Draining | Status::Stopping => "stopping",
         Status::Backoff => "waiting restart",

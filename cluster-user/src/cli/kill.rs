@@ -16,6 +16,7 @@ use crate::{
         socket::Lock,
     },
     process::watch,
+    supervisor::guardian,
 };
 
 /// How long the daemon may take to end after it has answered.
@@ -52,8 +53,10 @@ async fn kill(session: &Session) -> Result<bool, Error> {
     let Some(mut client) = session.find().await? else { return Ok(false) };
     // It holds the lock as long as it answers, and so it is the one whose pid is in there.
     let pid = fs::read_to_string(session.home.lock()).unwrap_or_default();
-    let process = pid.trim().parse().ok().and_then(|pid| watch::end_of(pid).ok());
-    let process = process.filter(|_| Lock::is_held(&session.home));
+    let pid = pid.trim().parse().ok().filter(|_| Lock::is_held(&session.home));
+    let guardian = pid.and_then(guardian::of);
+    let processes: Vec<_> =
+        pid.into_iter().chain(guardian).filter_map(|pid| watch::end_of(pid).ok()).collect();
     let doing = Doing { verb: "stopping", reached: "stopped" };
     let carried_out = session.carry_out(&mut client, &Request::Kill(KillRequest {}), doing).await;
     let patience = if carried_out.is_ok() { ENDING } else { BROKEN_OFF };
@@ -65,13 +68,14 @@ async fn kill(session: &Session) -> Result<bool, Error> {
     if ended.await.is_err() {
         carried_out?;
         let error = Error::failed(format!("the daemon does not end within {} s", ENDING.as_secs()));
-        return Err(
-            error.hint(format!("kill -9 {} ends it, and leaves its apps running", pid.trim()))
-        );
+        // The guardian first: it would start the daemon again.
+        let pids: Vec<_> = guardian.into_iter().chain(pid).map(|pid| pid.to_string()).collect();
+        let pids = pids.join(" ");
+        return Err(error.hint(format!("kill -9 {pids} ends it, and leaves its apps running")));
     }
-    // It has let go of everything by now; its process takes a moment more. One in another pid namespace
-    // cannot be seen.
-    if let Some(process) = process {
+    // It has let go of everything by now; its process takes a moment more, and its guardian another. One in another
+    // pid namespace cannot be seen.
+    for process in processes {
         drop(timeout(LAST_MOMENT, process).await);
     }
     // That it is gone is what was wanted, whether or not its answer arrived.

@@ -7,8 +7,8 @@ use super::{error::Error, human};
 /// Words, and what to do instead.
 const COMMANDS: [(&[&str], &str); 11] = [
     (
-        &["reload", "gracefulReload", "startOrReload", "startOrGracefulReload"],
-        "cluster restart TARGET stops and starts workers; or start a second app and stop the first",
+        &["startOrReload", "startOrGracefulReload"],
+        "cluster reload NAME if it runs, cluster start if it does not",
     ),
     (&["startOrRestart"], "cluster restart NAME if it runs, cluster start if it does not"),
     (&["save", "dump", "resurrect", "cleardump"], "put your cluster start lines into a script"),
@@ -56,7 +56,7 @@ const OTHERS: [(&[&str], &str); 9] = [
 const OTHER_OPTIONS: [(&[&str], &str); 4] = [
     (
         &["--update-env"],
-        "restart keeps the environment of the start; for another one: cluster delete NAME, then cluster start",
+        "restart keeps the environment; cluster reload NAME --update-env takes the one of the shell",
     ),
     (
         &["-f", "--follow", "--force"],
@@ -127,9 +127,9 @@ mod tests {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             answer(&error).map(|answer| (answer.message, answer.hint.unwrap_or_default()))
         };
-        let (message, hint) = mistake("cluster reload web").unwrap();
-        assert_eq!(message, "`reload` is not there yet");
-        assert!(hint.contains("cluster restart"));
+        let (message, hint) = mistake("cluster startOrReload web").unwrap();
+        assert_eq!(message, "`startOrReload` is not there yet");
+        assert!(hint.contains("cluster reload"));
         assert_eq!(mistake("cluster start a.js --watch").unwrap().0, "`--watch` is not there yet");
         assert_eq!(mistake("cluster rm web").unwrap().0, "there is no command `rm`");
         assert_eq!(mistake("cluster logs -f web").unwrap().0, "there is no option `-f`");

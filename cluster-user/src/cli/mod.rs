@@ -12,6 +12,7 @@ mod flush;
 mod follow;
 #[cfg(test)]
 mod help;
+mod history;
 mod human;
 mod id;
 mod jlist;
@@ -23,6 +24,8 @@ mod logs;
 mod output;
 mod pid;
 mod ping;
+mod promote;
+mod reload;
 mod restart;
 #[cfg(test)]
 mod sample;

@@ -44,6 +44,17 @@ pub(super) fn json<T: Serialize>(value: &T) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Prints a value as one line of JSON.
+///
+/// # Errors
+/// As [`answer`].
+pub(super) fn json_line<T: Serialize>(value: &T) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer(&mut stdout, value)?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}
+
 /// Prints bytes as they are: what workers wrote.
 ///
 /// # Errors

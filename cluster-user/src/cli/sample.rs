@@ -6,7 +6,7 @@ use crate::{
     api::message::{AppView, LogFiles, PortView, Status, WorkerView},
     config::spec::{AppSpec, Readiness, RestartPolicy, StopPolicy},
     datapath::{Mode, Protocol},
-    id::{AppId, Instance},
+    id::{AppId, Generation, Instance},
 };
 
 pub(super) fn app() -> AppView {
@@ -23,6 +23,9 @@ pub(super) fn app() -> AppView {
         status: Status::Online,
         online: 1,
         instances: 2,
+        generation: Generation(1),
+        reload: None,
+        history: None,
         ports: vec![port("0.0.0.0:8080"), port("[::]:8080"), port("0.0.0.0:9090")],
         policy: "round-robin".to_owned(),
         restarts: 3,
@@ -42,6 +45,7 @@ pub(super) fn spec() -> AppSpec {
         script: "server.js".to_owned(),
         program: "/usr/bin/node".into(),
         args: vec!["/srv/server.js".to_owned(), "a b".to_owned()],
+        leading_args: 0,
         cwd: "/srv".into(),
         env: [("TOKEN".to_owned(), "secret".to_owned())].into(),
         user: None,
@@ -75,6 +79,7 @@ pub(super) fn spec() -> AppSpec {
 fn worker(instance: u32, pid: Option<u32>, status: Status) -> WorkerView {
     WorkerView {
         instance: Instance(instance),
+        generation: Generation(1),
         pid,
         status,
         reason: pid.is_none().then(|| "exited with code 1, 16 times in a row".to_owned()),
@@ -96,5 +101,6 @@ fn worker(instance: u32, pid: Option<u32>, status: Status) -> WorkerView {
             None => vec!["Error: listen EADDRINUSE".to_owned(), "    at Server.listen".to_owned()],
         },
         env: [("NODE_APP_INSTANCE".to_owned(), instance.to_string())].into(),
+        others: vec![],
     }
 }

@@ -9,7 +9,9 @@ use super::{error::Error, human, launch, output};
 use crate::{
     api::{
         client::{Client, ClientError},
-        message::{AppView, AppsRequest, Detail, Done, Line, Notice, Pong, Progress, Request},
+        message::{
+            AppView, AppsRequest, Detail, Done, Line, Notice, Pong, Progress, Request, Rolling,
+        },
     },
     config::home::Home,
 };
@@ -119,6 +121,7 @@ impl Session {
         while let Some(line) = answer.next().await? {
             match line {
                 Line::Progress(progress) => bar.show(&progress),
+                Line::Rolling(rolling) => bar.aside(|| output::quiet(&rolling_line(&rolling))),
                 Line::Notice(notice) => bar.aside(|| self.tell(&notice)),
                 Line::Done(done) => return Ok(done),
                 Line::Failed(failure) => return Err(failure.into()),
@@ -127,6 +130,27 @@ impl Session {
         }
         Err(Error::failed(format!("the daemon ended before {} was done", doing.verb))
             .hint("its log is daemon.log in the folder that cluster ping shows"))
+    }
+
+    /// Has a verb carried out, printing every line of its answer as it is.
+    ///
+    /// # Errors
+    /// When it is not carried out.
+    pub(super) async fn stream(&self, client: &mut Client, request: &Request) -> Result<(), Error> {
+        let mut answer = client.send(request).await?;
+        while let Some(mut line) = answer.next().await? {
+            if let Line::Done(done) = &mut line {
+                done.apps = super::list::shared(std::mem::take(&mut done.apps));
+            }
+            output::json_line(&line)?;
+            match line {
+                Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) => {}
+                Line::Done(_) => return Ok(()),
+                Line::Failed(failure) => return Err(failure.into()),
+                Line::Pong(_) => break,
+            }
+        }
+        Err(Error::failed("the daemon ended before it was done"))
     }
 
     fn tell(&self, notice: &Notice) {
@@ -154,7 +178,9 @@ pub(super) async fn ping(client: &mut Client) -> Result<Pong, Error> {
     match client.send(&Request::Ping).await?.next().await? {
         Some(Line::Pong(pong)) => Ok(pong),
         Some(Line::Failed(failure)) => Err(failure.into()),
-        Some(Line::Progress(_) | Line::Notice(_) | Line::Done(_)) | None => Err(nonsense()),
+        Some(Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Done(_)) | None => {
+            Err(nonsense())
+        }
     }
 }
 
@@ -167,8 +193,19 @@ async fn apps(
     match client.send(&request).await?.next().await? {
         Some(Line::Done(done)) => Ok(done.apps),
         Some(Line::Failed(failure)) => Err(failure.into()),
-        Some(Line::Progress(_) | Line::Notice(_) | Line::Pong(_)) | None => Err(nonsense()),
+        Some(Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Pong(_)) | None => {
+            Err(nonsense())
+        }
     }
+}
+
+/// One step of a reload.
+fn rolling_line(rolling: &Rolling) -> String {
+    let Rolling { app, instance, generation, step, detail } = rolling;
+    let app = human::plain(app);
+    let detail = detail.as_deref().map(|detail| format!(" ({})", human::plain(detail)));
+    let detail = detail.unwrap_or_default();
+    format!("{app}:{instance} generation {generation} {step}{detail}")
 }
 
 fn nonsense() -> Error {

@@ -62,7 +62,8 @@ pub fn build(
         set("LOGNAME", account.name.clone());
     }
     for Variable { key, value } in typed {
-        if ["NODE_APP_INSTANCE", "CLUSTER_INSTANCE", "NODE_CHANNEL_FD"].contains(&key.as_str()) {
+        let given = ["NODE_APP_INSTANCE", "CLUSTER_INSTANCE", "CLUSTER_APP", "NODE_CHANNEL_FD"];
+        if given.contains(&key.as_str()) {
             return Err(Refusal::usage(format!("variable {key} is given to each worker"))
                 .hint("leave it out, or use another name"));
         }

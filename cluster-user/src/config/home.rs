@@ -76,6 +76,11 @@ impl Home {
     /// Name of the socket within the folder.
     pub const SOCKET: &str = "cluster.sock";
 
+    /// What the next daemon needs to take over from one that was killed.
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("journal.json")
+    }
+
     /// Locked by the daemon while it lives; holds its pid.
     pub fn lock(&self) -> PathBuf {
         self.0.join("daemon.lock")

@@ -1,6 +1,7 @@
 //! From what was typed to a specification that cannot be invalid.
 #![forbid(unsafe_code)]
 
+pub mod change;
 pub mod duration;
 pub mod environment;
 pub mod home;
@@ -8,6 +9,7 @@ pub mod instances;
 pub mod interpreter;
 pub mod limits;
 pub mod name;
+pub mod pace;
 pub mod probe;
 pub mod readiness;
 pub mod refusal;

@@ -13,6 +13,16 @@ pub const MAX_NAME: usize = 200;
 pub struct Name(String);
 
 impl Name {
+    /// What stands in a name's place where none has been read yet.
+    pub(super) const fn unread() -> Self {
+        Self(String::new())
+    }
+
+    /// The namespace of apps for which none was typed.
+    pub(super) fn usual_namespace() -> Self {
+        Self("default".to_owned())
+    }
+
     /// The text itself.
     pub fn as_str(&self) -> &str {
         &self.0

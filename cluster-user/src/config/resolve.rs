@@ -104,6 +104,7 @@ pub fn resolve(
         namespace: typed.namespace.clone(),
         script: script.to_owned(),
         program: run.program,
+        leading_args: run.args.len().saturating_sub(typed.args.len()),
         args: run.args,
         cwd,
         env: environment.variables,

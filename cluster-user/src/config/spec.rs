@@ -20,6 +20,9 @@ pub struct AppSpec {
     pub program: PathBuf,
     /// Arguments after the program's name, those for the interpreter and the script's path first.
     pub args: Vec<String>,
+    /// How many of `args` come before those of the script itself.
+    #[serde(default)]
+    pub leading_args: usize,
     /// Absolute path of the working folder.
     pub cwd: PathBuf,
     /// The whole environment of a worker, less what is particular to each.
@@ -57,6 +60,53 @@ pub struct AppSpec {
     pub trace: bool,
     /// Whether plain mode is an error.
     pub require_kernel: bool,
+}
+
+impl AppSpec {
+    /// What stands in a worker's place for its definition until that is looked up.
+    pub(crate) fn unread() -> Self {
+        Self::usual(Name::unread())
+    }
+
+    /// An app with the settings that `start` has when nothing else is typed.
+    pub(crate) fn usual(name: Name) -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            script: name.to_string(),
+            name,
+            namespace: Name::usual_namespace(),
+            program: PathBuf::new(),
+            args: Vec::new(),
+            leading_args: 0,
+            cwd: PathBuf::new(),
+            env: BTreeMap::new(),
+            user: None,
+            instances: 1,
+            ports: Vec::new(),
+            readiness: Readiness::Listening,
+            listen_timeout: seconds(30),
+            probe: None,
+            liveness: None,
+            watchdog: None,
+            overlap: true,
+            restart: RestartPolicy {
+                autorestart: true,
+                max_restarts: 16,
+                min_uptime: seconds(1),
+                restart_delay: Duration::ZERO,
+                stop_exit_codes: Vec::new(),
+            },
+            stop: StopPolicy {
+                signal: 15,
+                with_message: false,
+                drain_timeout: seconds(30),
+                kill_timeout: seconds(10),
+            },
+            wait_timeout: seconds(30),
+            trace: false,
+            require_kernel: false,
+        }
+    }
 }
 
 /// Who a worker runs as.

@@ -8,6 +8,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
+    time::Duration,
 };
 
 use nix::sys::socket::{
@@ -76,6 +77,8 @@ pub struct Entry {
     pub queued: u32,
     /// Whether a request seems to be under way: see [`Traffic::busy`]. False where it was not asked.
     pub busy: bool,
+    /// For how long nothing has been sent or received, in milliseconds; 0 where it was not asked.
+    pub silent: u32,
     /// Owner of its inode.
     pub uid: u32,
     /// Inode number, as in `socket:[…]`; 0 for connections not yet accepted.
@@ -85,6 +88,19 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether it is a listener.
+    pub fn is_listening(&self) -> bool {
+        self.state == LISTEN
+    }
+
+    /// Whether nothing is under way and has not been for this long; only of connections that were accepted.
+    pub fn is_idle(&self, idle: Duration) -> bool {
+        self.inode != 0
+            && self.state == ESTABLISHED
+            && !self.busy
+            && Duration::from_millis(self.silent.into()) >= idle
+    }
+
     /// The group it is in, or would be in. The tables do not tell the network namespace.
     pub fn key(&self, protocol: Protocol, netns: u64) -> GroupKey {
         let Self { local, v6only, device, uid, .. } = *self;
@@ -126,6 +142,19 @@ pub fn traffic(
     addresses: &BTreeSet<SocketAddr>,
     moved: &BTreeSet<u64>,
 ) -> io::Result<Traffic> {
+    traffic_with(cgroup, addresses, moved, |_| {})
+}
+
+/// As [`traffic`], and shows each of the connections that it counts as established to `visit`.
+///
+/// # Errors
+/// As [`traffic`].
+pub fn traffic_with(
+    cgroup: u64,
+    addresses: &BTreeSet<SocketAddr>,
+    moved: &BTreeSet<u64>,
+    mut visit: impl FnMut(&Entry),
+) -> io::Result<Traffic> {
     let states = 1 << ESTABLISHED | 1 << SYN_RECV | 1 << CLOSE_WAIT | 1 << LISTEN;
     let mut traffic = Traffic::default();
     let mut ports: BTreeSet<u16> = addresses.iter().map(SocketAddr::port).collect();
@@ -153,6 +182,7 @@ pub fn traffic(
             ESTABLISHED | CLOSE_WAIT if ports.contains(&entry.local.port()) => {
                 traffic.established += 1;
                 traffic.busy += u32::from(entry.busy);
+                visit(&entry);
             }
             _ => {}
         })?;
@@ -198,16 +228,28 @@ pub fn connections<K: Ord + Copy>(
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn busy(inodes: &BTreeSet<u64>) -> io::Result<u32> {
-    let states = 1 << ESTABLISHED | 1 << CLOSE_WAIT;
     let mut busy = 0;
+    each_of(inodes, |entry| busy += u32::from(entry.busy))?;
+    Ok(busy)
+}
+
+/// Shows those of the sockets with these inode numbers that have accepted something or been accepted: connections, and
+/// listeners before them.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn each_of(inodes: &BTreeSet<u64>, mut visit: impl FnMut(&Entry)) -> io::Result<()> {
+    let states = 1 << ESTABLISHED | 1 << CLOSE_WAIT | 1 << LISTEN;
     for family in FAMILIES {
         let query =
             Query { family, protocol: Protocol::Tcp, states, port: 0, cgroup: None, info: true };
         dump(&query, |entry| {
-            busy += u32::from(entry.busy && inodes.contains(&entry.inode.into()));
+            if inodes.contains(&entry.inode.into()) {
+                visit(&entry);
+            }
         })?;
     }
-    Ok(busy)
+    Ok(())
 }
 
 /// `AF_INET`
@@ -315,6 +357,7 @@ fn decode(body: &[u8]) -> Option<Entry> {
         cookie,
         queued: u32_at(body, 56)?,
         busy: false,
+        silent: 0,
         uid: u32_at(body, 64)?,
         inode: u32_at(body, 68)?,
         cgroup: None,
@@ -330,7 +373,9 @@ fn decode(body: &[u8]) -> Option<Entry> {
             INET_DIAG_SKV6ONLY => entry.v6only = value.first().is_some_and(|&only| only != 0),
             INET_DIAG_INFO => {
                 let unsent = u32_at(body, 60)?;
-                entry.busy = entry.queued > 0 || unsent > 0 || awaits_answer(value);
+                let activity = Activity::of(value);
+                entry.busy = entry.queued > 0 || unsent > 0 || activity.awaits_answer;
+                entry.silent = activity.silent;
             }
             INET_DIAG_CGROUP_ID => {
                 entry.cgroup = value.try_into().ok().map(u64::from_ne_bytes);
@@ -342,15 +387,29 @@ fn decode(body: &[u8]) -> Option<Entry> {
     Some(entry)
 }
 
-/// Whether the last data went in and not out, by `struct tcp_info`.
-fn awaits_answer(info: &[u8]) -> bool {
-    let (Some(sent), Some(received)) = (u32_at(info, LAST_SENT), u32_at(info, LAST_RECEIVED))
-    else {
-        // An old kernel that does not tell: to be on the safe side, yes.
-        return true;
-    };
-    let silent = info.get(BYTES_RECEIVED..BYTES_RECEIVED + 8).is_some_and(|bytes| bytes == [0; 8]);
-    received < sent || (received == sent && !silent && received < DOUBT)
+/// When a connection was last used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// Whether the last data went in and not out.
+    pub awaits_answer: bool,
+    /// For how long nothing has been sent or received, in milliseconds.
+    pub silent: u32,
+}
+
+impl Activity {
+    /// By a `struct tcp_info`, of which an old kernel fills only the beginning.
+    pub fn of(info: &[u8]) -> Self {
+        let (Some(sent), Some(received)) = (u32_at(info, LAST_SENT), u32_at(info, LAST_RECEIVED))
+        else {
+            // It is not told: to be on the safe side, yes.
+            return Self { awaits_answer: true, silent: 0 };
+        };
+        let nothing_came = [0; 8];
+        let fresh =
+            info.get(BYTES_RECEIVED..BYTES_RECEIVED + 8).is_some_and(|bytes| bytes == nothing_came);
+        let awaits_answer = received < sent || (received == sent && !fresh && received < DOUBT);
+        Self { awaits_answer, silent: sent.min(received) }
+    }
 }
 
 fn align(size: usize) -> usize {

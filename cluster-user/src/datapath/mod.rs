@@ -6,9 +6,11 @@
 //! *publishes* routes. Which worker belongs into which slot is decided by `state`, never here.
 
 pub mod feature;
+pub mod record;
 pub mod socket;
 pub mod diag;
 pub mod holder;
+pub mod idle;
 pub mod kernel;
 pub mod plain;
 mod rescue;
@@ -20,11 +22,13 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use cluster_common::slot::Slot;
 use serde::{Deserialize, Serialize};
 
+use self::record::{GroupRecord, Seated};
 use crate::id::{AppId, GroupId, Ticket, WorkerId};
 
 /// How connections reach workers; shown in `list`.
@@ -49,7 +53,7 @@ pub enum Protocol {
 
 /// What makes two sockets members of one reuseport group (kernel: `inet_reuseport_add_sock`,
 /// `inet_rcv_saddr_equal`): all of it must be equal.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupKey {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -138,7 +142,7 @@ pub enum Admission {
 }
 
 /// What becomes of a connection that finds no worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnMiss {
     /// The waiting room holds it for the next worker (TCP; UDP is refused).
     Wait,
@@ -156,7 +160,7 @@ pub struct GroupOptions {
 }
 
 /// What a worker has to do still.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Connections that wait in accept queues.
     pub queued: u32,
@@ -279,6 +283,24 @@ pub trait DataPath {
     /// When the kernel cannot be asked.
     fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic>;
 
+    /// Tells a worker's connections to close, each at the next point where nothing can be lost, and says what is left.
+    /// May be called again and again: it covers what was accepted since.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn drain(&mut self, worker: WorkerId) -> anyhow::Result<Traffic>;
+
+    /// Back into service: its connections are left alone again. Harmless for one that is not drained.
+    fn resume(&mut self, worker: WorkerId);
+
+    /// Closes (FIN) connections between messages, with nothing unread or unsent, idle for at least `idle`; says how many.
+    ///
+    /// An event stream between two events looks like that, too: to be called when waiting for it is over.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn hang_up(&mut self, worker: WorkerId, idle: Duration) -> anyhow::Result<u32>;
+
     /// Connections of every worker, as [`Traffic::established`] counts them, in one look at all of them.
     ///
     /// # Errors
@@ -305,6 +327,31 @@ pub trait DataPath {
     /// # Errors
     /// When they cannot be reached, and in plain mode where the kernel does not move connections.
     fn rescue(&mut self, worker: WorkerId) -> anyhow::Result<()>;
+
+    /// What the next supervisor needs to take a group over; `None` for an unknown one.
+    fn record(&self, group: GroupId) -> Option<GroupRecord>;
+
+    /// Takes over a group of a supervisor that died. Its workers are to be admitted and told as started before.
+    ///
+    /// Traffic goes on meanwhile by the route that is there, which stays until the next one is published.
+    ///
+    /// # Errors
+    /// When it is not there any more, or is not what the record says; nothing has been changed then.
+    fn adopt(
+        &mut self,
+        group: GroupId,
+        key: &GroupKey,
+        record: &GroupRecord,
+        options: &GroupOptions,
+    ) -> anyhow::Result<Vec<Seated>>;
+
+    /// Groups of admitted workers that are in the kernel and have not been adopted: where there is no journal. Each can be
+    /// given to [`DataPath::adopt`].
+    fn unadopted(&mut self) -> Vec<(GroupKey, GroupRecord)>;
+
+    /// Ends adopting: sockets of admitted workers that listen and are in no slot are reported, and what is kept for
+    /// workers and groups that nobody claimed is let go. To be called once, after the last [`DataPath::adopt`].
+    fn settle(&mut self);
 }
 
 #[cfg(test)]

@@ -175,6 +175,14 @@ pub fn is_mptcp(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(sockopt::socket_protocol(socket)?.is_some_and(|known| known.as_raw().get() == MULTIPATH_TCP))
 }
 
+/// Whether its program may ask the kernel to send its memory without copying it (`SO_ZEROCOPY`).
+///
+/// # Errors
+/// `ENOTSOCK` when it is no socket.
+pub fn has_zerocopy(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(option::<u32>(socket, libc::SO_ZEROCOPY)? != 0)
+}
+
 /// Where a socket of IPv4 or IPv6 is bound to; `None` for other families. Flow information is left out.
 ///
 /// # Errors

@@ -14,3 +14,4 @@ pub mod watch;
 
 mod proc;
 mod ready;
+mod stranger;

@@ -41,6 +41,17 @@ impl Stat {
     }
 }
 
+/// The wait status (`wait(2)`) that the zombie of process `pid` keeps for its parent; `None` when it is no zombie.
+pub(super) fn status_of_zombie(pid: u32) -> Option<i32> {
+    let mut line = [0; 1024];
+    let line = read_file(&format!("/proc/{pid}/stat"), &mut line)?;
+    if Stat::parse(pid, line)?.state != 'Z' {
+        return None;
+    }
+    // The last field (`proc_pid_stat(5)`, since Linux 3.5).
+    str::from_utf8(line).ok()?.split_ascii_whitespace().next_back()?.parse().ok()
+}
+
 /// All processes, by pid.
 pub(super) fn pids() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
@@ -56,10 +67,21 @@ pub(super) fn has_variable(pid: u32, variable: &str) -> bool {
     environment.split(|byte| *byte == 0).any(|found| found == variable.as_bytes())
 }
 
-/// Whether that environment has a `NAME=value` that begins like this.
-pub(super) fn has_variable_like(pid: u32, prefix: &str) -> bool {
+/// Value of a variable of that environment.
+pub(super) fn variable(pid: u32, name: &str) -> Option<String> {
+    environment(pid).into_iter().find(|(found, _)| found == name).map(|(_, value)| value)
+}
+
+/// The environment that process `pid` was started with; empty for a zombie and where it may not be read.
+pub(super) fn environment(pid: u32) -> Vec<(String, String)> {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|found| found.starts_with(prefix.as_bytes()))
+    let variables = environment.split(|byte| *byte == 0).filter(|variable| !variable.is_empty());
+    let pair = |variable: &[u8]| {
+        let text = String::from_utf8_lossy(variable);
+        let (name, value) = text.split_once('=')?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    variables.filter_map(pair).collect()
 }
 
 /// Resident memory of process `pid` in pages; 0 when there is none.

@@ -11,7 +11,7 @@ use rustix::process::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{proc, ready::register};
+use super::{proc, ready::register, stranger};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,18 @@ pub enum ExitStatus {
         /// Whether it left a core dump.
         core: bool,
     },
+    /// Nobody could tell: it was not our child, and its parent was faster on a kernel that does not tell others.
+    Unknown,
+}
+
+impl ExitStatus {
+    /// Reads a wait status (`wait(2)`).
+    pub(super) fn from_wait(status: i32) -> Self {
+        match status & 0x7f {
+            0 => Self::Code(status >> 8 & 0xff),
+            signal => Self::Signal { signal, core: status & 0x80 != 0 },
+        }
+    }
 }
 
 impl fmt::Display for ExitStatus {
@@ -39,18 +51,20 @@ impl fmt::Display for ExitStatus {
                 }
                 f.write_str(if core { " (core dumped)" } else { "" })
             }
+            Self::Unknown => f.write_str("ended, nobody knows how"),
         }
     }
 }
 
-/// Waits for one child to end and reaps it.
+/// Waits for one process to end, and reaps it if it is a child. Workers of a daemon that died are nobody's children, or
+/// somebody else's.
 #[derive(Debug)]
 pub struct ExitWatcher {
     process: AsyncFd<OwnedFd>,
 }
 
 impl ExitWatcher {
-    /// Watches a child through a duplicate of its pidfd. To be called inside a tokio runtime.
+    /// Watches a process through a duplicate of its pidfd. To be called inside a tokio runtime.
     ///
     /// # Errors
     /// When descriptors run out.
@@ -59,18 +73,22 @@ impl ExitWatcher {
         Ok(Self { process: register(copy, Interest::READABLE)? })
     }
 
-    /// Waits for the end, reaps the child, and says how it ended. May be dropped and called again.
+    /// Waits for the end, reaps a child, and says how it ended. May be dropped and called again.
     ///
     /// # Errors
-    /// `ECHILD` when it is no child of this process, or was reaped before.
+    /// When the kernel cannot be asked.
     pub async fn exit(&self) -> io::Result<ExitStatus> {
         loop {
             // A pidfd is readable once the process and all its threads have ended (`pidfd_open(2)`).
             let mut ready = self.process.readable().await?;
-            if let Some(status) = reap(self.process.get_ref().as_fd())? {
-                return Ok(status);
+            match reap(self.process.get_ref().as_fd()) {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) => ready.clear_ready(),
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+                    return Ok(stranger::status(self.process.get_ref().as_fd()));
+                }
+                Err(error) => return Err(error),
             }
-            ready.clear_ready();
         }
     }
 }
@@ -180,7 +198,7 @@ mod tests {
             let start = Instant::now();
             assert_eq!(watcher.exit().await.unwrap(), ExitStatus::Code(0));
             assert!(start.elapsed() < Duration::from_secs(5));
-            let again = watcher.exit().await.unwrap_err();
+            let again = reap(process.as_fd()).unwrap_err();
             assert_eq!(again.raw_os_error(), Some(libc::ECHILD));
         });
     }

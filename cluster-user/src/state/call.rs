@@ -1,12 +1,16 @@
 //! Commands that wait for something, and when each is answered.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use super::{
     State,
     app::SeatState,
     effect::{Effect, Refusal, Tale},
     event::CallId,
+    why::Why,
     worker::Worker,
 };
 use crate::{
@@ -26,7 +30,7 @@ pub(super) struct Call {
 }
 
 /// What all seats of a call shall be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Goal {
     /// Online.
     Up,
@@ -34,13 +38,21 @@ pub(super) enum Goal {
     Down,
     /// Empty, and the daemon ended.
     End,
+    /// Apps rolled out; those that are not yet, and how it ended for the others.
+    Rolled(BTreeMap<AppId, Option<Tale>>),
 }
 
 enum Progress {
     Reached,
     Underway,
-    Failed { reason: String, binding: Option<(Protocol, SocketAddr)> },
+    Failed { why: Option<Why>, binding: Option<(Protocol, SocketAddr)> },
     Superseded,
+}
+
+impl Call {
+    pub(super) fn new(goal: Goal, seats: BTreeSet<(AppId, Instance)>) -> Self {
+        Self { goal, seats, deleted: Vec::new(), reached: 0 }
+    }
 }
 
 impl State {
@@ -55,6 +67,9 @@ impl State {
     }
 
     fn settle_call(&mut self, id: CallId, call: &mut Call) -> bool {
+        if let Goal::Rolled(apps) = &call.goal {
+            return self.settle_rolled(id, apps);
+        }
         let mut reached = 0;
         let mut last = None;
         for &(app, instance) in &call.seats {
@@ -64,9 +79,13 @@ impl State {
                     last = Some((app, instance));
                 }
                 Progress::Underway => {}
-                Progress::Failed { reason, binding } => {
+                Progress::Failed { why, binding } => {
                     let name = self.name(app);
-                    self.tell(id, Tale::Failed { app, name, instance, reason, binding });
+                    let (worker, rolled_back) = (None, false);
+                    self.tell(
+                        id,
+                        Tale::Failed { app, name, instance, worker, why, binding, rolled_back },
+                    );
                     return true;
                 }
                 Progress::Superseded => {
@@ -87,28 +106,57 @@ impl State {
             return false;
         }
         let apps: BTreeSet<_> = call.seats.iter().map(|(app, _)| *app).collect();
-        let apps = apps.into_iter().filter(|app| self.apps.contains_key(app)).collect();
-        self.tell(id, Tale::Done { apps, deleted: std::mem::take(&mut call.deleted) });
+        self.done(id, apps, std::mem::take(&mut call.deleted));
         if call.goal == Goal::End {
             self.effects.push(Effect::End);
         }
         true
     }
 
+    /// Says how the reloads of a call ended, when all have: the first that failed, if one did.
+    fn settle_rolled(&mut self, id: CallId, apps: &BTreeMap<AppId, Option<Tale>>) -> bool {
+        let Some(ends) = apps.values().map(Option::as_ref).collect::<Option<Vec<_>>>() else {
+            return false;
+        };
+        match ends.into_iter().find(|end| !matches!(end, Tale::Done { .. })) {
+            Some(failed) => self.tell(id, failed.clone()),
+            None => self.done(id, apps.keys().copied().collect(), Vec::new()),
+        }
+        true
+    }
+
+    fn done(&mut self, id: CallId, apps: BTreeSet<AppId>, deleted: Vec<String>) {
+        let apps = apps.into_iter().filter(|app| self.apps.contains_key(app)).collect();
+        self.tell(id, Tale::Done { apps, deleted });
+    }
+
+    /// The reload of an app has ended for those who wait for it.
+    pub(super) fn rolled(&mut self, calls: Vec<CallId>, app: AppId, end: &Tale) {
+        for call in calls {
+            if let Some(Call { goal: Goal::Rolled(apps), .. }) = self.calls.get_mut(&call) {
+                apps.insert(app, Some(end.clone()));
+            }
+        }
+    }
+
     fn progress(&self, call: &Call, app: AppId, instance: Instance) -> Progress {
         let seat = self.apps.get(&app).and_then(|app| app.seats.get(&instance));
         match call.goal {
             Goal::Down | Goal::End => match seat.map(|seat| (seat.wanted, seat.state)) {
-                None | Some((_, SeatState::Empty { .. } | SeatState::Errored)) => Progress::Reached,
+                None => Progress::Reached,
+                Some((_, SeatState::Empty { .. } | SeatState::Errored))
+                    if seat.is_none_or(super::app::Seat::is_left) =>
+                {
+                    Progress::Reached
+                }
                 Some((true, _)) => Progress::Superseded,
                 Some((false, _)) => Progress::Underway,
             },
             Goal::Up => {
                 let Some(seat) = seat else { return Progress::Superseded };
-                let reason = || seat.reason.clone().unwrap_or_default();
                 match seat.state {
                     SeatState::Errored | SeatState::Empty { failed: true } => {
-                        Progress::Failed { reason: reason(), binding: seat.binding }
+                        Progress::Failed { why: seat.reason.clone(), binding: seat.binding }
                     }
                     // Finished, and well.
                     SeatState::Empty { failed: false } if seat.reason.is_some() => {
@@ -124,11 +172,12 @@ impl State {
                     SeatState::Taken(_) | SeatState::Backoff { .. } => Progress::Underway,
                 }
             }
+            Goal::Rolled(_) => Progress::Underway,
         }
     }
 
-    fn name(&self, app: AppId) -> String {
-        self.apps.get(&app).map_or_else(|| app.to_string(), |app| app.spec.name.to_string())
+    pub(super) fn name(&self, app: AppId) -> String {
+        self.apps.get(&app).map_or_else(|| app.to_string(), |app| app.spec().name.to_string())
     }
 
     pub(super) fn tell(&mut self, call: CallId, tale: Tale) {

@@ -1,6 +1,6 @@
 //! What users want: each command changes what is wanted, and the rest follows.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     State,
@@ -17,12 +17,13 @@ use crate::{
         target::{Scope, Target},
     },
     id::{AppId, Instance},
+    moment::Moment,
 };
 
 type Seats = BTreeSet<(AppId, Instance)>;
 
 impl State {
-    pub(super) fn command(&mut self, now: Instant, call: CallId, command: Command) {
+    pub(super) fn command(&mut self, now: Moment, call: CallId, command: Command) {
         if self.ending {
             return self.refuse(call, Refusal::Ending);
         }
@@ -40,6 +41,15 @@ impl State {
                     self.restart(now, &seats);
                     (Goal::Up, seats, wait)
                 })
+            }
+            Command::Reload(reload) => {
+                self.reload(now, call, &reload).map(|goal| (goal, Seats::new(), reload.wait))
+            }
+            Command::Promote { targets, wait } => {
+                self.promote(call, &targets).map(|goal| (goal, Seats::new(), wait))
+            }
+            Command::Rollback { targets, who, wait } => {
+                self.rollback(now, call, &targets, &who).map(|goal| (goal, Seats::new(), wait))
             }
             Command::Delete { targets, wait } => self.select_apps(&targets).map(|apps| {
                 deleted = self.names(&apps);
@@ -62,19 +72,22 @@ impl State {
         match done {
             Err(refusal) => self.refuse(call, refusal),
             Ok((goal, seats, true)) => {
-                self.calls.insert(call, Call { goal, seats, deleted, reached: 0 });
+                self.calls.insert(call, Call { deleted, ..Call::new(goal, seats) });
             }
-            Ok((_, seats, false)) => {
-                let apps: BTreeSet<_> = seats.into_iter().map(|(app, _)| app).collect();
+            Ok((goal, seats, false)) => {
+                let mut apps: BTreeSet<_> = seats.into_iter().map(|(app, _)| app).collect();
+                if let Goal::Rolled(rolled) = goal {
+                    apps.extend(rolled.into_keys());
+                }
                 let apps = apps.into_iter().filter(|app| self.apps.contains_key(app)).collect();
                 self.tell(call, Tale::Done { apps, deleted });
             }
         }
     }
 
-    fn start(&mut self, now: Instant, spec: Arc<AppSpec>) -> Result<Seats, Refusal> {
+    fn start(&mut self, now: Moment, spec: Arc<AppSpec>) -> Result<Seats, Refusal> {
         let mut id = AppId(self.next_app);
-        if let Some(app) = self.apps.values().find(|app| app.spec.name == spec.name) {
+        if let Some(app) = self.apps.values().find(|app| app.spec().name == spec.name) {
             if !app.dead() {
                 return Err(Refusal::NameInUse { name: spec.name.to_string(), id: app.id });
             }
@@ -90,23 +103,35 @@ impl State {
     }
 
     /// Makes sure that a wanted worker sits there, or will.
-    fn sit(&mut self, now: Instant, id: AppId, instance: Instance) -> (AppId, Instance) {
+    fn sit(&mut self, now: Moment, id: AppId, instance: Instance) -> (AppId, Instance) {
         let Some(app) = self.apps.get_mut(&id) else { return (id, instance) };
-        let seat = app.seats.entry(instance).or_insert_with(Seat::new);
+        let deployed = app.generation;
+        let seat = app.seats.entry(instance).or_insert_with(|| Seat::new(deployed));
         (seat.wanted, seat.retiring) = (true, false);
         if seat.worker().is_none() {
+            seat.generation = deployed;
             (seat.unstable, seat.proven, seat.reason, seat.binding) = (0, false, None, None);
             self.spawn(now, id, instance);
         }
         (id, instance)
     }
 
-    fn retire(&mut self, now: Instant, id: AppId, instance: Instance, leave: Leave) {
+    fn retire(&mut self, now: Moment, id: AppId, instance: Instance, leave: Leave) {
         let Some(seat) = self.apps.get_mut(&id).and_then(|app| app.seats.get_mut(&instance)) else {
             return;
         };
         seat.wanted = false;
-        match seat.state {
+        // Whoever was to take the seat leaves like those who had it.
+        let successor = seat.successor.take();
+        seat.leaving.extend(successor);
+        let (state, leaving) = (seat.state, seat.leaving.clone());
+        for worker in leaving {
+            self.step(now, worker, Input::Retire(leave));
+        }
+        let Some(seat) = self.apps.get_mut(&id).and_then(|app| app.seats.get_mut(&instance)) else {
+            return;
+        };
+        match state {
             SeatState::Taken(worker) => self.step(now, worker, Input::Retire(leave)),
             SeatState::Empty { .. } | SeatState::Backoff { .. } | SeatState::Errored => {
                 (seat.state, seat.reason) = (SeatState::Empty { failed: false }, None);
@@ -115,7 +140,7 @@ impl State {
         }
     }
 
-    fn retire_all(&mut self, now: Instant, seats: &Seats, leave: Leave) {
+    fn retire_all(&mut self, now: Moment, seats: &Seats, leave: Leave) {
         for &(app, instance) in seats {
             self.retire(now, app, instance, leave);
         }
@@ -129,12 +154,12 @@ impl State {
             seat.is_some_and(|seat| !seat.retiring)
         });
         match leaving.and_then(|(id, _)| self.apps.get(&id)).filter(|_| seats.is_empty()) {
-            Some(app) => Err(Refusal::Superseded { name: app.spec.name.to_string() }),
-            None => Ok(seats),
+            Some(app) => Err(Refusal::Superseded { name: app.spec().name.to_string() }),
+            None => self.not_rolling(seats.iter().map(|(id, _)| *id)).map(|()| seats),
         }
     }
 
-    fn restart(&mut self, now: Instant, seats: &Seats) {
+    fn restart(&mut self, now: Moment, seats: &Seats) {
         for &(id, instance) in seats {
             self.sit(now, id, instance);
             let Some(seat) = self.apps.get_mut(&id).and_then(|app| app.seats.get_mut(&instance))
@@ -151,7 +176,7 @@ impl State {
         }
     }
 
-    fn delete(&mut self, now: Instant, apps: &BTreeSet<AppId>) -> Seats {
+    fn delete(&mut self, now: Moment, apps: &BTreeSet<AppId>) -> Seats {
         let mut seats = Seats::new();
         for id in apps {
             let Some(app) = self.apps.get_mut(id) else { continue };
@@ -166,21 +191,18 @@ impl State {
         seats
     }
 
-    fn scale(
-        &mut self,
-        now: Instant,
-        target: &Target,
-        to: Scale,
-    ) -> Result<(Goal, Seats), Refusal> {
+    fn scale(&mut self, now: Moment, target: &Target, to: Scale) -> Result<(Goal, Seats), Refusal> {
         let ids: Vec<_> = self.select_apps(std::slice::from_ref(target))?.into_iter().collect();
         let &[id] = ids.as_slice() else {
-            let names =
-                ids.iter().filter_map(|id| self.apps.get(id)).map(|app| app.spec.name.to_string());
+            let names = ids
+                .iter()
+                .filter_map(|id| self.apps.get(id))
+                .map(|app| app.spec().name.to_string());
             return Err(Refusal::Ambiguous { names: names.collect() });
         };
         let Some(app) = self.apps.get_mut(&id) else { return Ok((Goal::Up, Seats::new())) };
         if app.deleting {
-            return Err(Refusal::Superseded { name: app.spec.name.to_string() });
+            return Err(Refusal::Superseded { name: app.spec().name.to_string() });
         }
         let from = u32::try_from(app.seats.values().filter(|seat| !seat.retiring).count())
             .unwrap_or(u32::MAX);
@@ -193,7 +215,10 @@ impl State {
         else {
             return Err(Refusal::BadScale { from, to: count });
         };
-        Arc::make_mut(&mut app.spec).instances = count;
+        // Also for the generation that is being rolled out.
+        for definition in app.definitions.values_mut() {
+            Arc::make_mut(definition).instances = count;
+        }
         // The highest numbers leave first; the lowest free ones are taken.
         let leaving: Seats = app.seats.keys().filter(|i| i.0 >= count).map(|i| (id, *i)).collect();
         for (_, instance) in &leaving {
@@ -212,7 +237,7 @@ impl State {
         for (id, instance) in seats {
             let Some(app) = self.apps.get(id) else { continue };
             self.effects
-                .push(Effect::Flush { app: app.spec.name.to_string(), instance: *instance });
+                .push(Effect::Flush { app: app.spec().name.to_string(), instance: *instance });
         }
     }
 
@@ -222,7 +247,7 @@ impl State {
         for target in targets {
             let mut found = target.is_all();
             for app in self.apps.values() {
-                let (name, namespace) = (app.spec.name.as_str(), app.spec.namespace.as_str());
+                let (name, namespace) = (app.spec().name.as_str(), app.spec().namespace.as_str());
                 match target.matches(app.id, name, namespace) {
                     Some(Scope::App) => {
                         found = true;
@@ -242,11 +267,11 @@ impl State {
         Ok(seats)
     }
 
-    fn select_apps(&self, targets: &[Target]) -> Result<BTreeSet<AppId>, Refusal> {
+    pub(super) fn select_apps(&self, targets: &[Target]) -> Result<BTreeSet<AppId>, Refusal> {
         let mut apps = BTreeSet::new();
         for target in targets {
             let whole = self.apps.values().filter(|app| {
-                let (name, namespace) = (app.spec.name.as_str(), app.spec.namespace.as_str());
+                let (name, namespace) = (app.spec().name.as_str(), app.spec().namespace.as_str());
                 target.matches(app.id, name, namespace) == Some(Scope::App)
             });
             let before = apps.len();
@@ -260,11 +285,11 @@ impl State {
 
     fn names(&self, apps: &BTreeSet<AppId>) -> Vec<String> {
         let apps = apps.iter().filter_map(|id| self.apps.get(id));
-        apps.map(|app| app.spec.name.to_string()).collect()
+        apps.map(|app| app.spec().name.to_string()).collect()
     }
 
     fn unknown(&self, target: &Target) -> Refusal {
-        let names = self.apps.values().map(|app| app.spec.name.to_string()).collect();
+        let names = self.apps.values().map(|app| app.spec().name.to_string()).collect();
         Refusal::Unknown { target: target.as_str().to_owned(), names }
     }
 }

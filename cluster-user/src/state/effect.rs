@@ -1,14 +1,18 @@
 //! Everything the core can ask for: the closed list of its outputs.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use cluster_common::slot::Slot;
 
-use super::event::CallId;
+use super::{event::CallId, why::Why};
 use crate::{
-    config::spec::AppSpec,
+    config::{
+        pace::Canary,
+        spec::{AppSpec, Probe},
+    },
     datapath::{OnMiss, Protocol},
-    id::{AppId, GroupId, Instance, Ticket, WorkerId},
+    id::{AppId, Generation, GroupId, Instance, Ticket, WorkerId},
+    moment::Moment,
 };
 
 /// To be carried out, in the order given.
@@ -43,10 +47,48 @@ pub enum Effect {
         /// Which worker.
         worker: WorkerId,
     },
-    /// Ask what a worker has to do still. Answer: `Measured`.
+    /// Ask what a worker has to do. Answer: `Measured`.
     Measure {
         /// Which worker.
         worker: WorkerId,
+    },
+    /// Have a worker's connections closed where nothing is lost, and ask what it has to do still. Answer: `Measured`.
+    Drain {
+        /// Which worker.
+        worker: WorkerId,
+        /// Connections that were silent for this long may be closed between two requests.
+        idle: Option<Duration>,
+    },
+    /// A worker that was drained serves on. No answer.
+    Resume {
+        /// Which worker.
+        worker: WorkerId,
+    },
+    /// Move what waits at a worker to others; it shall take no more. No answer.
+    Rescue {
+        /// Which worker.
+        worker: WorkerId,
+    },
+    /// Ask a worker whether it is well. Answer: `Probed`.
+    Probe {
+        /// Which worker.
+        worker: WorkerId,
+        /// How.
+        probe: Box<Probe>,
+    },
+    /// Send a message over the channel that Node knows. No answer.
+    Message {
+        /// Which worker.
+        worker: WorkerId,
+        /// What.
+        text: String,
+    },
+    /// Count the connections that moved to these sockets from others. Answer: `Counted`.
+    Count {
+        /// Which app.
+        app: AppId,
+        /// The sockets.
+        slots: Vec<(GroupId, Slot)>,
     },
     /// Found a group. Answer: `Opened` or `OpenFailed`.
     Open {
@@ -141,6 +183,24 @@ pub enum Tale {
         /// Seats in all.
         wanted: u32,
     },
+    /// A reload moved on.
+    Rolling {
+        /// Which app.
+        app: AppId,
+        /// Which seat of it.
+        instance: Instance,
+        /// Which generation the worker is of that moved on.
+        generation: Generation,
+        /// Where it is.
+        doing: Doing,
+    },
+    /// A reload goes back.
+    Back {
+        /// Which app.
+        app: AppId,
+        /// Why, when it is a failure.
+        why: Option<(Instance, Why)>,
+    },
     /// It is done.
     Done {
         /// Apps concerned that are still there.
@@ -156,13 +216,40 @@ pub enum Tale {
         app: AppId,
         /// Name of the app.
         name: String,
-        /// Which worker's last words explain it.
+        /// Which of its workers.
         instance: Instance,
+        /// Whose last words explain it, when it is not the last one of that instance.
+        worker: Option<WorkerId>,
         /// Why.
-        reason: String,
+        why: Option<Why>,
+        /// Whether the old generation serves instead.
+        rolled_back: bool,
         /// An address the worker tried to bind and never listened on.
         binding: Option<(Protocol, SocketAddr)>,
     },
+}
+
+/// Where a worker is while its app is reloaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// It is being started, and has given no sign yet.
+    Starting,
+    /// Its probe has not succeeded yet; what the last attempt said.
+    Probing(String),
+    /// It is ready, and has to stay so until then.
+    Soaking(Moment),
+    /// It is ready, and waits for the others of its batch.
+    Ready,
+    /// It has a share of the connections.
+    Canary(Canary),
+    /// It is in the route.
+    Serving,
+    /// It is out of the route, and has so many connections left.
+    Draining(Option<u32>),
+    /// It was told to end.
+    Stopping,
+    /// Nothing is left of it.
+    Gone,
 }
 
 /// Why a command cannot be carried out.
@@ -198,6 +285,30 @@ pub enum Refusal {
     Ending,
     /// Superseded by another command.
     Superseded {
+        /// Name of the app.
+        name: String,
+    },
+    /// Nothing of the app runs.
+    NotRunning {
+        /// Name of the app.
+        name: String,
+    },
+    /// The app is being reloaded already.
+    Rolling {
+        /// Name of the app.
+        name: String,
+        /// By whom.
+        who: String,
+        /// Since when.
+        since: Moment,
+    },
+    /// There is no canary.
+    NothingToPromote {
+        /// Name of the app.
+        name: String,
+    },
+    /// Nothing else was deployed before.
+    NothingToRollBack {
         /// Name of the app.
         name: String,
     },

@@ -1,11 +1,12 @@
 //! Everything that can happen to the core: the closed list of its inputs.
 
 use crate::{
-    config::{instances::Scale, spec::AppSpec, target::Target},
+    config::{change::Change, instances::Scale, pace::Pace, spec::AppSpec, target::Target},
     datapath::{GroupKey, Protocol, Traffic},
-    id::{GroupId, Ticket, WorkerId},
+    id::{AppId, GroupId, Ticket, WorkerId},
 };
 use cluster_common::slot::Slot;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// Names a user's command until it is answered.
@@ -100,7 +101,28 @@ pub enum Event {
         /// Which slot.
         slot: Slot,
     },
-    /// Answer to `Effect::Measure`; `None` when it could not be told.
+    /// A worker says something of itself.
+    Said {
+        /// Which worker.
+        worker: WorkerId,
+        /// What it says.
+        word: Word,
+    },
+    /// Answer to `Effect::Probe`.
+    Probed {
+        /// Which worker.
+        worker: WorkerId,
+        /// Why it did not succeed.
+        result: Result<(), String>,
+    },
+    /// Answer to `Effect::Count`.
+    Counted {
+        /// Which app.
+        app: AppId,
+        /// Connections that moved from the queue of one worker to another.
+        moved: u64,
+    },
+    /// Answer to `Effect::Measure` and `Effect::Drain`; `None` when it could not be told.
     Measured {
         /// Which worker.
         worker: WorkerId,
@@ -124,12 +146,28 @@ pub enum Event {
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Exit {
     /// By itself.
     Code(i32),
     /// By a signal.
     Signal(i32),
+    /// While no daemon was there, or before one was that could have asked.
+    Unknown,
+}
+
+/// What a worker can say of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// `READY=1` (`sd_notify(3)`).
+    Ready,
+    /// `process.send('ready')`, as PM2's `wait_ready` has it.
+    ReadyMessage,
+    /// `WATCHDOG=1` (`sd_notify(3)`).
+    Watchdog,
+    /// `WATCHDOG=trigger`: it knows that it has failed.
+    Trigger,
 }
 
 /// What a user can want.
@@ -156,6 +194,24 @@ pub enum Command {
         /// Whether to answer only when it is done.
         wait: bool,
     },
+    /// Workers replaced by new ones, one batch after the other, without a connection lost.
+    Reload(Box<Reload>),
+    /// What a canary has shown to be good, for all workers.
+    Promote {
+        /// Which.
+        targets: Vec<Target>,
+        /// Whether to answer only when it is done.
+        wait: bool,
+    },
+    /// Back to what there was before.
+    Rollback {
+        /// Which.
+        targets: Vec<Target>,
+        /// Who wants it.
+        who: String,
+        /// Whether to answer only when it is done.
+        wait: bool,
+    },
     /// Apps stopped and forgotten.
     Delete {
         /// Which.
@@ -179,4 +235,21 @@ pub enum Command {
     },
     /// Everything stopped, and the daemon ended.
     Kill,
+}
+
+/// A reload, as wanted.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// Which apps.
+    pub targets: Vec<Target>,
+    /// What is to be different about them.
+    pub change: Change,
+    /// How it is to go about.
+    pub pace: Pace,
+    /// Whether to take over from another reload that is under way.
+    pub force: bool,
+    /// Who wants it.
+    pub who: String,
+    /// Whether to answer only when it is done.
+    pub wait: bool,
 }

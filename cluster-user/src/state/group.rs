@@ -1,16 +1,19 @@
 //! Groups: which worker's socket sits in which slot, and which slots the route names.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
-use cluster_common::{route::ROUTE_ENTRIES, slot::Slot};
+use cluster_common::slot::Slot;
+use serde::{Deserialize, Serialize};
 
+use super::route::{self, Turns};
 use crate::{
     datapath::GroupKey,
     id::{AppId, GroupId, Ticket, WorkerId},
+    moment::Moment,
 };
 
 /// One reuseport group and its slots.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Group {
     pub(super) id: GroupId,
     pub(super) key: GroupKey,
@@ -18,24 +21,28 @@ pub(super) struct Group {
     /// Whether the data path has opened it.
     pub(super) open: bool,
     /// Sockets that came while it was being opened.
+    #[serde(skip)]
     pub(super) queue: Vec<(Ticket, WorkerId)>,
     /// Taken slots; one stays taken until no process of its worker is left, so that it never holds two.
+    #[serde(with = "by_number")]
     pub(super) slots: BTreeMap<Slot, Member>,
-    /// What was published last.
+    /// What was published last. A supervisor that takes over publishes anew.
+    #[serde(skip)]
     pub(super) route: Vec<Slot>,
     /// Whether and how long an empty route is bridged.
     pub(super) vacancy: Vacancy,
 }
 
 /// A taken slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Member {
     pub(super) worker: WorkerId,
     pub(super) state: MemberState,
 }
 
 /// How far a socket has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum MemberState {
     /// `Effect::Join` is not answered yet.
     Joining,
@@ -44,12 +51,13 @@ pub(super) enum MemberState {
 }
 
 /// Whether and how long an empty route is bridged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Vacancy {
     /// The route is not empty, or was never filled.
     None,
     /// The waiting room holds connections until then.
-    Waiting(Instant),
+    Waiting(Moment),
     /// They are refused.
     Refused,
 }
@@ -75,32 +83,64 @@ impl Group {
             .any(|member| member.worker == worker && member.state == MemberState::Joined)
     }
 
-    /// The route as it should be: every worker that is `online` has as many turns as any other. One with several
-    /// sockets, as when its children listen for themselves, is one worker: they take its turns one after the other.
-    pub(super) fn wanted_route(&self, online: impl Fn(WorkerId) -> bool) -> Vec<Slot> {
-        let workers = self.served_by(online);
-        let rounds = workers.iter().map(Vec::len).max().unwrap_or_default();
-        if rounds * workers.len() > ROUTE_ENTRIES {
-            // No room for that; nobody may be left out.
-            return workers.concat();
-        }
-        let turn = |round| workers.iter().map(move |sockets| sockets[round % sockets.len()]);
-        (0..rounds).flat_map(turn).collect()
+    /// The route as it should be: every worker that is `online` has turns in proportion to its weight. One with
+    /// several sockets, as when its children listen for themselves, is one worker.
+    pub(super) fn wanted_route(
+        &self,
+        online: impl Fn(WorkerId) -> bool,
+        weight: impl Fn(WorkerId) -> u32,
+    ) -> Vec<Slot> {
+        let workers = self.served_by(online).into_iter();
+        let turns: Vec<_> =
+            workers.map(|(id, sockets)| Turns { sockets, weight: weight(id) }).collect();
+        route::build(&turns)
     }
 
     /// The joined sockets of each worker that is `online`, the lowest slot first.
-    pub(super) fn served_by(&self, online: impl Fn(WorkerId) -> bool) -> Vec<Vec<Slot>> {
+    pub(super) fn served_by(
+        &self,
+        online: impl Fn(WorkerId) -> bool,
+    ) -> Vec<(WorkerId, Vec<Slot>)> {
         let mut places = BTreeMap::new();
-        let mut workers: Vec<Vec<Slot>> = Vec::new();
+        let mut workers: Vec<(WorkerId, Vec<Slot>)> = Vec::new();
         let joined = self.slots.iter().filter(|(_, member)| member.state == MemberState::Joined);
         for (slot, member) in joined.filter(|(_, member)| online(member.worker)) {
             let place = *places.entry(member.worker).or_insert(workers.len());
             match workers.get_mut(place) {
-                Some(sockets) => sockets.push(*slot),
-                None => workers.push(vec![*slot]),
+                Some((_, sockets)) => sockets.push(*slot),
+                None => workers.push((member.worker, vec![*slot])),
             }
         }
         workers
+    }
+}
+
+/// Slots as numbers: what is a key in JSON is a text.
+mod by_number {
+    use std::collections::BTreeMap;
+
+    use cluster_common::slot::Slot;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use super::Member;
+
+    pub(super) fn serialize<S: Serializer>(
+        slots: &BTreeMap<Slot, Member>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let slots = slots.iter().map(|(slot, member)| (slot.get(), *member));
+        slots.collect::<Vec<(u16, Member)>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<Slot, Member>, D::Error> {
+        let slots = Vec::<(u16, Member)>::deserialize(from)?;
+        // What is no slot was never one.
+        Ok(slots
+            .into_iter()
+            .filter_map(|(slot, member)| Some((Slot::new(slot)?, member)))
+            .collect())
     }
 }
 
@@ -141,32 +181,9 @@ mod tests {
         }
         group.slots.get_mut(&Slot::masked(2)).unwrap().state = MemberState::Joining;
         assert_eq!(
-            group.wanted_route(|worker| worker != WorkerId(3)),
+            group.wanted_route(|worker| worker != WorkerId(3), |_| 1),
             [Slot::masked(1), Slot::masked(3)]
         );
-    }
-
-    #[test]
-    fn a_worker_of_several_sockets_has_no_more_turns_than_the_others() {
-        let mut group = group();
-        for worker in [0, 1, 0, 2, 0] {
-            let slot = group.take(WorkerId(worker)).unwrap();
-            group.slots.get_mut(&slot).unwrap().state = MemberState::Joined;
-        }
-        assert_eq!(group.wanted_route(|_| true), [1, 2, 4, 3, 2, 4, 5, 2, 4].map(Slot::masked));
-    }
-
-    #[test]
-    fn where_turns_do_not_fit_no_socket_is_left_out() {
-        let mut group = group();
-        for worker in (1..500).chain([0; 20]) {
-            let slot = group.take(WorkerId(worker)).unwrap();
-            group.slots.get_mut(&slot).unwrap().state = MemberState::Joined;
-        }
-        let mut route = group.wanted_route(|_| true);
-        route.sort_unstable();
-        assert_eq!(route.len(), group.slots.len());
-        assert!(route.iter().eq(group.slots.keys()));
     }
 
     fn group() -> Group {

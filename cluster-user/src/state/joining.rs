@@ -1,6 +1,6 @@
 //! Sockets into slots, slots into routes.
 
-use std::{fmt::Display, time::Instant};
+use std::net::SocketAddr;
 
 use cluster_common::slot::Slot;
 
@@ -8,17 +8,20 @@ use super::{
     State,
     effect::Effect,
     group::{Group, MemberState, Vacancy},
+    rollout::Stage,
+    why::Why,
     worker::{Input, Phase, Worker},
 };
 use crate::{
     config::spec::Readiness,
     datapath::{GroupKey, OnMiss},
     id::{AppId, GroupId, Ticket, WorkerId},
+    moment::Moment,
 };
 
 impl State {
     /// A socket listens: it founds its group, joins it, or is refused.
-    pub(super) fn listening(&mut self, now: Instant, id: WorkerId, ticket: Ticket, key: GroupKey) {
+    pub(super) fn listening(&mut self, now: Moment, id: WorkerId, ticket: Ticket, key: GroupKey) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.takes_sockets()) else {
             return self.effects.push(Effect::Refuse { ticket });
         };
@@ -31,8 +34,8 @@ impl State {
         let app = worker.app;
         if let Some(holder) = self.served_by_another(app, &key) {
             self.effects.push(Effect::Refuse { ticket });
-            let reason = cannot_serve(&key, holder);
-            return self.step(now, id, Input::Fail { reason, fatal: true });
+            let why = cannot_serve(&key, holder);
+            return self.step(now, id, Input::Fail { why, fatal: true });
         }
         let Some(entry) = self.groups.values_mut().find(|group| group.key == key) else {
             return self.found(id, ticket, key);
@@ -49,8 +52,8 @@ impl State {
     fn served_by_another(&self, app: AppId, key: &GroupKey) -> Option<String> {
         let group =
             self.groups.values().find(|group| group.app != app && group.key.overlaps(key))?;
-        let name = self.apps.get(&group.app).map(|app| app.spec.name.to_string());
-        Some(format!("app `{}` serves {}", name.unwrap_or_default(), group.key.address))
+        let name = self.name(group.app);
+        Some(format!("app `{name}` serves {}", group.key.address))
     }
 
     fn found(&mut self, worker: WorkerId, ticket: Ticket, key: GroupKey) {
@@ -64,7 +67,7 @@ impl State {
         self.effects.push(Effect::Open { group, ticket, app, trace });
     }
 
-    pub(super) fn opened(&mut self, now: Instant, group: GroupId, founder: Ticket) {
+    pub(super) fn opened(&mut self, now: Moment, group: GroupId, founder: Ticket) {
         let Some(entry) = self.groups.get_mut(&group) else {
             // Its app was deleted while it was opened.
             return self
@@ -77,29 +80,29 @@ impl State {
         }
     }
 
-    pub(super) fn open_failed(&mut self, now: Instant, group: GroupId, reason: &str, fatal: bool) {
+    pub(super) fn open_failed(&mut self, now: Moment, group: GroupId, reason: &str, fatal: bool) {
         let Some(entry) = self.groups.remove(&group) else { return };
-        let reason = cannot_serve(&entry.key, reason);
+        let why = cannot_serve(&entry.key, reason.to_owned());
         for (nth, (ticket, worker)) in entry.queue.into_iter().enumerate() {
             if nth > 0 {
                 self.effects.push(Effect::Refuse { ticket });
             }
-            self.step(now, worker, Input::Fail { reason: reason.clone(), fatal });
+            self.step(now, worker, Input::Fail { why: why.clone(), fatal });
         }
     }
 
-    fn join(&mut self, now: Instant, group: GroupId, ticket: Ticket, worker: WorkerId) {
+    fn join(&mut self, now: Moment, group: GroupId, ticket: Ticket, worker: WorkerId) {
         let Some(entry) = self.groups.get_mut(&group) else { return };
         if let Some(slot) = entry.take(worker) {
             self.effects.push(Effect::Join { ticket, group, slot });
         } else {
             self.effects.push(Effect::Refuse { ticket });
-            let reason = cannot_serve(&entry.key, "all slots are taken");
-            self.step(now, worker, Input::Fail { reason, fatal: true });
+            let why = cannot_serve(&entry.key, "all slots are taken".to_owned());
+            self.step(now, worker, Input::Fail { why, fatal: true });
         }
     }
 
-    pub(super) fn joined(&mut self, now: Instant, group: GroupId, slot: Slot) {
+    pub(super) fn joined(&mut self, now: Moment, group: GroupId, slot: Slot) {
         let Some(member) = self.groups.get_mut(&group).and_then(|group| group.slots.get_mut(&slot))
         else {
             // Its worker has gone while it joined, and freed the slot.
@@ -112,14 +115,19 @@ impl State {
             // It may have listened anew: the slot of a closed socket must not take turns from it.
             self.effects.push(Effect::Compare { group });
         }
-        if self.workers.get(&worker).is_some_and(|worker| self.listens_enough(worker)) {
-            self.step(now, worker, Input::Ready);
+        let lacking = self.workers.get(&worker).and_then(|worker| self.lacks(worker));
+        let complete = lacking.is_none();
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.lacking = lacking;
+        }
+        if complete && self.workers.get(&worker).is_some_and(|worker| self.listens_enough(worker)) {
+            self.step(now, worker, Input::Sign);
         }
     }
 
     pub(super) fn join_failed(
         &mut self,
-        now: Instant,
+        now: Moment,
         group: GroupId,
         slot: Slot,
         reason: Option<String>,
@@ -127,8 +135,8 @@ impl State {
         let Some(entry) = self.groups.get_mut(&group) else { return };
         let Some(member) = entry.slots.remove(&slot) else { return };
         if let Some(reason) = reason {
-            let reason = cannot_serve(&entry.key, reason);
-            self.step(now, member.worker, Input::Fail { reason, fatal: false });
+            let why = cannot_serve(&entry.key, reason);
+            self.step(now, member.worker, Input::Fail { why, fatal: false });
         }
     }
 
@@ -139,11 +147,11 @@ impl State {
         }
     }
 
-    /// Whether a worker serves what it is expected to: every port it was told, or any.
+    /// Whether a worker is as good as ready when it serves every port it was told, or any, and does so.
     fn listens_enough(&self, worker: &Worker) -> bool {
-        match worker.spec.readiness {
-            Readiness::Running => return false,
-            Readiness::Listening | Readiness::Notified | Readiness::Message => {}
+        match worker.sign() {
+            Readiness::Running | Readiness::Notified | Readiness::Message => return false,
+            Readiness::Listening => {}
         }
         let serves = |port: u16| {
             self.groups
@@ -153,13 +161,66 @@ impl State {
         worker.spec.ports.iter().all(|port| serves(*port))
     }
 
+    /// What a worker of a new generation has to serve, because the old one does, and does not: an address, and where it
+    /// listens instead.
+    pub(super) fn lacks(&self, worker: &Worker) -> Option<(SocketAddr, Vec<SocketAddr>)> {
+        let rollout = self.apps.get(&worker.app)?.rollout.as_ref()?;
+        if rollout.target != worker.generation {
+            return None;
+        }
+        let served = self.groups.values().filter(|group| group.serves(worker.id));
+        let served: Vec<_> = served.map(|group| &group.key).collect();
+        let missing = rollout.serves.iter().find(|key| !served.contains(key))?;
+        let instead = served.iter().filter(|key| !rollout.serves.contains(key));
+        Some((missing.address, instead.map(|key| key.address).collect()))
+    }
+
+    /// How many turns a worker has in a route of its app, against the others: a canary has its share.
+    fn weights(&self, group: &Group) -> impl Fn(WorkerId) -> u32 {
+        let rollout = self.apps.get(&group.app).and_then(|app| app.rollout.as_ref());
+        let canary = rollout.and_then(|rollout| match rollout.stage {
+            Stage::Canary { since: Some(_), .. } => Some((rollout.pace.canary?, rollout.target)),
+            Stage::Canary { since: None, .. }
+            | Stage::Forward
+            | Stage::Back(_)
+            | Stage::Counting(_) => None,
+        });
+        let new: Vec<WorkerId> = canary.map_or_else(Vec::new, |(_, target)| {
+            let members = group.served_by(|id| self.is_online(id)).into_iter().map(|(id, _)| id);
+            members
+                .filter(|id| self.workers.get(id).is_some_and(|w| w.generation == target))
+                .collect()
+        });
+        let all = group.served_by(|id| self.is_online(id)).len();
+        let count = |workers: usize| u32::try_from(workers).unwrap_or(u32::MAX);
+        let (for_new, for_old) = match canary {
+            Some((canary, _)) if !new.is_empty() && new.len() < all => {
+                canary.turns(count(new.len()), count(all - new.len()))
+            }
+            Some(_) | None => (1, 1),
+        };
+        move |id| if new.contains(&id) { for_new } else { for_old }
+    }
+
+    pub(super) fn is_online(&self, id: WorkerId) -> bool {
+        self.workers.get(&id).is_some_and(Worker::online)
+    }
+
     /// Publishes the routes that changed and bridges those that became empty.
-    pub(super) fn settle_groups(&mut self, now: Instant) -> Vec<Effect> {
+    pub(super) fn settle_groups(&mut self, now: Moment) -> Vec<Effect> {
         let mut first = Vec::new();
         let mut finished = Vec::new();
-        for group in self.groups.values_mut().filter(|group| group.open) {
-            let online = |id| self.workers.get(&id).is_some_and(Worker::online);
-            let route = group.wanted_route(online);
+        let routes: Vec<_> = self
+            .groups
+            .values()
+            .filter(|group| group.open)
+            .map(|group| {
+                let route = group.wanted_route(|id| self.is_online(id), self.weights(group));
+                (group.id, route)
+            })
+            .collect();
+        for (id, route) in routes {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
             let app = self.apps.get(&group.app);
             let hopeful = app.is_some_and(super::app::App::hopeful);
             if !route.is_empty() && group.vacancy != Vacancy::None {
@@ -172,7 +233,7 @@ impl State {
                 group.route = route;
             }
             if emptied && hopeful {
-                let wait = app.map(|app| app.spec.wait_timeout).unwrap_or_default();
+                let wait = app.map(|app| app.spec().wait_timeout).unwrap_or_default();
                 group.vacancy = Vacancy::Waiting(now + wait);
             }
             if group.route.is_empty() && !hopeful && group.vacancy != Vacancy::Refused {
@@ -191,18 +252,19 @@ impl State {
     }
 }
 
-/// A fragment that completes "worker 0 …".
-fn cannot_serve(key: &GroupKey, why: impl Display) -> String {
-    format!("cannot serve {}: {why}", key.address)
+fn cannot_serve(key: &GroupKey, cause: String) -> Why {
+    Why::CannotServe { address: key.address, cause }
 }
 
 impl Worker {
     /// Whether its sockets may join: not when it is being ended.
     fn takes_sockets(&self) -> bool {
         match self.phase {
-            Phase::Spawning | Phase::Starting { .. } | Phase::Online { .. } => {
-                self.ending.is_none()
-            }
+            Phase::Spawning
+            | Phase::Starting { .. }
+            | Phase::Probing { .. }
+            | Phase::Ready { .. }
+            | Phase::Online { .. } => self.ending.is_none(),
             Phase::Draining { .. }
             | Phase::Stopping { .. }
             | Phase::Killing { .. }

@@ -4,52 +4,74 @@
 //! 1. A slot that a published route names belongs to a joined socket of a worker that is online.
 //! 2. No worker is signalled or killed by us while a published route names one of its slots: the route
 //!    is published first, within the same answer.
-//! 3. A seat has at most one worker, and a slot at most one socket, until nothing is left of it.
+//! 3. A seat has at most one worker and one successor, and a slot at most one socket, until nothing is left of it.
 //! 4. Every ticket is answered once: `Open` then `Join`, `Join` alone, or `Refuse`.
 //! 5. A deadline that was handled has moved into the future or disappeared.
 //! 6. Every waiting command is answered once.
+//! 7. While an app is reloaded, every address it served has a worker in its route that is ready, if it had one before and
+//!    that did not fail by itself (with `--overlap off`: the waiting room).
+//! 8. What the journal keeps of the core, with what is found of its workers and groups, is enough to go on from.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-mod app;
-mod backoff;
-mod call;
-mod command;
-pub mod effect;
 pub mod event;
+pub mod effect;
+mod app;
+mod worker;
+mod health;
+mod backoff;
+pub mod why;
 mod group;
+mod route;
+mod command;
+mod call;
 mod joining;
 mod seating;
+mod rollout;
+mod reload;
+mod rolling;
+mod canary;
+mod progress;
+pub mod deployment;
+pub mod adopt;
+pub mod view;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
-pub mod view;
-mod worker;
+#[cfg(test)]
+mod tests_reload;
 #[cfg(test)]
 mod world;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use self::{
     app::{App, SeatState},
     call::Call,
     effect::{Effect, Refusal, Tale},
-    event::{CallId, Event},
+    event::{CallId, Event, Word},
     group::{Group, Vacancy},
+    why::Why,
     worker::{Input, Worker},
 };
 use crate::{
+    config::spec::Readiness,
     datapath::OnMiss,
     id::{AppId, GroupId, WorkerId},
+    moment::Moment,
 };
 
 /// The core of the supervisor.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     apps: BTreeMap<AppId, App>,
     workers: BTreeMap<WorkerId, Worker>,
     groups: BTreeMap<GroupId, Group>,
+    /// Whoever waits is gone with the supervisor that died.
+    #[serde(skip)]
     calls: BTreeMap<CallId, Call>,
     next_app: u32,
     next_worker: u64,
@@ -57,17 +79,18 @@ pub struct State {
     /// The daemon is ending.
     ending: bool,
     /// What the event in hand asks for, in order.
+    #[serde(skip)]
     effects: Vec<Effect>,
 }
 
 impl State {
     /// Takes one event and says what to do about it.
-    pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Effect> {
+    pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Effect> {
         match event {
             Event::Command { call, command } => self.command(now, call, command),
             Event::Spawned { worker, pid } => self.step(now, worker, Input::Spawned(pid)),
             Event::SpawnFailed { worker, reason } => {
-                self.step(now, worker, Input::SpawnFailed(reason));
+                self.step(now, worker, Input::NotSpawned(reason));
             }
             Event::Binding { worker, protocol, address } => {
                 if let Some(worker) = self.workers.get_mut(&worker) {
@@ -76,7 +99,8 @@ impl State {
             }
             Event::Listening { worker, ticket, key } => self.listening(now, worker, ticket, key),
             Event::Unusable { worker, reason } => {
-                self.step(now, worker, Input::Fail { reason, fatal: true });
+                let why = Why::Unusable(reason);
+                self.step(now, worker, Input::Fail { why, fatal: true });
             }
             Event::Opened { group, ticket } => self.opened(now, group, ticket),
             Event::OpenFailed { group, reason, fatal } => {
@@ -85,6 +109,9 @@ impl State {
             Event::Joined { group, slot } => self.joined(now, group, slot),
             Event::JoinFailed { group, slot, reason } => self.join_failed(now, group, slot, reason),
             Event::Lost { group, slot } => self.lost(group, slot),
+            Event::Said { worker, word } => self.said(now, worker, word),
+            Event::Probed { worker, result } => self.step(now, worker, Input::Probed(result)),
+            Event::Counted { app, moved } => self.counted(now, app, moved),
             Event::Measured { worker, traffic } => self.step(now, worker, Input::Measured(traffic)),
             Event::Exited { worker, exit } => self.step(now, worker, Input::Exited(exit)),
             Event::Swept { worker } => self.step(now, worker, Input::Swept),
@@ -95,7 +122,7 @@ impl State {
     }
 
     /// When `Event::Tick` is due.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Moment> {
         let workers = self.workers.values().filter_map(Worker::deadline);
         let seats = self.apps.values().flat_map(|app| app.seats.values()).filter_map(|seat| {
             match seat.state {
@@ -107,10 +134,11 @@ impl State {
             Vacancy::Waiting(until) => Some(until),
             Vacancy::None | Vacancy::Refused => None,
         });
-        workers.chain(seats).chain(groups).min()
+        let rollouts = self.apps.values().filter_map(|app| self.rollout_deadline(app));
+        workers.chain(seats).chain(groups).chain(rollouts).min()
     }
 
-    fn tick(&mut self, now: Instant) {
+    fn tick(&mut self, now: Moment) {
         let due: Vec<_> =
             self.workers.values().filter(|w| w.deadline().is_some_and(|at| at <= now)).collect();
         let due: Vec<_> = due.into_iter().map(|worker| worker.id).collect();
@@ -126,17 +154,47 @@ impl State {
         }
     }
 
-    fn step(&mut self, now: Instant, id: WorkerId, input: Input) {
+    fn step(&mut self, now: Moment, id: WorkerId, input: Input) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let step = worker.step(now, input);
-        self.effects.extend(step.effect);
+        self.effects.extend(step.effects);
+        // Before it is gone, if it is: what comes into its seat depends on that.
+        self.set_back(id);
         if step.gone {
             self.gone(now, id);
         }
     }
 
-    /// Brings what follows from the workers' phases in line: routes first, then whoever waits for them.
-    fn settle(&mut self, now: Instant) {
+    /// A worker says something of itself.
+    fn said(&mut self, now: Moment, id: WorkerId, word: Word) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let wanted = match worker.sign() {
+            Readiness::Notified => Some(Word::Ready),
+            Readiness::Message => Some(Word::ReadyMessage),
+            Readiness::Listening | Readiness::Running => None,
+        };
+        match word {
+            Word::Ready | Word::ReadyMessage if wanted == Some(word) => match self.lacks(worker) {
+                None => self.step(now, id, Input::Sign),
+                Some((missing, instead)) => {
+                    let why = Why::Elsewhere { missing, instead };
+                    self.step(now, id, Input::Fail { why, fatal: true });
+                }
+            },
+            Word::Ready | Word::ReadyMessage => {}
+            Word::Watchdog => self.step(now, id, Input::Beat),
+            Word::Trigger => {
+                let watchdog = worker.spec.watchdog.unwrap_or_default();
+                let why = Why::Silent { watchdog };
+                self.step(now, id, Input::Fail { why, fatal: false });
+            }
+        }
+    }
+
+    /// Brings what follows from the workers' phases in line: reloads move on, routes are published, and whoever waits
+    /// is told.
+    fn settle(&mut self, now: Moment) {
+        self.settle_rollouts(now);
         let publications = self.settle_groups(now);
         // A route never names a worker that is being told to end: publications come before signals.
         self.effects.splice(0..0, publications);

@@ -1,6 +1,6 @@
 //! Who sits where: workers spawned into seats, and what follows when one has gone.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use super::{
     State,
@@ -8,50 +8,98 @@ use super::{
     backoff::{self, Verdict},
     effect::Effect,
     group::MemberState,
+    rollout::Rollout,
     worker::{Ending, Worker},
 };
-use crate::id::{AppId, Instance, WorkerId};
+use crate::{
+    id::{AppId, Generation, Instance, WorkerId},
+    moment::Moment,
+};
 
 impl State {
     /// Spawns a worker into an empty seat.
-    pub(super) fn spawn(&mut self, now: Instant, id: AppId, instance: Instance) {
-        let Some(app) = self.apps.get_mut(&id) else { return };
-        let Some(seat) = app.seats.get_mut(&instance) else { return };
+    pub(super) fn spawn(&mut self, now: Moment, id: AppId, instance: Instance) {
+        let Some(seat) = self.apps.get(&id).and_then(|app| app.seats.get(&instance)) else {
+            return;
+        };
+        let worker = self.spawn_one(now, id, instance, seat.generation, false);
+        if let Some(seat) = self.apps.get_mut(&id).and_then(|app| app.seats.get_mut(&instance)) {
+            seat.state = SeatState::Taken(worker);
+        }
+    }
+
+    /// Spawns a worker that takes a seat when it is told to.
+    pub(super) fn spawn_beside(
+        &mut self,
+        now: Moment,
+        id: AppId,
+        instance: Instance,
+        generation: Generation,
+    ) {
+        let worker = self.spawn_one(now, id, instance, generation, true);
+        if let Some(seat) = self.apps.get_mut(&id).and_then(|app| app.seats.get_mut(&instance)) {
+            seat.successor = Some(worker);
+        }
+    }
+
+    fn spawn_one(
+        &mut self,
+        now: Moment,
+        id: AppId,
+        instance: Instance,
+        generation: Generation,
+        standby: bool,
+    ) -> WorkerId {
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
-        seat.state = SeatState::Taken(worker);
-        let spec = Arc::clone(&app.spec);
-        self.workers.insert(worker, Worker::new(worker, id, instance, Arc::clone(&spec), now));
+        let Some(app) = self.apps.get(&id) else { return worker };
+        let spec = Arc::clone(app.definition(generation));
+        let new =
+            Worker::new(worker, (id, instance), (generation, Arc::clone(&spec)), now, standby);
+        self.workers.insert(worker, new);
         self.effects.push(Effect::Spawn { worker, app: id, instance, spec });
+        worker
     }
 
     /// Nothing is left of a worker: its slots are free, and its seat is filled again or not.
-    pub(super) fn gone(&mut self, now: Instant, id: WorkerId) {
+    pub(super) fn gone(&mut self, now: Moment, id: WorkerId) {
         let Some(worker) = self.workers.remove(&id) else { return };
-        for group in self.groups.values_mut() {
-            group.queue.retain(|(_, of)| *of != id);
-            let free: Vec<_> =
-                group.slots.iter().filter(|(_, m)| m.worker == id).map(|(slot, _)| *slot).collect();
-            for slot in free {
-                if group
-                    .slots
-                    .remove(&slot)
-                    .is_some_and(|member| member.state == MemberState::Joined)
-                {
-                    self.effects.push(Effect::Vacate { group: group.id, slot });
-                }
-            }
+        self.free_slots(id);
+        let Some(app) = self.apps.get_mut(&worker.app) else { return };
+        let back_to =
+            app.rollout.as_ref().filter(|rollout| !rollout.advancing()).map(Rollout::goal);
+        let Some(seat) = app.seats.get_mut(&worker.instance) else { return };
+        if seat.leaving.remove(&id) {
+            return self.left(worker.app, worker.instance);
         }
-        let Some(seat) =
-            self.apps.get_mut(&worker.app).and_then(|app| app.seats.get_mut(&worker.instance))
-        else {
+        if seat.successor == Some(id) {
+            seat.successor = None;
+            if back_to.is_some() && worker.failure().is_some() {
+                let attempts = seat.attempts.0 + 1;
+                let wait = match backoff::judge(&worker.spec.restart, attempts, false) {
+                    Verdict::Wait(wait) => Some(now + wait),
+                    Verdict::GiveUp => None,
+                };
+                seat.attempts = (attempts, wait);
+            }
+            return self.left(worker.app, worker.instance);
+        }
+        if seat.state != SeatState::Taken(id) {
             return;
-        };
+        }
         seat.state = SeatState::Empty { failed: false };
         seat.proven |= worker.served;
         if !seat.wanted {
             seat.reason = None;
             return self.left(worker.app, worker.instance);
+        }
+        // What a reload brought and takes back is not started again.
+        seat.generation = back_to.unwrap_or(seat.generation);
+        if seat.generation != worker.generation {
+            // What comes next is another program, as it were: it is not judged by this one's end.
+            (seat.unstable, seat.proven, seat.reason) = (0, false, None);
+            seat.restarts += 1;
+            return self.spawn(now, worker.app, worker.instance);
         }
         let policy = &worker.spec.restart;
         let wait = match worker.ending.unwrap_or(Ending::Asked) {
@@ -60,15 +108,15 @@ impl State {
                 seat.restarts += 1;
                 return self.spawn(now, worker.app, worker.instance);
             }
-            Ending::Finished { reason, ok } => {
+            Ending::Finished { why, ok } => {
                 (seat.wanted, seat.state) = (false, SeatState::Empty { failed: !ok });
-                (seat.reason, seat.binding) = (Some(reason), worker.binding);
+                (seat.reason, seat.binding) = (Some(why), worker.binding);
                 return;
             }
-            Ending::Failed { reason, fatal } => {
-                let lasted = now.saturating_duration_since(worker.spawned) >= policy.min_uptime;
+            Ending::Failed { why, fatal } => {
+                let lasted = now.since(worker.spawned) >= policy.min_uptime;
                 seat.unstable = if worker.served && lasted { 0 } else { seat.unstable + 1 };
-                (seat.reason, seat.binding) = (Some(reason), worker.binding);
+                (seat.reason, seat.binding) = (Some(why), worker.binding);
                 if fatal && !seat.proven {
                     Verdict::GiveUp
                 } else {
@@ -86,10 +134,34 @@ impl State {
         }
     }
 
-    /// A seat that is not wanted has become empty.
+    fn free_slots(&mut self, id: WorkerId) {
+        for group in self.groups.values_mut() {
+            group.queue.retain(|(_, of)| *of != id);
+            let free: Vec<_> =
+                group.slots.iter().filter(|(_, m)| m.worker == id).map(|(slot, _)| *slot).collect();
+            for slot in free {
+                if group
+                    .slots
+                    .remove(&slot)
+                    .is_some_and(|member| member.state == MemberState::Joined)
+                {
+                    self.effects.push(Effect::Vacate { group: group.id, slot });
+                }
+            }
+        }
+    }
+
+    /// Somebody has left a seat; one that is not wanted goes with the last of them.
     pub(super) fn left(&mut self, id: AppId, instance: Instance) {
         let Some(app) = self.apps.get_mut(&id) else { return };
-        if app.seats.get(&instance).is_some_and(|seat| seat.retiring) {
+        let over = |seat: &super::app::Seat| {
+            let empty = match seat.state {
+                SeatState::Empty { .. } => true,
+                SeatState::Taken(_) | SeatState::Backoff { .. } | SeatState::Errored => false,
+            };
+            seat.retiring && !seat.wanted && empty && seat.is_left()
+        };
+        if app.seats.get(&instance).is_some_and(over) {
             app.seats.remove(&instance);
         }
         if app.deleting && app.seats.is_empty() {
@@ -99,6 +171,9 @@ impl State {
 
     /// Forgets an app without workers.
     pub(super) fn remove_app(&mut self, id: AppId) {
+        if let Some(rollout) = self.apps.get_mut(&id).and_then(|app| app.rollout.take()) {
+            self.superseded(id, rollout.calls);
+        }
         self.apps.remove(&id);
         let groups = &mut self.groups;
         let effects = &mut self.effects;
@@ -112,7 +187,7 @@ impl State {
     }
 
     /// Spawns into the seats whose wait is over.
-    pub(super) fn end_backoffs(&mut self, now: Instant) {
+    pub(super) fn end_backoffs(&mut self, now: Moment) {
         let due = self.apps.values().flat_map(|app| {
             let due = app.seats.iter().filter(|(_, seat)| match seat.state {
                 SeatState::Backoff { until } => until <= now,

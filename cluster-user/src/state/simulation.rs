@@ -5,13 +5,20 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{
-    event::{Command, Event, Exit},
-    view::Status,
+    event::{Command, Event, Exit, Reload},
+    view::{RolloutStage, Status},
     world::{Faults, World, spec, start, targets},
 };
 use crate::{
-    config::{instances::Scale, target::Target},
+    config::{
+        change::Change,
+        instances::Scale,
+        pace::{Batch, Canary, Pace},
+        spec::AppSpec,
+        target::Target,
+    },
     datapath::Traffic,
+    id::{AppId, GroupId},
 };
 
 /// What can happen next.
@@ -20,6 +27,10 @@ enum Move {
     Start { app: u8, instances: u32 },
     Stop { app: u8, instance: Option<u32> },
     Restart { app: u8 },
+    Reload { app: u8, pace: Pace, force: bool, overlap: bool },
+    Promote { app: u8 },
+    Rollback { app: u8 },
+    Crash { effects: u32 },
     Delete { app: u8 },
     Scale { app: u8, by: i32 },
     Listen { nth: usize, port: u16 },
@@ -48,6 +59,11 @@ proptest! {
                     "{:?} at rest", seat
                 );
             }
+            // Only a canary waits for somebody's word.
+            let waits = app.rollout.as_ref().is_none_or(|rollout| rollout.stage == RolloutStage::Canary);
+            prop_assert!(waits, "{:?} at rest", app.rollout);
+            let others = app.seats.iter().map(|seat| seat.others.len()).sum::<usize>();
+            prop_assert!(others == 0 || app.rollout.is_some(), "{:?} at rest", app.seats);
         }
         for call in world.told.keys() {
             prop_assert!(world.answer(*call).is_some(), "{call:?} was never answered");
@@ -59,12 +75,120 @@ proptest! {
     }
 }
 
+/// What can happen to an app whose old workers never fail.
+#[derive(Clone, Debug)]
+enum Deploy {
+    Reload { pace: Pace, force: bool },
+    Promote,
+    Rollback,
+    Listen { nth: usize },
+    Fail { nth: usize },
+    Obey,
+    Crash { effects: u32 },
+    Deliver { nth: usize },
+    Pass { millis: u64 },
+    Traffic { established: u32 },
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, max_shrink_iters: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_reload_never_leaves_an_address_with_fewer_workers(deploys in prop::collection::vec(any_deploy(), 1..120)) {
+        let mut world = World::new();
+        world.command(start(spec("app0x", 3)));
+        world.deliver_all();
+        for instance in 0..3 {
+            world.listen(world.worker(0, instance).unwrap(), 80);
+            world.deliver_all();
+        }
+        for next in deploys {
+            deploy(&mut world, next);
+            let route: std::collections::BTreeSet<_> = world.routes[&GROUP]
+                .iter()
+                .filter_map(|slot| world.sockets.get(&(GROUP, *slot)))
+                .collect();
+            prop_assert!(route.len() >= 3, "{route:?}");
+        }
+    }
+}
+
+const GROUP: GroupId = GroupId(0);
+
+fn any_deploy() -> impl Strategy<Value = Deploy> {
+    prop_oneof![
+        2 => (any_pace(), any::<bool>()).prop_map(|(pace, force)| Deploy::Reload { pace, force }),
+        1 => Just(Deploy::Promote),
+        1 => Just(Deploy::Rollback),
+        6 => (0..9usize).prop_map(|nth| Deploy::Listen { nth }),
+        1 => (0..9usize).prop_map(|nth| Deploy::Fail { nth }),
+        2 => Just(Deploy::Obey),
+        1 => (0..4u32).prop_map(|effects| Deploy::Crash { effects }),
+        8 => (0..8usize).prop_map(|nth| Deploy::Deliver { nth }),
+        2 => (1..20_000u64).prop_map(|millis| Deploy::Pass { millis }),
+        1 => (0..2u32).prop_map(|established| Deploy::Traffic { established }),
+    ]
+}
+
+fn deploy(world: &mut World, next: Deploy) {
+    // Those that no connection was ever sent to.
+    let starting = |world: &World| -> Vec<_> {
+        let view = world.state.app_of(AppId(0)).unwrap();
+        let others = view.seats.iter().flat_map(|seat| seat.others.clone());
+        let starting =
+            others.filter(|other| matches!(other.status, Status::Starting | Status::Ready));
+        starting.map(|other| other.worker).collect()
+    };
+    let targets = targets("app0x");
+    let who = "somebody".to_owned();
+    match next {
+        Deploy::Reload { pace, force } => {
+            let change = Change::default();
+            let reload = Reload { targets, change, pace, force, who, wait: true };
+            world.command(Command::Reload(Box::new(reload)));
+        }
+        Deploy::Promote => drop(world.command(Command::Promote { targets, wait: true })),
+        Deploy::Rollback => drop(world.command(Command::Rollback { targets, who, wait: true })),
+        Deploy::Listen { nth } => {
+            let starting = starting(world);
+            if let Some(worker) = starting.get(nth % starting.len().max(1)) {
+                world.listen(*worker, 80);
+            }
+        }
+        Deploy::Fail { nth } => {
+            // One that dies in the very moment it gets ready is in the route until that is known.
+            let mut starting = starting(world);
+            starting.retain(|worker| !world.sockets.values().any(|of| of == worker));
+            if let Some(worker) = starting.get(nth % starting.len().max(1)) {
+                world.exit(*worker, Exit::Code(1));
+            }
+        }
+        Deploy::Obey => {
+            for (worker, _) in std::mem::take(&mut world.signals) {
+                world.exit(worker, Exit::Signal(15));
+            }
+        }
+        Deploy::Crash { effects: 0 } => world.take_over(),
+        Deploy::Crash { effects } => world.fuse = Some(effects),
+        Deploy::Deliver { nth } => world.deliver(nth),
+        Deploy::Pass { millis } => world.pass(Duration::from_millis(millis)),
+        Deploy::Traffic { established } => {
+            world.traffic = Traffic { established, busy: established, ..Traffic::default() };
+        }
+    }
+}
+
 fn any_move() -> impl Strategy<Value = Move> {
     let app = 0..3u8;
     prop_oneof![
         2 => (app.clone(), 1..4u32).prop_map(|(app, instances)| Move::Start { app, instances }),
         1 => (app.clone(), prop::option::of(0..4u32)).prop_map(|(app, instance)| Move::Stop { app, instance }),
         1 => app.clone().prop_map(|app| Move::Restart { app }),
+        4 => (app.clone(), any_pace(), any::<bool>(), any::<bool>())
+            .prop_map(|(app, pace, force, overlap)| Move::Reload { app, pace, force, overlap }),
+        1 => app.clone().prop_map(|app| Move::Promote { app }),
+        1 => app.clone().prop_map(|app| Move::Rollback { app }),
+        2 => (0..4u32).prop_map(|effects| Move::Crash { effects }),
         1 => app.clone().prop_map(|app| Move::Delete { app }),
         1 => (app, -3..4i32).prop_map(|(app, by)| Move::Scale { app, by }),
         8 => (0..16usize, 80..83u16).prop_map(|(nth, port)| Move::Listen { nth, port }),
@@ -75,6 +199,19 @@ fn any_move() -> impl Strategy<Value = Move> {
         1 => (0..2u32).prop_map(|busy| Move::Traffic { busy }),
         1 => any::<(bool, bool, bool)>().prop_map(|(spawn, open, join)| Move::Faults { spawn, open, join }),
     ]
+}
+
+fn any_pace() -> impl Strategy<Value = Pace> {
+    let canary = prop_oneof![
+        Just(None),
+        Just(Some(Canary::Workers(1))),
+        Just(Some(Canary::Share { part: 1, of: 20 })),
+    ];
+    (1..4u32, 0..3u64, canary).prop_map(|(batch, soak, canary)| Pace {
+        batch: Batch::Workers(batch),
+        soak: Duration::from_secs(soak),
+        canary,
+    })
 }
 
 fn play(world: &mut World, next: Move) {
@@ -91,6 +228,25 @@ fn play(world: &mut World, next: Move) {
         Move::Restart { app } => {
             world.command(Command::Restart { targets: targets(&name(app)), wait: true });
         }
+        Move::Reload { app, pace, force, overlap } => {
+            let change = Change {
+                spec: Some(Box::new(AppSpec { overlap, ..spec("x", 1) })),
+                ..Change::default()
+            };
+            let targets = targets(&name(app));
+            let who = "somebody".to_owned();
+            let reload = Reload { targets, change, pace, force, who, wait: true };
+            world.command(Command::Reload(Box::new(reload)));
+        }
+        Move::Promote { app } => {
+            world.command(Command::Promote { targets: targets(&name(app)), wait: true });
+        }
+        Move::Rollback { app } => {
+            let (targets, who) = (targets(&name(app)), "somebody".to_owned());
+            world.command(Command::Rollback { targets, who, wait: true });
+        }
+        Move::Crash { effects: 0 } => world.take_over(),
+        Move::Crash { effects } => world.fuse = Some(effects),
         Move::Delete { app } => {
             world.command(Command::Delete { targets: targets(&name(app)), wait: true });
         }
@@ -134,6 +290,7 @@ fn play(world: &mut World, next: Move) {
 fn come_to_rest(world: &mut World) {
     world.traffic = Traffic::default();
     world.faults = Faults::default();
+    world.fuse = None;
     for _ in 0..400 {
         world.deliver_all();
         for (worker, _) in std::mem::take(&mut world.signals) {
@@ -144,16 +301,26 @@ fn come_to_rest(world: &mut World) {
         for worker in waiting {
             let Some((app, instance)) = world.state.seat_of(worker) else { continue };
             let view = world.state.app_of(app).unwrap();
-            let seat = view.seats.iter().find(|seat| seat.instance == instance);
-            if seat
-                .is_some_and(|seat| seat.worker == Some(worker) && seat.status == Status::Starting)
-            {
-                world.listen(worker, 90 + u16::try_from(app.0).unwrap());
+            let Some(seat) = view.seats.iter().find(|seat| seat.instance == instance) else {
+                continue;
+            };
+            let starts = (seat.worker == Some(worker) && seat.status == Status::Starting)
+                || seat
+                    .others
+                    .iter()
+                    .any(|other| other.worker == worker && other.status == Status::Starting);
+            if starts {
+                // Where others of its app listen, which it must not do without.
+                let ports: Vec<_> =
+                    view.ports.iter().map(|(_, address, _)| address.port()).collect();
+                for port in ports.into_iter().chain([90 + u16::try_from(app.0).unwrap()]) {
+                    world.listen(worker, port);
+                }
             }
         }
         world.deliver_all();
         let Some(deadline) = world.state.deadline() else { return };
-        world.pass(deadline.saturating_duration_since(world.now));
+        world.pass(deadline - world.now);
     }
     let phases: Vec<_> = world
         .state

@@ -99,10 +99,10 @@ fn what_never_listens_is_given_up_when_its_time_is_over() {
     world.deliver_all();
     world.pass(Duration::from_secs(31));
     world.deliver_all();
-    let Some(Tale::Failed { reason, .. }) = world.answer(call) else {
+    let Some(Tale::Failed { why: Some(why), .. }) = world.answer(call) else {
         panic!("{:?}", world.answer(call))
     };
-    assert_eq!(reason, "did not listen within 30.0 s");
+    assert_eq!(why.to_string(), "did not listen within 30.0 s");
     assert_eq!(status(&world), [Status::Errored]);
 }
 
@@ -140,7 +140,8 @@ fn a_worker_that_keeps_crashing_backs_off_and_ends_as_errored() {
     }
     assert_eq!(lives, 16);
     let view = &world.state.apps(&[])[0];
-    assert_eq!(view.seats[0].reason, Some("exited with code 3 after 0 ms"));
+    let why = view.seats[0].reason.unwrap();
+    assert_eq!(why.to_string(), "exited with code 3 after 0 ms");
 }
 
 #[test]
@@ -179,8 +180,8 @@ fn a_port_of_another_app_is_an_error_for_who_comes_second() {
     world.deliver_all();
     world.listen(world.worker(1, 0).unwrap(), 80);
     world.deliver_all();
-    let Some(Tale::Failed { reason, .. }) = world.answer(call) else { panic!() };
-    assert_eq!(reason, "cannot serve 0.0.0.0:80: app `web` serves 0.0.0.0:80");
+    let Some(Tale::Failed { why: Some(why), .. }) = world.answer(call) else { panic!() };
+    assert_eq!(why.to_string(), "cannot serve 0.0.0.0:80: app `web` serves 0.0.0.0:80");
     assert_eq!(world.routes[&GROUP], [Slot::masked(1)], "web is not disturbed");
 }
 

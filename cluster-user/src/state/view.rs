@@ -1,18 +1,22 @@
 //! What the core shows of itself.
 
-use std::{net::SocketAddr, time::Instant};
+use std::net::SocketAddr;
 
 use cluster_common::slot::Slot;
 
 use super::{
     State,
     app::{App, Seat, SeatState},
+    deployment::Deployment,
+    rollout::Stage,
+    why::Why,
     worker::{Phase, Worker},
 };
 use crate::{
-    config::{spec::AppSpec, target::Target},
+    config::{pace::Canary, spec::AppSpec, target::Target},
     datapath::Protocol,
-    id::{AppId, GroupId, Instance, WorkerId},
+    id::{AppId, Generation, GroupId, Instance, WorkerId},
+    moment::Moment,
 };
 
 /// An app as it is now.
@@ -22,12 +26,44 @@ pub struct AppView<'a> {
     pub id: AppId,
     /// What it is.
     pub spec: &'a AppSpec,
+    /// Which version of it that is.
+    pub generation: Generation,
+    /// The reload that is under way.
+    pub rollout: Option<RolloutView<'a>>,
+    /// What was deployed, the latest last.
+    pub history: &'a [Deployment],
     /// When it was started.
-    pub created: Instant,
+    pub created: Moment,
     /// Groups it has: protocol, address, workers that serve it.
     pub ports: Vec<(Protocol, SocketAddr, u32)>,
     /// Its seats, by instance.
     pub seats: Vec<SeatView<'a>>,
+}
+
+/// A reload that is under way.
+#[derive(Debug)]
+pub struct RolloutView<'a> {
+    /// What is rolled out.
+    pub target: Generation,
+    /// How far it is.
+    pub stage: RolloutStage,
+    /// The share of the new generation, when there is one.
+    pub canary: Option<Canary>,
+    /// Who wanted it.
+    pub who: &'a str,
+    /// When it began.
+    pub began: Moment,
+}
+
+/// How far a reload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolloutStage {
+    /// A few new workers have a share, or are to get it.
+    Canary,
+    /// Worker by worker.
+    Forward,
+    /// Everything as it was.
+    Back,
 }
 
 /// A seat as it is now.
@@ -38,19 +74,36 @@ pub struct SeatView<'a> {
     /// Its state.
     pub status: Status,
     /// Why, when that is no matter of course.
-    pub reason: Option<&'a str>,
+    pub reason: Option<&'a Why>,
     /// The worker that sits there.
     pub worker: Option<WorkerId>,
     /// That worker's process id.
     pub pid: Option<u32>,
     /// Since when it is online.
-    pub online_since: Option<Instant>,
+    pub online_since: Option<Moment>,
     /// Workers after the first.
     pub restarts: u32,
     /// Unstable runs in a row.
     pub unstable: u32,
     /// Slots of its worker.
     pub slots: Vec<(GroupId, Slot)>,
+    /// What its worker is one of.
+    pub generation: Generation,
+    /// Workers that are to sit there or have sat there.
+    pub others: Vec<OtherView>,
+}
+
+/// A worker that is to have a seat, or has had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherView {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its process id.
+    pub pid: Option<u32>,
+    /// What it is one of.
+    pub generation: Generation,
+    /// Its state.
+    pub status: Status,
 }
 
 /// State of a seat.
@@ -58,6 +111,8 @@ pub struct SeatView<'a> {
 pub enum Status {
     /// Spawned, not ready.
     Starting,
+    /// Ready, not in the route yet.
+    Ready,
     /// Ready, in the route.
     Online,
     /// Out of the route, finishing.
@@ -76,7 +131,7 @@ impl State {
     /// The apps that any of `targets` means, by id; all of them when there are no targets.
     pub fn apps(&self, targets: &[Target]) -> Vec<AppView<'_>> {
         let meant = |app: &App| {
-            let (name, namespace) = (app.spec.name.as_str(), app.spec.namespace.as_str());
+            let (name, namespace) = (app.spec().name.as_str(), app.spec().namespace.as_str());
             targets.is_empty()
                 || targets.iter().any(|target| target.matches(app.id, name, namespace).is_some())
         };
@@ -98,6 +153,14 @@ impl State {
         self.workers.get(&worker).map(|worker| (worker.app, worker.instance))
     }
 
+    /// Whether a worker leaves its seat or has been told to end.
+    #[cfg(test)]
+    pub(super) fn is_leaving(&self, worker: WorkerId) -> bool {
+        let Some(worker) = self.workers.get(&worker) else { return true };
+        let seat = self.apps.get(&worker.app).and_then(|app| app.seats.get(&worker.instance));
+        seat.is_none_or(|seat| seat.leaving.contains(&worker.id))
+    }
+
     fn app<'a>(&'a self, app: &'a App) -> AppView<'a> {
         let mut ports: Vec<_> = self
             .groups
@@ -112,7 +175,27 @@ impl State {
             .collect();
         ports.sort_by_key(|(protocol, address, _)| (address.port(), *protocol, *address));
         let seats = app.seats.iter().map(|(instance, seat)| self.seat(*instance, seat)).collect();
-        AppView { id: app.id, spec: &app.spec, created: app.created, ports, seats }
+        let rollout = app.rollout.as_ref().map(|rollout| RolloutView {
+            target: rollout.target,
+            stage: match rollout.stage {
+                Stage::Canary { .. } => RolloutStage::Canary,
+                Stage::Forward | Stage::Counting(None) => RolloutStage::Forward,
+                Stage::Back(_) | Stage::Counting(Some(_)) => RolloutStage::Back,
+            },
+            canary: rollout.pace.canary,
+            who: &rollout.who,
+            began: rollout.began,
+        });
+        AppView {
+            id: app.id,
+            spec: app.spec(),
+            generation: app.generation,
+            rollout,
+            history: &app.history,
+            created: app.created,
+            ports,
+            seats,
+        }
     }
 
     fn seat<'a>(&'a self, instance: Instance, seat: &'a Seat) -> SeatView<'a> {
@@ -121,13 +204,15 @@ impl State {
         SeatView {
             instance,
             status: status(seat, worker),
-            reason: seat.reason.as_deref(),
+            reason: seat.reason.as_ref(),
             worker: worker.map(|worker| worker.id),
             pid: worker.and_then(|worker| worker.pid),
             online_since: worker.and_then(|worker| match worker.phase {
                 Phase::Online { since } => Some(since),
                 Phase::Spawning
                 | Phase::Starting { .. }
+                | Phase::Probing { .. }
+                | Phase::Ready { .. }
                 | Phase::Draining { .. }
                 | Phase::Stopping { .. }
                 | Phase::Killing { .. }
@@ -136,7 +221,21 @@ impl State {
             restarts: seat.restarts,
             unstable: seat.unstable,
             slots,
+            generation: worker.map_or(seat.generation, |worker| worker.generation),
+            others: self.others(seat),
         }
+    }
+
+    fn others(&self, seat: &Seat) -> Vec<OtherView> {
+        let others = seat.successor.iter().chain(&seat.leaving);
+        let others = others.filter_map(|id| self.workers.get(id));
+        let view = |worker: &Worker| OtherView {
+            worker: worker.id,
+            pid: worker.pid,
+            generation: worker.generation,
+            status: phase(worker),
+        };
+        others.map(view).collect()
     }
 
     fn slots(&self, worker: &Worker) -> Vec<(GroupId, Slot)> {
@@ -154,13 +253,16 @@ fn status(seat: &Seat, worker: Option<&Worker>) -> Status {
         SeatState::Empty { .. } => Status::Stopped,
         SeatState::Errored => Status::Errored,
         SeatState::Backoff { .. } => Status::Backoff,
-        SeatState::Taken(_) => match worker.map(|worker| worker.phase) {
-            None | Some(Phase::Spawning | Phase::Starting { .. }) => Status::Starting,
-            Some(Phase::Online { .. }) => Status::Online,
-            Some(Phase::Draining { .. }) => Status::Draining,
-            Some(Phase::Stopping { .. } | Phase::Killing { .. } | Phase::Sweeping) => {
-                Status::Stopping
-            }
-        },
+        SeatState::Taken(_) => worker.map_or(Status::Starting, phase),
+    }
+}
+
+fn phase(worker: &Worker) -> Status {
+    match worker.phase {
+        Phase::Spawning | Phase::Starting { .. } | Phase::Probing { .. } => Status::Starting,
+        Phase::Ready { .. } => Status::Ready,
+        Phase::Online { .. } => Status::Online,
+        Phase::Draining { .. } => Status::Draining,
+        Phase::Stopping { .. } | Phase::Killing { .. } | Phase::Sweeping => Status::Stopping,
     }
 }

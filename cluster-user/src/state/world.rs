@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::{Ipv4Addr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use cluster_common::slot::Slot;
 
 use super::{
     State,
+    adopt::Found,
     effect::{Effect, Tale},
     event::{CallId, Command, Event, Exit},
 };
@@ -20,12 +21,13 @@ use crate::{
     },
     datapath::{GroupKey, OnMiss, Protocol, Traffic},
     id::{AppId, GroupId, Instance, Ticket, WorkerId},
+    moment::Moment,
 };
 
 /// The core, and what would be true outside of it.
 pub(super) struct World {
     pub(super) state: State,
-    pub(super) now: Instant,
+    pub(super) now: Moment,
     /// What happened outside, in no order that could be relied upon.
     pub(super) mail: Vec<Event>,
     /// Answers to effects that are carried out by a call: in order, and before any news.
@@ -37,7 +39,7 @@ pub(super) struct World {
     pub(super) routes: BTreeMap<GroupId, Vec<Slot>>,
     pub(super) sockets: BTreeMap<(GroupId, Slot), WorkerId>,
     pub(super) on_miss: BTreeMap<GroupId, OnMiss>,
-    tickets: BTreeMap<Ticket, WorkerId>,
+    tickets: BTreeMap<Ticket, (WorkerId, u16)>,
     pub(super) told: BTreeMap<CallId, Vec<Tale>>,
     pub(super) signals: Vec<(WorkerId, i32)>,
     pub(super) kills: Vec<WorkerId>,
@@ -49,6 +51,12 @@ pub(super) struct World {
     pub(super) traffic: Traffic,
     /// What cannot be carried out.
     pub(super) faults: Faults,
+    /// What was written down before the effects in hand were carried out.
+    pub(super) journal: State,
+    /// Effects that are carried out yet before the supervisor is killed.
+    pub(super) fuse: Option<u32>,
+    pub(super) probes: Vec<WorkerId>,
+    pub(super) resumed: Vec<WorkerId>,
 }
 
 /// Effects that fail while they are set.
@@ -63,7 +71,7 @@ impl World {
     pub(super) fn new() -> Self {
         Self {
             state: State::default(),
-            now: Instant::now(),
+            now: Moment::default() + Duration::from_secs(1000),
             mail: Vec::new(),
             answers: VecDeque::new(),
             alive: BTreeMap::new(),
@@ -81,6 +89,10 @@ impl World {
             next_call: 0,
             traffic: Traffic::default(),
             faults: Faults::default(),
+            journal: State::default(),
+            fuse: None,
+            probes: Vec::new(),
+            resumed: Vec::new(),
         }
     }
 
@@ -96,7 +108,7 @@ impl World {
     pub(super) fn listen(&mut self, worker: WorkerId, port: u16) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.tickets.insert(ticket, worker);
+        self.tickets.insert(ticket, (worker, port));
         self.handle(Event::Listening { worker, ticket, key: key(port) });
     }
 
@@ -130,9 +142,11 @@ impl World {
         let until = self.now + duration;
         while let Some(at) = self.state.deadline().filter(|at| *at <= until) {
             self.now = at.max(self.now);
+            let killed = self.fuse.is_some();
             self.handle(Event::Tick);
+            // What was overdue when nobody was there is done at the next tick.
             assert!(
-                self.state.deadline().is_none_or(|next| next > self.now),
+                killed || self.state.deadline().is_none_or(|next| next > self.now),
                 "a passed deadline is left in place"
             );
         }
@@ -141,26 +155,80 @@ impl World {
 
     pub(super) fn handle(&mut self, event: Event) {
         let effects = self.state.handle(self.now, event);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        self.journal = self.state.clone();
         for effect in effects {
+            match &mut self.fuse {
+                Some(0) => {
+                    self.fuse = None;
+                    return self.take_over();
+                }
+                Some(left) => *left -= 1,
+                None => {}
+            }
             self.perform(effect);
         }
         self.check();
     }
 
+    /// The supervisor is killed, and the next one takes over with nothing but what was written down and what it finds.
+    pub(super) fn take_over(&mut self) {
+        let journal = serde_json::to_string(&self.journal).unwrap();
+        let mut state: State = serde_json::from_str(&journal).unwrap();
+        state.complete().unwrap();
+        self.answers.clear();
+        // What it was about to hear it does not hear; ends of processes are found out.
+        self.mail.clear();
+        let mut found = Found::default();
+        for known in state.known_workers() {
+            let lives =
+                self.alive.contains_key(&known.worker) && !self.dying.contains(&known.worker);
+            if lives {
+                found.alive.insert(known.worker, pid(known.worker));
+            }
+        }
+        let none: BTreeMap<Slot, WorkerId> = BTreeMap::new();
+        for (group, _, _) in state.known_groups() {
+            if self.routes.contains_key(&group) {
+                let of_group = self.sockets.iter().filter(|((of, _), _)| *of == group);
+                let slots = of_group.map(|((_, slot), worker)| (*slot, *worker));
+                found.groups.insert(group, none.clone().into_iter().chain(slots).collect());
+            }
+        }
+        // Groups that nobody will ask for are found to be orphans and ended; so are workers.
+        let known: BTreeSet<_> = found.groups.keys().copied().collect();
+        self.routes.retain(|group, _| known.contains(group));
+        self.sockets.retain(|(group, _), _| known.contains(group));
+        let workers: BTreeSet<_> = state.known_workers().iter().map(|known| known.worker).collect();
+        self.alive.retain(|worker, _| workers.contains(worker));
+        self.dying.retain(|worker| workers.contains(worker));
+        // Whoever waited is told that the daemon is gone by the end of the connection.
+        self.told.clear();
+        let tickets = std::mem::take(&mut self.tickets);
+        self.state = state;
+        let effects = self.state.adopt(self.now, &found);
+        self.carry_out(effects);
+        // Sockets that listen and are in no slot are reported again.
+        for (worker, port) in tickets.into_values() {
+            if self.alive.contains_key(&worker) && !self.dying.contains(&worker) {
+                self.listen(worker, port);
+            }
+        }
+    }
+
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Spawn { worker, app, instance, .. } => {
-                let same = self.alive.values().filter(|seat| **seat == (app, instance)).count();
-                assert_eq!(same, 0, "seat {app}:{instance} is taken already");
+                self.assert_there_is_a_place(worker, app, instance);
                 if self.faults.spawn {
                     let reason = "failed to execute".to_owned();
                     return self.answers.push_back(Event::SpawnFailed { worker, reason });
                 }
                 self.alive.insert(worker, (app, instance));
-                self.answers.push_back(Event::Spawned {
-                    worker,
-                    pid: u32::try_from(worker.0).unwrap() + 100,
-                });
+                self.answers.push_back(Event::Spawned { worker, pid: pid(worker) });
             }
             Effect::Signal { worker, signal } => {
                 self.assert_out_of_every_route(worker);
@@ -172,12 +240,14 @@ impl World {
                 self.exit(worker, Exit::Signal(9));
             }
             Effect::Sweep { worker } => {
-                self.alive.remove(&worker).expect("only what lived is swept");
+                // It may have been swept by a supervisor that was killed, or never have lived.
+                self.alive.remove(&worker);
                 self.dying.remove(&worker);
-                self.tickets.retain(|_, of| *of != worker);
+                self.sockets.retain(|_, of| *of != worker);
+                self.tickets.retain(|_, (of, _)| *of != worker);
                 self.mail.push(Event::Swept { worker });
             }
-            Effect::Measure { worker } => {
+            Effect::Measure { worker } | Effect::Drain { worker, .. } => {
                 self.answers.push_back(Event::Measured { worker, traffic: Some(self.traffic) });
             }
             Effect::Open { group, ticket, .. } => {
@@ -193,7 +263,7 @@ impl World {
             Effect::Join { ticket, group, slot } => {
                 let failure = self.faults.join.then(|| "no room".to_owned());
                 let event = match self.tickets.remove(&ticket).filter(|_| failure.is_none()) {
-                    Some(worker)
+                    Some((worker, _))
                         if self.alive.contains_key(&worker) && !self.dying.contains(&worker) =>
                     {
                         let before = self.sockets.insert((group, slot), worker);
@@ -220,18 +290,34 @@ impl World {
                 assert_eq!(left, 0, "app {app} is forgotten while a worker of it lives");
                 self.forgotten.push(app);
             }
+            Effect::Resume { worker } => self.resumed.push(worker),
+            Effect::Probe { worker, .. } => self.probes.push(worker),
+            Effect::Message { worker, .. } => {
+                self.assert_out_of_every_route(worker);
+                self.signals.push((worker, 0));
+            }
+            Effect::Rescue { worker } => self.assert_out_of_every_route(worker),
+            Effect::Count { app, .. } => {
+                self.answers.push_back(Event::Counted { app, moved: 0 });
+            }
             // What a worker has closed is told by the tests themselves.
             Effect::Flush { .. } | Effect::Compare { .. } => {}
             Effect::Tell { call, tale } => {
                 let told = self.told.get_mut(&call).expect("only who asked is told");
-                assert!(
-                    told.iter().all(|tale| matches!(tale, Tale::Progress { .. })),
-                    "answered twice"
-                );
+                assert!(told.iter().all(is_progress), "answered twice: {told:?}, {tale:?}");
                 told.push(tale);
             }
             Effect::End => self.ended = true,
         }
+    }
+
+    /// A seat has one worker, one successor, and whoever leaves it.
+    fn assert_there_is_a_place(&self, worker: WorkerId, app: AppId, instance: Instance) {
+        let staying = self.alive.iter().filter(|(id, seat)| {
+            **seat == (app, instance) && **id != worker && !self.state.is_leaving(**id)
+        });
+        let staying: Vec<_> = staying.collect();
+        assert!(staying.len() <= 1, "{app}:{instance} has {staying:?} already");
     }
 
     /// What must be true after every event.
@@ -245,7 +331,8 @@ impl World {
             }
             let (least, most) = (turns.values().min(), turns.values().max());
             let gone = route.iter().any(|slot| owner(slot).is_none());
-            assert!(least == most || gone, "{group:?} favours a worker: {turns:?}");
+            let canary = self.state.apps(&[]).iter().any(|app| app.rollout.is_some());
+            assert!(least == most || gone || canary, "{group:?} favours a worker: {turns:?}");
         }
         for view in self.state.apps(&[]) {
             for seat in view.seats.iter().filter(|seat| seat.online_since.is_some()) {
@@ -284,10 +371,28 @@ impl World {
             .map(|(id, _)| *id)
     }
 
+    /// Who is to take a seat.
+    pub(super) fn successor(&self, app: u32, instance: u32) -> Option<WorkerId> {
+        let view = self.state.app_of(AppId(app))?;
+        let seat = view.seats.into_iter().find(|seat| seat.instance == Instance(instance))?;
+        let starting = seat.others.iter().find(|other| {
+            matches!(other.status, super::view::Status::Starting | super::view::Status::Ready)
+        });
+        starting.map(|other| other.worker)
+    }
+
     /// Whether a command was answered, and how.
     pub(super) fn answer(&self, call: CallId) -> Option<&Tale> {
-        self.told[&call].last().filter(|tale| !matches!(tale, Tale::Progress { .. }))
+        self.told[&call].last().filter(|tale| !is_progress(tale))
     }
+}
+
+fn is_progress(tale: &Tale) -> bool {
+    matches!(tale, Tale::Progress { .. } | Tale::Rolling { .. } | Tale::Back { .. })
+}
+
+fn pid(worker: WorkerId) -> u32 {
+    u32::try_from(worker.0).unwrap() + 100
 }
 
 pub(super) fn key(port: u16) -> GroupKey {
@@ -302,6 +407,7 @@ pub(super) fn spec(name: &str, instances: u32) -> AppSpec {
         script: name.to_owned(),
         program: "/bin/true".into(),
         args: vec![],
+        leading_args: 0,
         cwd: "/".into(),
         env: BTreeMap::new(),
         user: None,

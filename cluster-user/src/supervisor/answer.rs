@@ -6,15 +6,27 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::run::Supervisor;
 use crate::{
-    api::message::{Detail, Done, Failure, Line, Progress, Reason},
+    api::message::{Detail, Done, Failure, Line, Notice, Progress, Reason, Rolling, Step},
     config::{instances::MAX_INSTANCES, spec::Readiness},
     datapath::{Protocol, holder, socket},
-    id::{AppId, Instance},
+    id::{AppId, Instance, WorkerId},
+    moment::Moment,
     state::{
-        effect::{Refusal, Tale},
-        event::CallId,
+        effect::{Doing, Refusal, Tale},
+        event::{CallId, Exit},
+        why::Why,
     },
 };
+
+/// What is known of a worker that failed.
+struct Failed<'a> {
+    app: AppId,
+    name: &'a str,
+    instance: Instance,
+    worker: Option<WorkerId>,
+    why: Option<&'a Why>,
+    binding: Option<(Protocol, SocketAddr)>,
+}
 
 impl Supervisor {
     /// Tells a user; whoever does not wait any more is forgotten.
@@ -32,8 +44,32 @@ impl Supervisor {
                 Line::Done(Done { apps: self.views(&apps, Detail::Usual), deleted })
             }
             Tale::Refused(refusal) => Line::Failed(refused(&refusal)),
-            Tale::Failed { app, name, instance, reason, binding } => {
-                Line::Failed(self.failed(app, &name, instance, &reason, binding))
+            Tale::Rolling { app, instance, generation, doing } => {
+                let app = self.state.app_of(app).map(|view| view.spec.name.to_string());
+                let (step, detail) = step(&doing);
+                let app = app.unwrap_or_default();
+                drop(reply.send(Line::Rolling(Rolling {
+                    app,
+                    instance,
+                    generation,
+                    step,
+                    detail,
+                })));
+                return;
+            }
+            Tale::Back { app, why } => {
+                let name = self.state.app_of(app).map(|view| view.spec.name.to_string());
+                let why = why.map(|(instance, why)| format!(": worker {instance} {why}"));
+                let (name, why) = (name.unwrap_or_default(), why.unwrap_or_default());
+                let message = format!("rolling app `{name}` back{why}");
+                drop(reply.send(Line::Notice(Notice { message, hint: None })));
+                return;
+            }
+            Tale::Failed { app, name, instance, worker, why, binding, rolled_back } => {
+                let failed =
+                    Failed { app, name: &name, instance, worker, why: why.as_ref(), binding };
+                let failure = self.failed(&failed);
+                Line::Failed(if rolled_back { failure.rolled_back(&name) } else { failure })
             }
         };
         self.host.callers.remove(&call);
@@ -71,35 +107,57 @@ impl Supervisor {
         Some(Progress { app: view.spec.name.to_string(), instance, status, reached, wanted })
     }
 
-    fn failed(
-        &self,
-        app: AppId,
-        name: &str,
-        instance: Instance,
-        reason: &str,
-        binding: Option<(Protocol, SocketAddr)>,
-    ) -> Failure {
-        let output = self.host.last_words.get(&(app, instance)).cloned().unwrap_or_default();
+    fn failed(&self, failed: &Failed<'_>) -> Failure {
+        let &Failed { app, name, instance, worker, why, binding } = failed;
+        let words = match worker {
+            Some(worker) => self.host.words_of.get(&worker),
+            None => self.host.last_words.get(&(app, instance)),
+        };
+        let output = words.cloned().unwrap_or_default();
         let holder = binding.and_then(|(protocol, address)| self.holder(protocol, address));
-        let mut message = format!("worker {instance} of app `{name}`: {reason}");
+        let mut message = format!("worker {instance} of app `{name}`");
+        if let Some(why) = why {
+            message = format!("{message}: {why}");
+        }
         let mut hint =
             format!("cluster logs {name} shows more; cluster restart {name} tries again");
-        let ports = self.state.app_of(app).map(|view| &view.spec.readiness);
-        if ports.is_some_and(|readiness| *readiness != Readiness::Running) {
-            if reason.starts_with("did not listen") {
+        match why {
+            Some(Why::NotListening { .. }) => {
                 hint = format!("if it serves no port, start it with --no-port; {hint}");
-            } else if reason.starts_with("exited with code 0 ") {
+            }
+            Some(Why::Exited { exit: Exit::Code(0), .. }) if self.must_listen(app) => {
                 hint = format!(
                     "a worker must keep running; one that serves no port needs --no-port, and one that \
                      does its work and ends --no-autorestart too; {hint}"
                 );
             }
+            Some(Why::Elsewhere { .. }) => {
+                "to serve another port, name it: cluster start with --port, under another name"
+                    .clone_into(&mut hint);
+            }
+            Some(
+                Why::NotSpawned(_)
+                | Why::NotReady { .. }
+                | Why::ProbeFailed { .. }
+                | Why::CannotServe { .. }
+                | Why::Unusable(_)
+                | Why::Unhealthy { .. }
+                | Why::Silent { .. }
+                | Why::Exited { .. }
+                | Why::Congested { .. },
+            )
+            | None => {}
         }
         if let Some((address, holder)) = holder {
             message = format!("{message}: {address} is held by {holder}");
             "end that process, or choose another port".clone_into(&mut hint);
         }
         Failure { output, ..Failure::new(Reason::Failed, message).hint(hint) }
+    }
+
+    /// Whether the workers of an app are expected to listen.
+    fn must_listen(&self, app: AppId) -> bool {
+        self.state.app_of(app).is_some_and(|view| view.spec.readiness != Readiness::Running)
     }
 
     /// Who holds an address that a worker could not bind.
@@ -116,6 +174,37 @@ impl Supervisor {
             Some(format!("worker {} of app `{}`", running.instance, app.spec.name))
         });
         Some((address, ours.unwrap_or_else(|| holder.to_string())))
+    }
+}
+
+impl Failure {
+    /// The same, with the word that nothing has changed.
+    fn rolled_back(mut self, name: &str) -> Self {
+        self.message = format!("{}; rolled back, the old version serves", self.message);
+        self.hint(format!(
+            "mend it and reload again; cluster logs {name} shows more, cluster history {name} what was deployed"
+        ))
+    }
+}
+
+/// Where a worker is while its app is reloaded, in the words of the API.
+fn step(doing: &Doing) -> (Step, Option<String>) {
+    match doing {
+        Doing::Starting => (Step::Starting, None),
+        Doing::Probing(last) if last.is_empty() => (Step::Probing, None),
+        Doing::Probing(last) => (Step::Probing, Some(last.clone())),
+        Doing::Soaking(until) => {
+            let left = until.since(Moment::now()).as_secs_f64();
+            (Step::Soaking, Some(format!("{left:.0} s to go")))
+        }
+        Doing::Ready => (Step::Ready, None),
+        Doing::Canary(canary) => (Step::Canary, Some(format!("gets {canary} of the connections"))),
+        Doing::Serving => (Step::Serving, None),
+        Doing::Draining(None) => (Step::Draining, None),
+        Doing::Draining(Some(1)) => (Step::Draining, Some("1 connection".to_owned())),
+        Doing::Draining(Some(left)) => (Step::Draining, Some(format!("{left} connections"))),
+        Doing::Stopping => (Step::Stopping, None),
+        Doing::Gone => (Step::Gone, None),
     }
 }
 
@@ -137,6 +226,28 @@ fn refused(refusal: &Refusal) -> Failure {
         .hint("cluster stop ends all workers of an app"),
         Refusal::Ambiguous { names } => {
             Failure::new(Reason::BadRequest, format!("one app is expected, but the target means {}", names.join(", ")))
+        }
+        Refusal::NotRunning { name } => {
+            Failure::new(Reason::Conflict, format!("app `{name}` is not running"))
+                .hint(format!("cluster start {name} starts it"))
+        }
+        Refusal::Rolling { name, who, since } => {
+            let ago = Moment::now().since(*since).as_secs();
+            Failure::new(
+                Reason::Conflict,
+                format!("app `{name}` is being reloaded, by {who}, since {ago} s"),
+            )
+            .hint(format!(
+                "wait for it, cluster rollback {name} turns it back, cluster reload {name} --force takes over"
+            ))
+        }
+        Refusal::NothingToPromote { name } => {
+            Failure::new(Reason::Conflict, format!("app `{name}` has no canary to promote"))
+                .hint(format!("cluster reload {name} --canary 5% makes one"))
+        }
+        Refusal::NothingToRollBack { name } => {
+            Failure::new(Reason::Conflict, format!("app `{name}` has nothing to go back to"))
+                .hint(format!("cluster history {name} shows what was deployed"))
         }
         Refusal::Ending => Failure::new(Reason::Unavailable, "the daemon is ending"),
         Refusal::Superseded { name } => {

@@ -7,14 +7,18 @@ use crate::{config::spec::AppSpec, id::Instance};
 /// Number of the worker within its app, under PM2's name and ours.
 const INSTANCE: [&str; 2] = ["NODE_APP_INSTANCE", "CLUSTER_INSTANCE"];
 
+/// Name of the app, for whoever finds the worker and has no journal.
+pub(super) const APP: &str = "CLUSTER_APP";
+
 /// Go 1.24 and later listen with multipath TCP, whose sockets no reuseport map takes (kernel:
 /// `reuseport_array_update_check` accepts plain TCP and UDP only). This makes them listen with TCP.
 const NO_MULTIPATH: (&str, &str) = ("GODEBUG", "multipathtcp=0");
 
-/// The variables that one worker has and another of its app has not, or that joining needs.
+/// The variables that one worker has and another of its app has not, that say whose it is, or that joining needs.
 pub(super) fn particular(spec: &AppSpec, instance: Instance) -> BTreeMap<String, String> {
     let mut particular: BTreeMap<_, _> =
         INSTANCE.iter().map(|name| ((*name).to_owned(), instance.to_string())).collect();
+    particular.insert(APP.to_owned(), spec.name.to_string());
     let (name, setting) = NO_MULTIPATH;
     let setting = match spec.env.get(name).map(String::as_str) {
         None | Some("") => setting.to_owned(),

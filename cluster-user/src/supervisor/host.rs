@@ -12,18 +12,19 @@ use anyhow::Context as _;
 use cluster_common::slot::Slot;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use super::options::DaemonOptions;
+use super::{journal::TreeRecord, options::DaemonOptions};
 use crate::{
     api::message::{Line, Notice},
     config::home::Home,
-    datapath::{DataPath, Mode, kernel::Kernel, plain::Plain},
+    datapath::{DataPath, Mode, kernel::Kernel, plain::Plain, record::GroupRecord},
     id::{AppId, GroupId, Instance, WorkerId},
+    moment::Moment,
     process::{
         cgroup::Hierarchy,
         output::{Output, RotateOptions},
-        tree::{self, Tree},
+        tree::Tree,
         usage::Usage,
-        watch::ExitStatus,
+        watch::{ExitStatus, ExitWatcher},
     },
     state::event::CallId,
 };
@@ -41,14 +42,16 @@ pub(super) struct Host {
     pub(super) workers: BTreeMap<WorkerId, Running>,
     /// What workers wrote last before they ended.
     pub(super) last_words: BTreeMap<(AppId, Instance), Vec<String>>,
+    /// The same of the workers that ended last, whichever seat they had.
+    pub(super) words_of: BTreeMap<WorkerId, Vec<String>>,
     /// Users who wait for an answer.
     pub(super) callers: BTreeMap<CallId, UnboundedSender<Line>>,
     /// Log files that are being emptied for the command in hand.
     pub(super) flushing: Vec<Flushing>,
     pub(super) news: UnboundedSender<News>,
     pub(super) started: Instant,
-    /// The wall clock at `started`.
-    pub(super) epoch: SystemTime,
+    /// Whether it was said that the journal cannot be written.
+    pub(super) journal_fails: bool,
 }
 
 /// A log file that is being emptied.
@@ -76,7 +79,7 @@ pub(super) enum News {
 }
 
 impl Host {
-    /// Takes possession of what the host offers. Leftovers of a killed daemon of this home are ended.
+    /// Takes possession of what the host offers. What a daemon before this one left is taken over by [`Host::adopt`].
     pub(super) fn new(
         home: Home,
         options: &DaemonOptions,
@@ -90,7 +93,6 @@ impl Host {
                 vec![notice(&error.to_string(), "run the daemon as root on a host with cgroup v2")],
             ),
         };
-        let found = end_leftovers(&home, hierarchy.as_ref())?;
         let kernel = match (&hierarchy, options.mode) {
             (_, Some(Mode::Plain)) => {
                 missing = vec![notice(
@@ -128,67 +130,91 @@ impl Host {
             let (reasons, _hint) = lacking(&missing);
             anyhow::bail!("kernel mode was asked for and is not to be had: {reasons}");
         }
-        let datapath: Box<dyn DataPath> = match kernel {
-            Some(kernel) => Box::new(kernel),
-            None => Box::new(Plain::new().context("failed to prepare plain mode")?),
+        let datapath: Box<dyn DataPath> = if let Some(kernel) = kernel {
+            Box::new(kernel)
+        } else {
+            if let Some(hierarchy) = &hierarchy
+                && let Err(error) = Kernel::detach(hierarchy.path())
+            {
+                // Without privileges one may not even ask; then nothing was attached either.
+                log::debug!("failed to look for programs of a daemon before: {error:#}");
+            }
+            Box::new(Plain::new().context("failed to prepare plain mode")?)
         };
         let (news, receiver) = mpsc::unbounded_channel();
         let host = Self {
             home,
             datapath,
             missing,
-            found,
+            found: Vec::new(),
             hierarchy,
             output,
             workers: BTreeMap::new(),
             last_words: BTreeMap::new(),
+            words_of: BTreeMap::new(),
             callers: BTreeMap::new(),
             flushing: Vec::new(),
             news,
             started: Instant::now(),
-            epoch: SystemTime::now(),
+            journal_fails: false,
         };
         Ok((host, receiver))
+    }
+
+    /// Has a worker's tree watched from now on.
+    ///
+    /// # Errors
+    /// When descriptors run out; it is not watched then.
+    pub(super) fn keep(
+        &mut self,
+        worker: WorkerId,
+        app: AppId,
+        instance: Instance,
+        tree: Arc<Tree>,
+    ) -> io::Result<()> {
+        let watcher = ExitWatcher::new(tree.process())?;
+        let last = (Instant::now(), Usage::default());
+        self.workers.insert(worker, Running { tree, app, instance, last, cpu_percent: 0.0 });
+        let news = self.news.clone();
+        tokio::spawn(async move {
+            match watcher.exit().await {
+                // The loop has ended when nobody hears it.
+                Ok(status) => drop(news.send(News::Exited(worker, status))),
+                Err(error) => log::error!("failed to wait for worker {worker}: {error}"),
+            }
+        });
+        Ok(())
+    }
+
+    /// What the journal keeps of the groups and trees there are.
+    pub(super) fn records(
+        &self,
+        groups: impl Iterator<Item = GroupId>,
+    ) -> (BTreeMap<GroupId, GroupRecord>, BTreeMap<WorkerId, TreeRecord>) {
+        let groups = groups.filter_map(|group| Some((group, self.datapath.record(group)?)));
+        let trees = self.workers.iter().map(|(worker, running)| {
+            let (pid, started) = (running.tree.pid(), running.tree.started());
+            let pipes = self.output.pipes(*worker).unwrap_or_default();
+            (*worker, TreeRecord { pid, started, pipes })
+        });
+        (groups.collect(), trees.collect())
     }
 
     /// Why kernel mode is not to be had, and what to do about it.
     pub(super) fn lacking(&self) -> (String, String) {
         lacking(&self.missing)
     }
+}
 
-    /// The wall clock's time of a moment, in milliseconds since the epoch.
-    pub(super) fn wall(&self, at: Instant) -> u64 {
-        let since = self.epoch.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let since = match at.checked_duration_since(self.started) {
-            Some(after) => since + after,
-            None => since.saturating_sub(self.started.duration_since(at)),
-        };
-        millis(since)
-    }
+/// The wall clock's time of a moment, in milliseconds since the epoch.
+pub(super) fn wall(at: Moment) -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    millis(now.saturating_sub(Moment::now().since(at)))
 }
 
 /// Whole milliseconds.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Ends the workers of a daemon of this home that was killed: nobody watches them any more.
-fn end_leftovers(home: &Home, hierarchy: Option<&Hierarchy>) -> anyhow::Result<Vec<Notice>> {
-    let processes = match hierarchy {
-        Some(hierarchy) => {
-            let left = hierarchy.clean_leftovers();
-            let left = left.context("failed to end what a killed daemon left")?;
-            left.iter().map(|leftover| leftover.pids.len()).sum()
-        }
-        None => tree::end_leftovers(&home.id()),
-    };
-    if processes == 0 {
-        return Ok(Vec::new());
-    }
-    let message =
-        format!("the daemon before this one was killed; ended {processes} processes it left");
-    log::warn!("{message}");
-    Ok(vec![notice(&message, "start the apps again")])
 }
 
 fn lacking(missing: &[Notice]) -> (String, String) {
@@ -198,6 +224,6 @@ fn lacking(missing: &[Notice]) -> (String, String) {
     (reasons.join("; "), hints.into_iter().collect::<Vec<_>>().join("; "))
 }
 
-fn notice(message: &str, hint: &str) -> Notice {
+pub(super) fn notice(message: &str, hint: &str) -> Notice {
     Notice { message: message.to_owned(), hint: Some(hint.to_owned()) }
 }

@@ -3,8 +3,11 @@
 //! [`run()`] waits for whatever happens next, translates it into an event ([`source`]), lets `state`
 //! decide, and carries out what it asks for ([`perform`]). Only these two files know both worlds.
 
+pub mod guardian;
 pub mod options;
 mod run;
+pub mod journal;
+mod adopt;
 mod host;
 mod environment;
 mod source;

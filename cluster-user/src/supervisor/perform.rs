@@ -1,30 +1,31 @@
 //! What the core asks for, carried out: one of the two files that know both worlds.
 
-use std::{os::fd::AsFd as _, sync::Arc, time::Instant};
+use std::{os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 
 use super::{
     environment,
-    host::{Host, News, Running},
+    host::{Host, News},
     run::Supervisor,
 };
 use crate::{
     config::spec::AppSpec,
-    datapath::{Admission, GroupOptions, JoinError, Place, plain::filter},
+    datapath::{Admission, GroupOptions, JoinError, Place, Traffic, plain::filter},
     id::{AppId, Instance, WorkerId},
     process::{
         cgroup::WorkerCgroup,
         spawn::{self, Launch},
         tree::{Marker, Tree},
-        usage::Usage,
-        watch::{self, ExitWatcher},
+        watch,
     },
     state::{effect::Effect, event::Event},
 };
 
 /// Lines of a worker's output that explain its end.
 const LAST_WORDS: usize = 20;
+/// Workers whose last words are kept until somebody asks: a reload that failed has ended by then.
+const WORDS_KEPT: usize = 64;
 
 impl Supervisor {
     /// Carries out one effect. What is answered at once is returned; the rest comes as news.
@@ -58,6 +59,22 @@ impl Supervisor {
             Effect::Measure { worker } => {
                 let traffic = host.datapath.traffic(worker).ok();
                 return Some(Event::Measured { worker, traffic });
+            }
+            Effect::Drain { worker, idle } => {
+                let traffic = host.drain(worker, idle);
+                return Some(Event::Measured { worker, traffic });
+            }
+            Effect::Resume { worker } => host.datapath.resume(worker),
+            Effect::Rescue { worker: _ } => {}
+            Effect::Probe { worker, probe: _ } => {
+                return Some(Event::Probed { worker, result: Ok(()) });
+            }
+            Effect::Message { worker: _, text: _ } => {}
+            Effect::Count { app, slots } => {
+                let counters =
+                    slots.iter().map(|(group, slot)| host.datapath.counters(*group, *slot));
+                let moved = counters.map(|counters| counters.migrated_in).sum();
+                return Some(Event::Counted { app, moved });
             }
             Effect::Open { group, ticket, app, trace } => {
                 return Some(
@@ -162,37 +179,30 @@ impl Host {
             }
         };
         let pid = spawned.pid;
-        let watcher = ExitWatcher::new(spawned.process.as_fd());
         self.datapath.started(worker, pid, spawned.process.as_fd(), spawned.notifier);
         let tree = Arc::new(match cgroup {
             Some(cgroup) => Tree::in_cgroup(pid, spawned.process, cgroup),
             None => Tree::marked(pid, spawned.process, marker),
         });
-        let last = (Instant::now(), Usage::default());
-        self.workers.insert(
-            worker,
-            Running { tree: Arc::clone(&tree), app, instance, last, cpu_percent: 0.0 },
-        );
-        let news = self.news.clone();
-        let watcher = match watcher {
-            Ok(watcher) => watcher,
-            Err(error) => {
-                // Rare enough, out of descriptors say, that waiting for a killed process does no harm.
-                drop(tree.kill());
-                drop(watch::reap_killed(tree.process()));
-                drop(tree.remove());
-                self.workers.remove(&worker);
-                return Err(error).context("failed to watch the worker");
-            }
-        };
-        tokio::spawn(async move {
-            match watcher.exit().await {
-                // The loop has ended when nobody hears it.
-                Ok(status) => drop(news.send(News::Exited(worker, status))),
-                Err(error) => log::error!("failed to wait for worker {worker}: {error}"),
-            }
-        });
+        if let Err(error) = self.keep(worker, app, instance, Arc::clone(&tree)) {
+            // Rare enough, out of descriptors say, that waiting for a killed process does no harm.
+            drop(tree.kill());
+            drop(watch::reap_killed(tree.process()));
+            drop(tree.remove());
+            return Err(error).context("failed to watch the worker");
+        }
         Ok(pid)
+    }
+
+    /// Has a worker's connections closed where nothing is lost, and says what is left.
+    fn drain(&mut self, worker: WorkerId, idle: Option<Duration>) -> Option<Traffic> {
+        if let Some(idle) = idle
+            && let Err(error) = self.datapath.hang_up(worker, idle)
+        {
+            log::warn!("failed to close the idle connections of worker {worker}: {error:#}");
+        }
+        let traffic = self.datapath.drain(worker);
+        traffic.map_err(|error| log::warn!("failed to drain worker {worker}: {error:#}")).ok()
     }
 
     /// Ends what a worker's main process left, in a task of its own; `News::Swept` follows.
@@ -231,6 +241,10 @@ impl Host {
         self.output.detach(worker);
         self.datapath.dismiss(worker);
         let Some(running) = self.workers.remove(&worker) else { return };
+        self.words_of.insert(worker, words.clone());
+        if self.words_of.len() > WORDS_KEPT {
+            self.words_of.pop_first();
+        }
         self.last_words.insert((running.app, running.instance), words);
         if let Err(error) = running.tree.remove() {
             log::error!("failed to remove the cgroup of worker {worker}: {error}");

@@ -1,6 +1,6 @@
 //! The loop: wait for what happens next, decide, carry out.
 
-use std::{future::poll_fn, time::Instant};
+use std::{collections::VecDeque, future::poll_fn};
 
 use anyhow::Context as _;
 use tokio::{
@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     host::{Host, News},
+    journal::{Entry, Journal},
     options::DaemonOptions,
     source,
 };
@@ -22,9 +23,11 @@ use crate::{
         socket::{self, Lock},
     },
     config::home::Home,
+    moment::Moment,
     process::{limits, watch},
     state::{
         State,
+        effect::Effect,
         event::{CallId, Command, Event},
     },
 };
@@ -51,7 +54,10 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     // Each worker costs a handful of descriptors here.
     limits::raise_descriptors().context("failed to raise the limit of open descriptors")?;
     watch::become_subreaper().context("failed to become a subreaper")?;
-    let (host, news) = Host::new(home.clone(), &options)?;
+    let (mut host, news) = Host::new(home.clone(), &options)?;
+    let journal = Journal::at(home.journal());
+    let (state, effects, found) = host.adopt(&journal)?;
+    host.found = found;
     let listener = socket::bind(&home, &lock).context("failed to listen on the daemon's socket")?;
     let (calls, requests) = mpsc::channel(CALLS);
     let (stop, stopped) = oneshot::channel::<()>();
@@ -62,16 +68,24 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     let signals = Signals::new().context("failed to wait for signals")?;
     // Whoever started it may have gone.
     drop(options.announce());
-    let state = State::default();
-    let mut supervisor = Supervisor { state, host, next_call: 0, mode_told: false, ended: false };
+    let mut supervisor =
+        Supervisor { state, host, journal, next_call: 0, mode_told: false, ended: false };
+    supervisor.carry_out(effects);
     supervisor.work(news, requests, signals).await;
     socket::unbind(&home, &lock);
+    // Nothing is left that could be taken over.
+    if let Err(error) = supervisor.journal.remove() {
+        log::error!("failed to remove the journal: {error}");
+    }
     drop(stop);
     drop(server.await);
     let Host { datapath, hierarchy, .. } = supervisor.host;
     drop(datapath);
-    if let Some(hierarchy) = hierarchy {
-        hierarchy.remove().context("failed to remove the daemon's cgroup")?;
+    if let Some(hierarchy) = hierarchy
+        && let Err(error) = hierarchy.remove()
+    {
+        // All the same it has ended as it was told to, and must not be started again.
+        log::error!("failed to remove the daemon's cgroup: {error}");
     }
     Ok(())
 }
@@ -80,6 +94,7 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
 pub(super) struct Supervisor {
     pub(super) state: State,
     pub(super) host: Host,
+    pub(super) journal: Journal,
     pub(super) next_call: u64,
     /// Whether a user has heard how connections are carried.
     pub(super) mode_told: bool,
@@ -114,7 +129,7 @@ impl Supervisor {
                 biased;
                 Some(news) = news.recv() => Some(self.news(news)),
                 report = poll_fn(|context| self.host.datapath.poll_report(context)) => Some(source::report(report)),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => Some(Event::Tick),
+                () = sleep_until(deadline.unwrap_or_else(Moment::now).instant().into()), if deadline.is_some() => Some(Event::Tick),
                 Some(call) = requests.recv() => self.call(call),
                 _ = terminate.recv() => Some(self.end()),
                 _ = interrupt.recv() => Some(self.end()),
@@ -133,11 +148,38 @@ impl Supervisor {
 
     /// Lets the core decide and carries out what it asks for, and what follows from that.
     pub(super) fn handle(&mut self, event: Event) {
-        let mut events = std::collections::VecDeque::from([event]);
+        let effects = self.state.handle(Moment::now(), event);
+        self.carry_out(effects);
+    }
+
+    /// Carries out what the core asks for, and what follows from that.
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        self.write_down();
+        let mut events = VecDeque::new();
+        for effect in effects {
+            events.extend(self.perform(effect));
+        }
         while let Some(event) = events.pop_front() {
-            for effect in self.state.handle(Instant::now(), event) {
+            let effects = self.state.handle(Moment::now(), event);
+            self.write_down();
+            for effect in effects {
                 events.extend(self.perform(effect));
             }
+        }
+    }
+
+    /// Writes down what was decided before it is done: should this process be killed in the middle of it, the next one
+    /// finds out how far it was.
+    fn write_down(&mut self) {
+        let (groups, trees) = self.host.records(self.state.open_groups());
+        let entry = Entry::new(self.host.datapath.mode(), &self.state, groups, trees);
+        if let Err(error) = self.journal.write(&entry)
+            && !std::mem::replace(&mut self.host.journal_fails, true)
+        {
+            let path = self.journal.path().display();
+            log::error!(
+                "failed to write {path}: {error}; a daemon after this one would not know what is new"
+            );
         }
     }
 

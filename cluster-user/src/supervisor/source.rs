@@ -4,15 +4,15 @@ use super::{host::News, run::Supervisor};
 use crate::{
     api::{
         message::{
-            AppsRequest, Detail, Done, Failure, Line, Notice, Pong, Reason, Request,
+            AppsRequest, Detail, Done, Failure, Line, Notice, Pong, Reason, ReloadRequest, Request,
             TargetsRequest, VERSION,
         },
-        server::Call,
+        server::{Call, Peer},
     },
     config::target::{Target, TargetError},
     datapath::{Mode, Report},
     process::watch::ExitStatus,
-    state::event::{Command, Event, Exit},
+    state::event::{Command, Event, Exit, Reload},
 };
 
 /// A report of the data path.
@@ -42,6 +42,8 @@ impl Supervisor {
                 let exit = match status {
                     ExitStatus::Code(code) => Exit::Code(code),
                     ExitStatus::Signal { signal, .. } => Exit::Signal(signal),
+                    // The core has no word for it yet; it is no orderly end in any case.
+                    ExitStatus::Unknown => Exit::Code(-1),
                 };
                 Event::Exited { worker, exit }
             }
@@ -55,8 +57,8 @@ impl Supervisor {
 
     /// A user's request; those that only look are answered here.
     pub(super) fn call(&mut self, call: Call) -> Option<Event> {
-        let Call { request, reply, .. } = call;
-        let command = match self.command(request) {
+        let Call { request, reply, peer } = call;
+        let command = match self.command(request, peer) {
             Ok(Asked::Command(command)) => command,
             Ok(Asked::Answer(line)) => {
                 // Whoever asked may have gone.
@@ -78,7 +80,7 @@ impl Supervisor {
         Some(Event::Command { call, command })
     }
 
-    fn command(&mut self, request: Request) -> Result<Asked, Failure> {
+    fn command(&mut self, request: Request, peer: Peer) -> Result<Asked, Failure> {
         Ok(Asked::Command(match request {
             Request::Start(start) => {
                 if start.spec.require_kernel && self.host.datapath.mode() == Mode::Plain {
@@ -91,6 +93,17 @@ impl Supervisor {
             }
             Request::Restart(TargetsRequest { targets, wait }) => {
                 Command::Restart { targets: some(&targets)?, wait }
+            }
+            Request::Reload(reload) => {
+                let ReloadRequest { targets, change, pace, force, wait } = *reload;
+                let (targets, who) = (some(&targets)?, who(peer));
+                Command::Reload(Box::new(Reload { targets, change, pace, force, who, wait }))
+            }
+            Request::Promote(TargetsRequest { targets, wait }) => {
+                Command::Promote { targets: some(&targets)?, wait }
+            }
+            Request::Rollback(TargetsRequest { targets, wait }) => {
+                Command::Rollback { targets: some(&targets)?, who: who(peer), wait }
             }
             Request::Delete(TargetsRequest { targets, wait }) => {
                 Command::Delete { targets: some(&targets)?, wait }
@@ -160,6 +173,16 @@ impl Supervisor {
 enum Asked {
     Command(Command),
     Answer(Line),
+}
+
+/// Who asks, for those who want to know afterwards.
+fn who(peer: Peer) -> String {
+    let known = nix::unistd::User::from_uid(peer.uid.into()).ok().flatten();
+    let name = known.map_or_else(|| format!("uid {}", peer.uid), |user| user.name);
+    match peer.pid {
+        Some(pid) => format!("{name} (pid {pid})"),
+        None => name,
+    }
 }
 
 fn some(targets: &[String]) -> Result<Vec<Target>, Failure> {

@@ -2,12 +2,23 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use super::{environment, host::millis, run::Supervisor};
+use super::{
+    environment,
+    host::{millis, wall},
+    run::Supervisor,
+};
 use crate::{
-    api::message::{AppView, Detail, LogFiles, PortView, Status, WorkerView},
+    api::message::{
+        AppView, DeploymentView, Detail, LogFiles, OtherView, PortView, ReloadView, Stage, Status,
+        WorkerView,
+    },
     id::{AppId, WorkerId},
+    moment::Moment,
     process::{output::Kind, usage},
-    state::view::{self, SeatView},
+    state::{
+        deployment::{Deployment, Kind as Deployed, Outcome},
+        view::{self, RolloutStage, RolloutView, SeatView},
+    },
 };
 
 /// A rate over less than this is noise: the one before it is shown again.
@@ -19,14 +30,62 @@ impl Supervisor {
         let now = Instant::now();
         self.measure(now, ids);
         let connections = match detail {
-            Detail::Usual => BTreeMap::new(),
+            Detail::Usual | Detail::History => BTreeMap::new(),
             Detail::Connections => self.host.datapath.connections().unwrap_or_else(|error| {
                 log::warn!("{error:#}");
                 BTreeMap::new()
             }),
         };
         let apps = ids.iter().filter_map(|id| self.state.app_of(*id));
-        apps.map(|app| self.app(now, &app, &connections)).collect()
+        let mut views: Vec<_> = apps.map(|app| self.app(&app, &connections)).collect();
+        if detail == Detail::History {
+            for view in &mut views {
+                let history = self.state.app_of(view.id).map(|app| app.history);
+                let history = history.unwrap_or_default();
+                view.history = Some(history.iter().map(Self::deployment).collect());
+            }
+        }
+        views
+    }
+
+    fn deployment(one: &Deployment) -> DeploymentView {
+        let (outcome, reason) = match &one.outcome {
+            Outcome::Done => ("done", None),
+            Outcome::Failed { instance, why } => {
+                ("failed", Some(format!("worker {instance} {why}")))
+            }
+            Outcome::RolledBack { who } => ("rolled_back", Some(format!("by {who}"))),
+            Outcome::Superseded => ("superseded", None),
+        };
+        DeploymentView {
+            generation: one.generation,
+            from: one.from,
+            kind: match one.kind {
+                Deployed::Reload => "reload",
+                Deployed::Rollback => "rollback",
+            }
+            .to_owned(),
+            outcome: outcome.to_owned(),
+            reason,
+            who: one.who.clone(),
+            began_ms: wall(one.began),
+            took_ms: millis(one.took),
+            moved: one.moved,
+        }
+    }
+
+    fn reload(rollout: &RolloutView<'_>) -> ReloadView {
+        ReloadView {
+            generation: rollout.target,
+            stage: match rollout.stage {
+                RolloutStage::Canary => Stage::Canary,
+                RolloutStage::Forward => Stage::Forward,
+                RolloutStage::Back => Stage::Back,
+            },
+            canary: rollout.canary.map(|canary| canary.to_string()),
+            who: rollout.who.to_owned(),
+            began_ms: wall(rollout.began),
+        }
     }
 
     /// Looks at the CPU time and memory of the workers of those apps.
@@ -53,17 +112,12 @@ impl Supervisor {
         }
     }
 
-    fn app(
-        &self,
-        now: Instant,
-        app: &view::AppView<'_>,
-        connections: &BTreeMap<WorkerId, u32>,
-    ) -> AppView {
+    fn app(&self, app: &view::AppView<'_>, connections: &BTreeMap<WorkerId, u32>) -> AppView {
         let seats = app.seats.iter();
         let workers: Vec<_> = seats
             .map(|seat| WorkerView {
                 connections: seat.worker.and_then(|worker| connections.get(&worker).copied()),
-                ..self.worker(now, app, seat)
+                ..self.worker(app, seat)
             })
             .collect();
         let online = workers.iter().filter(|worker| worker.status == Status::Online).count();
@@ -80,6 +134,9 @@ impl Supervisor {
             status: worst(&workers),
             online: u32::try_from(online).unwrap_or(u32::MAX),
             instances: app.spec.instances,
+            generation: app.generation,
+            reload: app.rollout.as_ref().map(Self::reload),
+            history: None,
             ports: ports.collect(),
             policy: match self.host.datapath.mode() {
                 crate::datapath::Mode::Kernel => "round-robin".to_owned(),
@@ -89,13 +146,13 @@ impl Supervisor {
             cpu_percent: workers.iter().map(|worker| worker.cpu_percent).sum(),
             memory_bytes: workers.iter().map(|worker| worker.memory_bytes).sum(),
             uptime_ms: workers.iter().filter_map(|worker| worker.uptime_ms).max(),
-            created_ms: self.host.wall(app.created),
+            created_ms: wall(app.created),
             workers,
             spec: app.spec.clone(),
         }
     }
 
-    fn worker(&self, now: Instant, app: &view::AppView<'_>, seat: &SeatView<'_>) -> WorkerView {
+    fn worker(&self, app: &view::AppView<'_>, seat: &SeatView<'_>) -> WorkerView {
         let running = seat.worker.and_then(|worker| self.host.workers.get(&worker));
         let name = app.spec.name.as_str();
         let kernel = self.host.datapath.mode() == crate::datapath::Mode::Kernel;
@@ -106,14 +163,15 @@ impl Supervisor {
         });
         WorkerView {
             instance: seat.instance,
+            generation: seat.generation,
             pid: seat.pid,
             status: status(seat.status),
-            reason: seat.reason.map(str::to_owned),
+            reason: seat.reason.map(ToString::to_string),
             restarts: seat.restarts,
             unstable: seat.unstable,
             cpu_percent: running.map_or(0.0, |running| running.cpu_percent),
             memory_bytes: running.map_or(0, |running| running.last.1.memory),
-            uptime_ms: seat.online_since.map(|since| millis(now.saturating_duration_since(since))),
+            uptime_ms: seat.online_since.map(|since| millis(Moment::now().since(since))),
             connections: None,
             selected: kernel.then_some(selected),
             migrated: kernel.then_some(migrated),
@@ -127,6 +185,15 @@ impl Supervisor {
                 .flatten()
                 .unwrap_or_default(),
             env: environment::particular(app.spec, seat.instance),
+            others: seat
+                .others
+                .iter()
+                .map(|other| OtherView {
+                    pid: other.pid,
+                    generation: other.generation,
+                    status: status(other.status),
+                })
+                .collect(),
         }
     }
 }
@@ -138,6 +205,7 @@ fn is_explained(seat: &SeatView<'_>) -> bool {
         // Without a reason it was the user who wanted it.
         view::Status::Stopped => seat.reason.is_some(),
         view::Status::Starting
+        | view::Status::Ready
         | view::Status::Online
         | view::Status::Draining
         | view::Status::Stopping => false,
@@ -151,7 +219,7 @@ fn worst(workers: &[WorkerView]) -> Status {
         Status::Online => 1,
         Status::Stopping => 2,
         Status::Draining => 3,
-        Status::Starting => 4,
+        Status::Ready | Status::Starting => 4,
         Status::Backoff => 5,
         Status::Errored => 6,
     };
@@ -162,6 +230,7 @@ fn worst(workers: &[WorkerView]) -> Status {
 pub(super) fn status(status: view::Status) -> Status {
     match status {
         view::Status::Starting => Status::Starting,
+        view::Status::Ready => Status::Ready,
         view::Status::Online => Status::Online,
         view::Status::Draining => Status::Draining,
         view::Status::Stopping => Status::Stopping,

@@ -19,7 +19,7 @@ use cluster_user::{
         spec::{AppSpec, Readiness, RestartPolicy, StopPolicy},
     },
     datapath::Mode,
-    id::{AppId, Instance},
+    id::{AppId, Generation, Instance},
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -173,6 +173,9 @@ pub(crate) fn app(id: u32, name: &str, pids: &[u32]) -> AppView {
         status: Status::Online,
         online: count,
         instances: count,
+        generation: Generation(1),
+        reload: None,
+        history: None,
         ports: Vec::new(),
         policy: "hash".to_owned(),
         restarts: 0,
@@ -194,6 +197,7 @@ pub(crate) fn spec() -> AppSpec {
         script: "web".to_owned(),
         program: "/bin/true".into(),
         args: Vec::new(),
+        leading_args: 0,
         cwd: "/".into(),
         env: [("TOKEN".to_owned(), "secret".to_owned())].into(),
         user: None,
@@ -227,6 +231,7 @@ pub(crate) fn spec() -> AppSpec {
 fn worker(pid: u32, instance: u32) -> WorkerView {
     WorkerView {
         instance: Instance(instance),
+        generation: Generation(1),
         pid: Some(pid),
         status: Status::Online,
         reason: None,
@@ -242,5 +247,6 @@ fn worker(pid: u32, instance: u32) -> WorkerView {
         dropped_bytes: 0,
         last_words: Vec::new(),
         env: [("NODE_APP_INSTANCE".to_owned(), instance.to_string())].into(),
+        others: Vec::new(),
     }
 }

@@ -17,7 +17,7 @@ use fingerprint::{RECORD, fingerprint};
 use toolchain::Toolchain;
 
 /// The programs, each a binary of `cluster-ebpf`.
-const PROGRAMS: [&str; 2] = ["select", "join"];
+const PROGRAMS: [&str; 3] = ["select", "join", "drain"];
 
 /// What a copy of the workspace needs for `cargo build -p cluster-ebpf --locked`, beside the members.
 const WORKSPACE_FILES: [&str; 2] = ["Cargo.toml", "Cargo.lock"];

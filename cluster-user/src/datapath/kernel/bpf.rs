@@ -6,7 +6,7 @@
 use std::{
     ffi::CStr,
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
 use aya_obj::generated::{bpf_cmd, bpf_insn};
@@ -54,6 +54,28 @@ struct MapCreate {
     inner_map: u32,
     numa_node: u32,
     name: [u8; NAME],
+    interface: u32,
+    types: RawFd,
+    key_type: u32,
+    value_type: u32,
+}
+
+#[repr(C)]
+struct TypesLoad {
+    types: u64,
+    log: u64,
+    size: u32,
+    log_size: u32,
+    log_level: u32,
+    padding: u32,
+}
+
+#[repr(C)]
+struct ProgramAttach {
+    target: RawFd,
+    program: RawFd,
+    attach_type: u32,
+    flags: u32,
 }
 
 #[repr(C)]
@@ -91,11 +113,14 @@ struct LinkCreate {
     padding: u32,
 }
 
+/// What `BPF_OBJ_GET_INFO_BY_FD` takes.
 #[repr(C)]
-struct ObjectInfo {
-    object: RawFd,
-    length: u32,
-    info: u64,
+pub(super) struct ObjectInfo {
+    pub(super) object: RawFd,
+    /// Bytes of the description.
+    pub(super) length: u32,
+    /// Address of the description.
+    pub(super) info: u64,
 }
 
 /// Makes a map.
@@ -103,6 +128,64 @@ struct ObjectInfo {
 /// # Errors
 /// `EPERM` without `CAP_BPF`, `EINVAL` for a type or flag this kernel does not know.
 pub(super) fn create_map(name: &str, shape: MapShape) -> io::Result<OwnedFd> {
+    create(name, shape, None)
+}
+
+/// Makes a map whose keys are descriptors and whose values are kept with sockets (`BPF_MAP_TYPE_SK_STORAGE`). The kernel
+/// wants to be told of what type they are (`bpf_local_storage_map_alloc_check`).
+///
+/// # Errors
+/// As [`create_map`].
+pub(super) fn create_storage(name: &str, shape: MapShape) -> io::Result<OwnedFd> {
+    const INT: u32 = 1;
+    const ARRAY: u32 = 3;
+    let (signed_32_bits, kind) = (1 << 24 | 32, |kind: u32| kind << 24);
+    let descriptions = [
+        // A key: `int`.
+        [1, kind(INT), 4, signed_32_bits, 0, 0],
+        // A value: an array of the type below.
+        [0, kind(ARRAY), 0, 3, 1, shape.value_size],
+        // `u8`
+        [5, kind(INT), 1, 8, 0, 0],
+    ];
+    // An integer has one word behind the common three, an array three.
+    let words = descriptions.iter().zip([4, 6, 4]).flat_map(|(words, count)| &words[..count]);
+    let types = load_types(&words.copied().collect::<Vec<_>>(), b"\0int\0u8\0")?;
+    create(name, shape, Some((types.as_fd(), 1, 2)))
+}
+
+/// Loads a description of types: the words of the types, and the names they refer to.
+fn load_types(types: &[u32], names: &[u8]) -> io::Result<OwnedFd> {
+    const HEADER: u32 = 24;
+    // Magic number, version 1, no flags.
+    const MAGIC: u32 = 0x0001_eb9f;
+    let size = |length: usize| u32::try_from(length).map_err(io::Error::other);
+    let (types_size, names_size) = (size(types.len() * 4)?, size(names.len())?);
+    let header = [MAGIC, HEADER, 0, types_size, types_size, names_size];
+    let mut bytes: Vec<u8> =
+        header.iter().chain(types).flat_map(|word| word.to_ne_bytes()).collect();
+    bytes.extend(names);
+    descriptor(
+        bpf_cmd::BPF_BTF_LOAD,
+        &TypesLoad {
+            types: bytes.as_ptr().expose_provenance() as u64,
+            log: 0,
+            size: size(bytes.len())?,
+            log_size: 0,
+            log_level: 0,
+            padding: 0,
+        },
+    )
+}
+
+/// Makes a map, with its types and the numbers of those of its keys and values if they are to be told.
+fn create(
+    name: &str,
+    shape: MapShape,
+    types: Option<(BorrowedFd<'_>, u32, u32)>,
+) -> io::Result<OwnedFd> {
+    let (types, key_type, value_type) =
+        types.map_or((0, 0, 0), |(types, key, value)| (types.as_raw_fd(), key, value));
     let MapShape { map_type, key_size, value_size, max_entries, flags } = shape;
     let name = object_name(name);
     let (inner_map, numa_node) = (0, 0);
@@ -117,6 +200,10 @@ pub(super) fn create_map(name: &str, shape: MapShape) -> io::Result<OwnedFd> {
             inner_map,
             numa_node,
             name,
+            interface: 0,
+            types,
+            key_type,
+            value_type,
         },
     )
 }
@@ -129,6 +216,42 @@ pub(super) fn freeze_map(map: BorrowedFd<'_>) -> io::Result<()> {
 /// Writes one element. `value` must have the size of the map's values.
 pub(super) fn update(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> io::Result<()> {
     call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &element(map, address(&key), value.as_ptr().addr() as u64))
+        .map(drop)
+}
+
+/// Puts a connection into a map of sockets by cookie.
+///
+/// # Errors
+/// `EOPNOTSUPP` for a socket that is not connected, `EINVAL` for one that has another protocol on top of TCP, `E2BIG` when
+/// the map is full.
+pub(super) fn insert_connection(
+    map: BorrowedFd<'_>,
+    cookie: u64,
+    socket: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let (key, value) = (&raw const cookie, socket.as_raw_fd());
+    let value = (&raw const value).expose_provenance() as u64;
+    call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &element(map, key.expose_provenance() as u64, value))
+        .map(drop)
+}
+
+/// Takes a connection out again.
+///
+/// # Errors
+/// `ENOENT` when it is not in there.
+pub(super) fn remove_connection(map: BorrowedFd<'_>, cookie: u64) -> io::Result<()> {
+    let key = (&raw const cookie).expose_provenance() as u64;
+    call(bpf_cmd::BPF_MAP_DELETE_ELEM, &element(map, key, 0)).map(drop)
+}
+
+/// Makes a program see what happens to the sockets of a map that are put in from now on.
+pub(super) fn attach_to_sockets(
+    program: BorrowedFd<'_>,
+    map: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<()> {
+    let (target, program) = (map.as_raw_fd(), program.as_raw_fd());
+    call(bpf_cmd::BPF_PROG_ATTACH, &ProgramAttach { target, program, attach_type, flags: 0 })
         .map(drop)
 }
 
@@ -156,6 +279,15 @@ pub(super) fn lookup<const WORDS: usize>(
     let written = value.as_mut_ptr().expose_provenance() as u64;
     call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &element(map, address(&key), written))?;
     Ok(value)
+}
+
+/// Reads one element. `value` must have the size of the map's values.
+///
+/// # Errors
+/// `ENOENT` when there is none.
+pub(super) fn read(map: BorrowedFd<'_>, key: u32, value: &mut [u8]) -> io::Result<()> {
+    let written = value.as_mut_ptr().expose_provenance() as u64;
+    call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &element(map, address(&key), written)).map(drop)
 }
 
 /// Removes one element.
@@ -202,19 +334,6 @@ pub(super) fn link_to_cgroup(
             padding: 0,
         },
     )
-}
-
-/// The kernel's number of a loaded program.
-pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
-    // `struct bpf_prog_info` begins with the type and the id; the kernel writes as much as asked for.
-    const LENGTH: u32 = 8;
-    let mut info = [0_u32; 2];
-    let written = info.as_mut_ptr().expose_provenance() as u64;
-    call(
-        bpf_cmd::BPF_OBJ_GET_INFO_BY_FD,
-        &ObjectInfo { object: program.as_raw_fd(), length: LENGTH, info: written },
-    )?;
-    Ok(info[1])
 }
 
 /// Attaches a program to the reuseport group of a socket, in place of whatever program it had.
@@ -283,22 +402,28 @@ fn address(key: &u32) -> u64 {
     std::ptr::from_ref(key).expose_provenance() as u64
 }
 
-fn descriptor<T>(command: bpf_cmd, attributes: &T) -> io::Result<OwnedFd> {
+/// Makes a call that returns a descriptor.
+pub(super) fn descriptor<T>(command: bpf_cmd, attributes: &T) -> io::Result<OwnedFd> {
     let fd = call(command, attributes)?;
     // SAFETY: the commands used with this function return a new descriptor that nobody else has.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn call<T>(command: bpf_cmd, attributes: &T) -> io::Result<RawFd> {
+/// Makes a call. `T` must be laid out as the beginning of `union bpf_attr` for this command.
+pub(super) fn call<T>(command: bpf_cmd, attributes: &T) -> io::Result<RawFd> {
+    raw(command, std::ptr::from_ref(attributes).cast_mut())
+}
+
+/// As [`call`], for commands that write into their attributes.
+pub(super) fn call_mut<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<RawFd> {
+    raw(command, std::ptr::from_mut(attributes))
+}
+
+fn raw<T>(command: bpf_cmd, attributes: *mut T) -> io::Result<RawFd> {
     // SAFETY: `attributes` is one of the structs above, laid out as the beginning of `union bpf_attr`; the
     // kernel takes what is beyond its size as zero. Addresses in it outlive the call.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as libc::c_long,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        )
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, attributes, size_of::<T>())
     };
     if result < 0 {
         Err(io::Error::last_os_error())

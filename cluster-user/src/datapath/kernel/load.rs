@@ -1,26 +1,23 @@
-//! The two compiled objects: `select`, loaded once per group, and `join`, loaded once per daemon.
+//! The program of groups, loaded once for each, and its maps.
 
-use std::{
-    fs::File,
-    os::fd::{AsFd as _, OwnedFd},
-    path::Path,
-};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::Context as _;
-use aya::maps::{HashMap, Map, MapData, RingBuf};
+use aya::maps::MapData;
 use aya_obj::generated::{bpf_attach_type as attach, bpf_prog_type as program};
 use cluster_common::{
-    event::PortFilter,
-    names,
-    owner::PortOwners,
+    abi, names,
     route::{BUFFERS, CursorLine, Lane, RouteTable},
-    stats::GroupStats,
+    slot::{SLOTS, Slot},
+    stats::{GroupStats, SlotStats},
 };
 
 use super::{
     bpf,
+    ids::Program,
     mapping::Mapping,
     object::{Prepared, Wanted},
+    steering::Steering,
 };
 
 /// Bytes of the ring buffer of a traced group: 2000 decisions or so until somebody reads them.
@@ -28,8 +25,10 @@ const TRACE_BYTES: u32 = 256 * 1024;
 /// Bytes of the ring buffer of a group that is not traced: one page, the least there is.
 const NO_TRACE_BYTES: u32 = 4096;
 
+/// Bytes of a value of [`names::SOCKETS`].
+const COOKIE: usize = 8;
+
 static SELECT: &[u8] = aya::include_bytes_aligned!("../../../../cluster-ebpf/object/select.bpf.o");
-static JOIN: &[u8] = aya::include_bytes_aligned!("../../../../cluster-ebpf/object/join.bpf.o");
 
 /// The program of groups, ready to be loaded for one more.
 #[derive(Debug)]
@@ -39,13 +38,13 @@ pub(super) struct Select(Prepared);
 #[derive(Debug)]
 pub(super) struct SelectMaps {
     /// The program.
-    pub(super) program: OwnedFd,
+    pub(super) program: Program,
     /// [`names::SOCKETS`]
     pub(super) sockets: OwnedFd,
     /// [`names::CONFIG`]
     pub(super) config: OwnedFd,
     /// [`names::STEERING`]
-    pub(super) steering: MapData,
+    pub(super) steering: Steering,
     /// [`names::ROUTES`]
     pub(super) routes: Mapping,
     /// [`names::CURSORS`]
@@ -82,131 +81,73 @@ impl Select {
         let mut loaded = self.0.load()?;
         let (_, program) =
             loaded.take_programs().pop().context("the select object has no program")?;
-        let mut map = |name: &str, bytes: usize, writable: bool| -> anyhow::Result<Mapping> {
-            let map = loaded.take_map(name)?;
-            Mapping::new(map.as_fd(), bytes, writable).with_context(|| format!("map {name}"))
+        let program = Program::of(program).context("ask about the program")?;
+        SelectMaps::new(program, |_, name, _| loaded.take_map(name))
+    }
+}
+
+impl SelectMaps {
+    /// Takes hold of the maps of a loaded program, whose layouts must be those of this version.
+    ///
+    /// # Errors
+    /// When one is missing or its values have another size, and without `CAP_SYS_ADMIN`.
+    pub(super) fn of(program: Program) -> anyhow::Result<Self> {
+        Self::new(program, Program::map)
+    }
+
+    /// `open` finds a map of a program by name and bytes of a value.
+    fn new(
+        program: Program,
+        mut open: impl FnMut(&Program, &str, usize) -> anyhow::Result<OwnedFd>,
+    ) -> anyhow::Result<Self> {
+        let mut mapping = |name: &str, value: usize, entries: usize, writable| {
+            let map = open(&program, name, value)?;
+            let mapping = Mapping::new(map.as_fd(), value * entries, writable);
+            mapping.with_context(|| format!("map {name}"))
         };
-        let tables = BUFFERS as usize * size_of::<RouteTable>();
-        let cursors = Lane::ALL.len() * size_of::<CursorLine>();
-        let routes = map(names::ROUTES, tables, true)?;
-        let cursors = map(names::CURSORS, cursors, true)?;
-        let group_stats = map(names::GROUP_STATS, size_of::<GroupStats>(), false)?;
-        let sockets = loaded.take_map(names::SOCKETS)?;
-        let config = loaded.take_map(names::CONFIG)?;
-        let steering = MapData::from_fd(loaded.take_map(names::STEERING)?)?;
+        let routes = mapping(names::ROUTES, size_of::<RouteTable>(), BUFFERS as usize, true)?;
+        let cursors = mapping(names::CURSORS, size_of::<CursorLine>(), Lane::ALL.len(), true)?;
+        let group_stats = mapping(names::GROUP_STATS, size_of::<GroupStats>(), 1, false)?;
+        let sockets = open(&program, names::SOCKETS, COOKIE)?;
+        let config = open(&program, names::CONFIG, size_of::<abi::Config>())?;
         // Not mapped: the kernel maps an array's pages at once, and these are 256 KiB a group.
-        let slot_stats = loaded.take_map(names::SLOT_STATS)?;
-        Ok(SelectMaps {
-            program,
-            sockets,
-            config,
-            steering,
-            routes,
-            cursors,
-            slot_stats,
-            group_stats,
-        })
+        let slot_stats = open(&program, names::SLOT_STATS, size_of::<SlotStats>())?;
+        let steering = open(&program, names::STEERING, size_of::<u32>())?;
+        let steering = Steering::new(MapData::from_fd(steering)?).context("map STEERING")?;
+        Ok(Self { program, sockets, config, steering, routes, cursors, slot_stats, group_stats })
     }
 }
 
-/// The joining programs, and what they report through.
-pub(super) struct Joined {
-    /// The programs.
-    pub(super) join: Join,
-    /// [`names::EVENTS`]
-    pub(super) events: RingBuf<MapData>,
-    /// [`names::LOST_EVENTS`]
-    pub(super) overflow: Mapping,
-    /// [`names::PORT_OWNER`]
-    pub(super) owners: HashMap<MapData, u32, PortOwners>,
+/// Whether a program is one that is loaded for groups, of whatever version.
+pub(super) fn is_of_a_group(found: &Program) -> bool {
+    found.kind == program::BPF_PROG_TYPE_SK_REUSEPORT as u32
+        && [names::SELECT, names::SELECT_TRACED].contains(&found.name.as_str())
 }
 
-/// The programs that see workers bind and listen, attached for as long as this lives.
-#[derive(Debug)]
-pub(super) struct Join {
-    #[expect(dead_code, reason = "held: closing a link detaches its program")]
-    links: Vec<OwnedFd>,
-    filters: HashMap<MapData, u64, PortFilter>,
+/// The version of the layout of a group's maps. In every version the first word of the configuration says it.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn version(program: &Program) -> anyhow::Result<u32> {
+    let config = program.value(names::CONFIG, 0)?;
+    let version = config.first_chunk().context("the group's configuration is empty")?;
+    Ok(u32::from_ne_bytes(*version))
 }
 
-impl Join {
-    /// Loads the programs and attaches them to `root`, below which the workers' cgroups are at
-    /// `worker_level`, counted from the root of the hierarchy.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub(super) fn attach(root: &Path, worker_level: u32) -> anyhow::Result<Joined> {
-        let cgroup = File::open(root).with_context(|| format!("open {}", root.display()))?;
-        let level = worker_level.to_ne_bytes();
-        let object = Prepared::new(JOIN, &[(names::WORKER_LEVEL, &level)], &JOIN_PROGRAMS)?;
-        let mut loaded = object.load()?;
-        let mut links = Vec::new();
-        for (wanted, program) in loaded.take_programs() {
-            let link = bpf::link_to_cgroup(program.as_fd(), cgroup.as_fd(), wanted.attach_type)
-                .with_context(|| format!("attach {} to {}", wanted.name, root.display()))?;
-            links.push(link);
-        }
-        let events = Map::RingBuf(MapData::from_fd(loaded.take_map(names::EVENTS)?)?);
-        let filters = Map::HashMap(MapData::from_fd(loaded.take_map(names::PORT_FILTER)?)?);
-        let owners = Map::HashMap(MapData::from_fd(loaded.take_map(names::PORT_OWNER)?)?);
-        let overflow = loaded.take_map(names::LOST_EVENTS)?;
-        let overflow = Mapping::new(overflow.as_fd(), size_of::<u64>(), false)?;
-        let join = Self { links, filters: filters.try_into()? };
-        let (events, owners) = (events.try_into()?, owners.try_into()?);
-        Ok(Joined { join, events, overflow, owners })
-    }
-
-    /// Restricts the worker of a cgroup to these ports; none means all.
-    ///
-    /// # Errors
-    /// When they are too many for a filter, or the kernel refuses.
-    pub(super) fn filter(&mut self, cgroup: u64, ports: &[u16]) -> anyhow::Result<()> {
-        if ports.is_empty() {
-            return Ok(());
-        }
-        let mut filter = PortFilter::default();
-        anyhow::ensure!(
-            ports.len() <= filter.ports.len(),
-            "{} ports are to be balanced, but a filter holds {}",
-            ports.len(),
-            filter.ports.len()
-        );
-        filter.ports[..ports.len()].copy_from_slice(ports);
-        filter.count = u32::try_from(ports.len())?;
-        self.filters.insert(cgroup, filter, 0).context("restrict a worker to its ports")
-    }
-
-    /// Forgets the restriction of a cgroup.
-    pub(super) fn unfilter(&mut self, cgroup: u64) {
-        // That there was none is as good.
-        drop(self.filters.remove(&cgroup));
-    }
+/// The socket array of a group's program, of whatever version.
+///
+/// # Errors
+/// When it has none.
+pub(super) fn sockets(program: &Program) -> anyhow::Result<OwnedFd> {
+    program.map(names::SOCKETS, COOKIE)
 }
 
-const JOIN_PROGRAMS: [Wanted; 5] = [
-    Wanted {
-        name: names::BIND4,
-        program_type: program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32,
-        attach_type: attach::BPF_CGROUP_INET4_BIND as u32,
-    },
-    Wanted {
-        name: names::BIND6,
-        program_type: program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32,
-        attach_type: attach::BPF_CGROUP_INET6_BIND as u32,
-    },
-    Wanted {
-        name: names::POST_BIND4,
-        program_type: program::BPF_PROG_TYPE_CGROUP_SOCK as u32,
-        attach_type: attach::BPF_CGROUP_INET4_POST_BIND as u32,
-    },
-    Wanted {
-        name: names::POST_BIND6,
-        program_type: program::BPF_PROG_TYPE_CGROUP_SOCK as u32,
-        attach_type: attach::BPF_CGROUP_INET6_POST_BIND as u32,
-    },
-    Wanted {
-        name: names::SOCK_OPS,
-        program_type: program::BPF_PROG_TYPE_SOCK_OPS as u32,
-        attach_type: attach::BPF_CGROUP_SOCK_OPS as u32,
-    },
-];
+/// The cookies in a socket array.
+pub(super) fn cookies(sockets: BorrowedFd<'_>) -> Vec<(Slot, u64)> {
+    let number = |slot| u16::try_from(slot).ok().and_then(Slot::new);
+    let seat = |slot: Slot| {
+        let [cookie] = bpf::lookup(sockets, slot.index()).ok()?;
+        Some((slot, cookie))
+    };
+    (0..SLOTS).filter_map(number).filter_map(seat).collect()
+}

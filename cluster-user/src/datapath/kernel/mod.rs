@@ -1,15 +1,21 @@
 //! Kernel mode: a program in the kernel picks the socket of each connection.
 //!
 //! In reading order: what is loaded ([`load`], through [`object`] and [`bpf`]), how a worker's socket is found
-//! ([`watch`], [`report`]) and kept out of the groups of other apps ([`owners`]), what a group is ([`group`], [`waiting`]), and what of it can be waited for ([`hub`],
-//! [`trace`]). [`probe`] and [`selftest`] tell why a host cannot do all this.
+//! ([`join`], [`watch`], [`report`]) and kept out of the groups of other apps ([`owners`]), what a group is ([`group`],
+//! [`waiting`]), what of it can be waited for ([`hub`], [`trace`]), and how the next supervisor takes all that over
+//! ([`adopt`], through [`ids`]). [`probe`] and [`selftest`] tell why a host cannot do all this.
 //!
-//! Everything goes when the supervisor goes, except for the program of a group, which the kernel keeps for as long
-//! as the group has a socket: connections are served on.
+//! Nothing is pinned, and all that matters outlives the supervisor: a group's program and its maps for as long as the
+//! group has a socket, the joining programs and theirs for as long as the daemon's cgroup is there. What is left behind
+//! goes with the last worker by itself.
 
+mod adopt;
 mod bpf;
+mod drain;
 mod group;
 mod hub;
+mod ids;
+mod join;
 mod load;
 mod mapping;
 mod object;
@@ -21,6 +27,7 @@ mod selftest;
 mod spare;
 mod steering;
 mod trace;
+mod types;
 mod waiting;
 mod watch;
 
@@ -35,6 +42,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -42,6 +50,7 @@ use cluster_common::slot::Slot;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use self::{
+    drain::Drain,
     group::Group,
     hub::{Hub, Source},
     load::Select,
@@ -53,6 +62,8 @@ use super::{
     SlotCounters, Traffic, diag,
     feature::Feature,
     holder::{self, Holder},
+    idle,
+    record::{GroupRecord, Seated},
 };
 use crate::id::{GroupId, Ticket, WorkerId};
 
@@ -61,6 +72,7 @@ pub struct Kernel {
     spare: Spare,
     watch: Watch,
     groups: BTreeMap<GroupId, Group>,
+    drain: Drain,
     hub: Arc<Hub>,
     /// The hub, as the runtime sees it.
     arrivals: Arc<AsyncFd<Arc<Hub>>>,
@@ -112,7 +124,8 @@ impl Kernel {
         let arrivals =
             unsafe { AsyncFd::register_with_interest(Arc::clone(&hub), Interest::READABLE) };
         let arrivals = Arc::new(arrivals.map_err(io::Error::from)?);
-        Ok(Self { spare, watch, groups: BTreeMap::new(), hub, arrivals, logs: logs.to_owned() })
+        let (groups, drain, logs) = (BTreeMap::new(), Drain::new(root), logs.to_owned());
+        Ok(Self { spare, watch, groups, drain, hub, arrivals, logs })
     }
 
     /// Deals with everything that has arrived.
@@ -173,7 +186,7 @@ impl Kernel {
         let (maps, trace) = if options.trace {
             // Another program, in the verifier's eyes: only here the code that records is reachable.
             let maps = Select::new(true).and_then(|select| select.load());
-            (maps, Some(self.logs.join(format!("{}-trace.log", options.app))))
+            (maps, Some(self.trace_file(options)))
         } else {
             (self.spare.take(), None)
         };
@@ -207,6 +220,18 @@ impl Kernel {
         }
     }
 
+    /// What a worker has to do still, and the connections that are counted in it.
+    fn established(&self, worker: WorkerId) -> anyhow::Result<(Traffic, Vec<diag::Entry>)> {
+        let known = self.watch.worker(worker);
+        let known = known.with_context(|| format!("worker {worker} is not known"))?;
+        let moved = self.moved_to(worker);
+        let mut found = Vec::new();
+        let traffic =
+            diag::traffic_with(known.cgroup, &known.addresses, &moved, |entry| found.push(*entry))
+                .context("list the connections of a worker")?;
+        Ok((traffic, found))
+    }
+
     fn group(&mut self, id: GroupId) -> anyhow::Result<&mut Group> {
         self.groups.get_mut(&id).with_context(|| format!("there is no group {}", id.0))
     }
@@ -235,6 +260,7 @@ impl DataPath for Kernel {
     }
 
     fn dismiss(&mut self, worker: WorkerId) {
+        self.drain.leave(worker);
         self.watch.dismiss(worker);
     }
 
@@ -319,6 +345,29 @@ impl DataPath for Kernel {
             .context("count the connections of a worker")
     }
 
+    fn drain(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
+        let (traffic, found) = self.established(worker)?;
+        let watch = &self.watch;
+        self.drain.watch(worker, &found, || watch.open_sockets(worker));
+        Ok(traffic)
+    }
+
+    fn resume(&mut self, worker: WorkerId) {
+        self.drain.leave(worker);
+    }
+
+    fn hang_up(&mut self, worker: WorkerId, idle: Duration) -> anyhow::Result<u32> {
+        let (_, mut found) = self.established(worker)?;
+        found.retain(|entry| entry.is_idle(idle));
+        if found.is_empty() {
+            return Ok(0);
+        }
+        let found: BTreeSet<u64> = found.iter().map(|entry| entry.inode.into()).collect();
+        let open = self.watch.open_sockets(worker);
+        let left_alone = |socket: BorrowedFd<'_>| self.drain.is_strange(socket);
+        idle::hang_up(open, &found, idle, left_alone).context("close idle connections")
+    }
+
     fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>> {
         let listened = self.watch.listened().collect();
         let moved: BTreeMap<u64, WorkerId> = (self.watch.workers())
@@ -348,5 +397,27 @@ impl DataPath for Kernel {
 
     fn rescue(&mut self, worker: WorkerId) -> anyhow::Result<()> {
         self.rescue_queues(worker)
+    }
+
+    fn record(&self, group: GroupId) -> Option<GroupRecord> {
+        self.groups.get(&group).map(Group::record)
+    }
+
+    fn adopt(
+        &mut self,
+        group: GroupId,
+        key: &GroupKey,
+        record: &GroupRecord,
+        options: &GroupOptions,
+    ) -> anyhow::Result<Vec<Seated>> {
+        self.take_over(group, key, record, options)
+    }
+
+    fn unadopted(&mut self) -> Vec<(GroupKey, GroupRecord)> {
+        self.find_unadopted()
+    }
+
+    fn settle(&mut self) {
+        self.end_adopting();
     }
 }

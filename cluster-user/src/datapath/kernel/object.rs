@@ -4,13 +4,13 @@ use std::{
     collections::HashSet,
     ffi::CString,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use anyhow::{Context as _, anyhow};
 use aya_obj::{
     EbpfSectionKind, Object,
-    generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_insn},
+    generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_insn, bpf_map_type},
 };
 
 use super::bpf::{self, MapShape, ProgramShape};
@@ -133,7 +133,11 @@ impl MapPlan {
     }
 
     fn create(&self) -> io::Result<OwnedFd> {
-        let map = bpf::create_map(&self.name, self.shape)?;
+        let map = if self.shape.map_type == bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as u32 {
+            bpf::create_storage(&self.name, self.shape)?
+        } else {
+            bpf::create_map(&self.name, self.shape)?
+        };
         if !self.data.is_empty() {
             bpf::update(map.as_fd(), 0, &self.data)?;
         }
@@ -162,6 +166,15 @@ impl ProgramPlan {
 }
 
 impl Loaded {
+    /// A map that stays in.
+    ///
+    /// # Errors
+    /// When the object has no such map.
+    pub(super) fn map(&self, name: &str) -> anyhow::Result<BorrowedFd<'_>> {
+        let found = self.maps.iter().find(|(other, _)| other == name);
+        found.map(|(_, map)| map.as_fd()).ok_or_else(|| anyhow!("the object has no map {name}"))
+    }
+
     /// Takes a map out.
     ///
     /// # Errors

@@ -3,7 +3,12 @@
 //! What a port's entry says is always the groups that are open on it, so it is written anew whenever one of them comes or
 //! goes. The hook then lets no other app share what they hold; see [`cluster_common::owner`].
 
-use std::{collections::BTreeMap, net::IpAddr, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
 
 use aya::maps::{HashMap, MapData};
 use cluster_common::{
@@ -66,6 +71,15 @@ impl Owners {
         }
     }
 
+    /// Lets go of ports that a daemon before this one has told of, and that have no group now.
+    pub(super) fn settle(&mut self) {
+        let known: BTreeSet<u32> = self.groups.values().map(|group| port(&group.key)).collect();
+        let told: Vec<u32> = self.map.keys().filter_map(Result::ok).collect();
+        for port in told.into_iter().filter(|port| !known.contains(port)) {
+            drop(self.map.remove(&port));
+        }
+    }
+
     /// Tells the hook of the groups that there are on a port.
     fn write(&mut self, key: &GroupKey) {
         let (port, protocol) = (key.address.port(), key.protocol);
@@ -77,11 +91,7 @@ impl Owners {
         for (place, group) in owners.holdings.iter_mut().zip(here) {
             *place = group.holding();
         }
-        let number = match protocol {
-            Protocol::Tcp => TCP,
-            Protocol::Udp => UDP,
-        };
-        let port = owner::key(port, number);
+        let port = self::port(key);
         // If the kernel refuses, the supervisor still refuses what is in the way; it only comes to know later.
         if owners == PortOwners::default() {
             drop(self.map.remove(&port));
@@ -89,6 +99,15 @@ impl Owners {
             drop(self.map.insert(port, owners, 0));
         }
     }
+}
+
+/// The entry of a group's port.
+fn port(key: &GroupKey) -> u32 {
+    let protocol = match key.protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+    };
+    owner::key(key.address.port(), protocol)
 }
 
 impl Owned {

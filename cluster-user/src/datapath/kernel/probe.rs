@@ -17,6 +17,7 @@ use aya_obj::generated::{
 
 use super::{
     bpf::{self, MapShape, ProgramShape},
+    ids,
     selftest::{self, Moved},
 };
 use crate::datapath::{diag, feature::Feature, socket};
@@ -194,7 +195,7 @@ impl ProbeCgroup {
     fn attach(&self, hook: &OwnedFd) -> anyhow::Result<()> {
         let cgroup = fs::File::open(&self.0)?;
         let attach_type = attach::BPF_CGROUP_INET4_BIND as u32;
-        bpf::link_to_cgroup(hook.as_fd(), cgroup.as_fd(), attach_type).map(drop)?;
+        ids::attach(hook.as_fd(), cgroup.as_fd(), attach_type)?;
         Ok(())
     }
 }

@@ -65,7 +65,7 @@ impl Group {
     fn steer(&mut self, from: SocketAddr, slot: Slot) -> anyhow::Result<()> {
         // The program looks at the map only once it is told to: the entry must be there by then.
         self.steering.enter(from, slot)?;
-        self.configure(None)
+        self.tell()
     }
 
     /// Lets the route decide about connections from a source again.
@@ -84,7 +84,7 @@ impl Group {
         self.steering.remove(gone);
         if self.steering.count() != before {
             // Told too late the program looks into an empty map, which changes nothing.
-            drop(self.configure(None));
+            drop(self.tell());
         }
     }
 }

@@ -12,13 +12,16 @@ use aya::maps::{MapData, RingBuf};
 use rustix::net::sockopt::socket_reuseport;
 
 use super::{
-    load::{Join, Joined},
+    join::{Join, Joined},
     mapping::Mapping,
     owners::{self, Owners},
     report::{self, Located, Observed, What},
 };
 use crate::{
-    datapath::{GroupKey, Place, Protocol, Report, diag, socket},
+    datapath::{
+        GroupKey, Place, Protocol, Report, diag,
+        socket::{self, OpenSocket},
+    },
     id::{AppId, Ticket, WorkerId},
 };
 
@@ -30,7 +33,7 @@ pub(super) struct Watch {
     events: RingBuf<MapData>,
     /// Events for which the ring buffer had no room.
     overflow: Mapping,
-    /// How many of them have been made good.
+    /// How many of them have been made good; those before us by [`Watch::settle`], or by nobody to whom it matters.
     made_good: u64,
     /// `SO_NETNS_COOKIE` of the network namespace the supervisor is in.
     netns: u64,
@@ -72,12 +75,13 @@ impl Watch {
     /// What the kernel said.
     pub(super) fn new(root: &Path, worker_level: u32) -> anyhow::Result<Self> {
         let Joined { join, events, overflow, owners } = Join::attach(root, worker_level)?;
+        let made_good = overflow.counter(0);
         Ok(Self {
             owners: Owners::new(owners),
             join,
             events,
             overflow,
-            made_good: 0,
+            made_good,
             netns: socket::own_netns().context("ask for the network namespace")?,
             workers: BTreeMap::new(),
             by_cgroup: BTreeMap::new(),
@@ -148,10 +152,15 @@ impl Watch {
 
     /// Inode numbers of the sockets that a worker has open.
     pub(super) fn sockets(&self, id: WorkerId) -> BTreeSet<u64> {
-        let pids = self.processes(id).into_iter();
+        self.open_sockets(id).into_iter().map(|(_, socket)| socket.inode).collect()
+    }
+
+    /// The sockets that a worker has open, and which of its processes has them.
+    pub(super) fn open_sockets(&self, id: WorkerId) -> Vec<(u32, OpenSocket)> {
         // A process that has ended meanwhile has none.
-        let open = pids.flat_map(|pid| socket::sockets_of(pid).unwrap_or_default());
-        open.map(|socket| socket.inode).collect()
+        let of =
+            |pid| socket::sockets_of(pid).unwrap_or_default().into_iter().map(move |s| (pid, s));
+        self.processes(id).into_iter().flat_map(of).collect()
     }
 
     /// Every admitted worker.
@@ -190,6 +199,60 @@ impl Watch {
             || self.tickets.values().any(|pending| pending.cookie == other.cookie)
     }
 
+    /// The worker whose socket this is, by what the programs noted when it was bound, or by the cgroup it was made in.
+    pub(super) fn worker_of(&self, cookie: u64, cgroup: Option<u64>) -> Option<WorkerId> {
+        let noted = self.join.worker_of(cookie).and_then(|cgroup| self.worker_in(cgroup));
+        noted.or_else(|| self.worker_in(cgroup?))
+    }
+
+    /// Learns that a worker's socket is in a slot already.
+    pub(super) fn seat(&mut self, id: WorkerId, cookie: u64, address: SocketAddr) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.seen.insert(cookie);
+            worker.addresses.insert(address);
+        }
+    }
+
+    /// A duplicate of a socket that some worker has open. It keeps the socket alive: to be dropped at once.
+    pub(super) fn duplicate(&self, cookie: u64, key: &GroupKey) -> Option<OwnedFd> {
+        let GroupKey { protocol, address, .. } = *key;
+        // The likeliest first; a socket may have been handed on to a process of another worker.
+        let likely = self.worker_of(cookie, None);
+        let others = self.workers.keys().copied().filter(|id| Some(*id) != likely);
+        likely.into_iter().chain(others).find_map(|id| {
+            let cgroup = self.workers.get(&id)?.cgroup;
+            let event = Observed { what: What::Joining, protocol, address, cookie, cgroup };
+            match self.locate(id, &event) {
+                Located::Socket(socket, _) => Some(socket),
+                Located::Unfit(_) | Located::Nothing => None,
+            }
+        })
+    }
+
+    /// That of the namespace the supervisor is in.
+    pub(super) fn netns(&self) -> u64 {
+        self.netns
+    }
+
+    /// Catches up with what happened while nobody read events, and lets go of what is kept for workers and groups that
+    /// are no more. `seated` are the cookies of all sockets that are in a slot.
+    pub(super) fn settle(&mut self, seated: &BTreeSet<u64>) {
+        while let Some(event) = self.events.next().map(|bytes| report::decode(&bytes)) {
+            // What they say of sockets is looked up anew: they may be from before their sockets were seated.
+            if let Some(event) = event.filter(|event| event.what == What::Binding) {
+                self.observe(&event);
+            }
+        }
+        self.made_good = self.overflow.counter(0);
+        for worker in self.workers.values_mut() {
+            let noted = |cookie: &u64| self.join.worker_of(*cookie) == Some(worker.cgroup);
+            worker.seen.extend(seated.iter().copied().filter(noted));
+        }
+        self.look_around(self.join.remembers());
+        self.join.settle(&self.by_cgroup.keys().copied().collect());
+        self.owners.settle();
+    }
+
     /// Reads what the programs have reported.
     pub(super) fn take_events(&mut self) {
         while let Some(event) = self.events.next().map(|bytes| report::decode(&bytes)) {
@@ -200,7 +263,7 @@ impl Watch {
         let overflow = self.overflow.counter(0);
         if overflow != self.made_good {
             self.made_good = overflow;
-            self.look_around();
+            self.look_around(false);
         }
     }
 
@@ -218,14 +281,16 @@ impl Watch {
         }
     }
 
-    /// Finds the sockets whose events were lost: the kernel's own list has them all.
-    fn look_around(&mut self) {
+    /// Finds the sockets whose events were lost: the kernel's own list has them all. With `only_noted` those count that
+    /// the programs have made to share their port, without it those that share it.
+    fn look_around(&mut self, only_noted: bool) {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             // Without the list there is nothing more to be done: such a worker will not get ready.
             for entry in diag::listeners(protocol, 0).unwrap_or_default() {
-                let Some(&id) = entry.cgroup.and_then(|id| self.by_cgroup.get(&id)) else {
+                let Some(id) = self.worker_of(entry.cookie, entry.cgroup) else { continue };
+                if only_noted && self.join.worker_of(entry.cookie).is_none() {
                     continue;
-                };
+                }
                 if self.workers.get(&id).is_none_or(|worker| worker.seen.contains(&entry.cookie)) {
                     continue;
                 }

@@ -22,6 +22,7 @@ use std::{
     net::SocketAddr,
     os::fd::{BorrowedFd, OwnedFd},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -34,6 +35,7 @@ use super::{
     Admission, DataPath, GroupKey, GroupOptions, JoinError, Mode, OnMiss, Place, Protocol, Report,
     SlotCounters, Traffic,
     holder::{self, BoundSocket},
+    record::{GroupRecord, Seated},
     rescue, socket,
 };
 use crate::id::{AppId, GroupId, Ticket, WorkerId};
@@ -131,7 +133,7 @@ impl Plain {
     }
 
     /// Stops listening to a worker.
-    fn hang_up(&mut self, worker: WorkerId) {
+    fn unhook(&mut self, worker: WorkerId) {
         let running = self.workers.get_mut(&worker).and_then(|worker| worker.running.take());
         if let Some(running) = running {
             // It is closed in any case; that removes it too.
@@ -188,7 +190,7 @@ impl DataPath for Plain {
     }
 
     fn dismiss(&mut self, worker: WorkerId) {
-        self.hang_up(worker);
+        self.unhook(worker);
         self.workers.remove(&worker);
         self.tickets.retain(|_, pending| pending.worker != worker);
         self.reports.retain(|report| match report {
@@ -212,7 +214,7 @@ impl DataPath for Plain {
                 guard.clear_ready();
             }
             for (worker, calls) in waiting {
-                if calls { self.take_call(worker) } else { self.hang_up(worker) }
+                if calls { self.take_call(worker) } else { self.unhook(worker) }
             }
         }
     }
@@ -267,6 +269,20 @@ impl DataPath for Plain {
             .with_context(|| format!("failed to count connections of pid {}", running.pid))
     }
 
+    fn drain(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
+        // Without a program nothing can be said to clients that the worker does not say.
+        self.traffic(worker)
+    }
+
+    fn resume(&mut self, _worker: WorkerId) {}
+
+    fn hang_up(&mut self, worker: WorkerId, idle: Duration) -> anyhow::Result<u32> {
+        let running = self.workers.get(&worker).and_then(|worker| worker.running.as_ref());
+        let running = running.context("the worker does not run")?;
+        traffic::hang_up(running.pid, idle)
+            .with_context(|| format!("failed to close idle connections of pid {}", running.pid))
+    }
+
     fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>> {
         let workers = self.workers.iter();
         let running: BTreeMap<_, _> =
@@ -299,6 +315,27 @@ impl DataPath for Plain {
         let listeners = listeners.filter(|(_, listener)| listener.at.as_ref().is_some_and(tcp));
         rescue::stop_listening(&pids, listeners.map(|(inode, _)| *inode).collect())
     }
+
+    fn record(&self, _group: GroupId) -> Option<GroupRecord> {
+        None
+    }
+
+    fn adopt(
+        &mut self,
+        group: GroupId,
+        _key: &GroupKey,
+        _record: &GroupRecord,
+        _options: &GroupOptions,
+    ) -> anyhow::Result<Vec<Seated>> {
+        self.groups.insert(group);
+        Ok(Vec::new())
+    }
+
+    fn unadopted(&mut self) -> Vec<(GroupKey, GroupRecord)> {
+        Vec::new()
+    }
+
+    fn settle(&mut self) {}
 }
 
 /// Workers of which a call waits (true), or whose last process that runs under the filter is gone (false).

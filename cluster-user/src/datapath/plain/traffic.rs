@@ -1,6 +1,9 @@
 //! How many connections a worker has, counted without privileges.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use procfs::{
     ProcResult,
@@ -9,7 +12,7 @@ use procfs::{
 };
 
 use crate::{
-    datapath::{Traffic, diag, socket::sockets_of},
+    datapath::{Traffic, diag, idle, socket::sockets_of},
     id::WorkerId,
 };
 
@@ -30,6 +33,28 @@ pub(super) fn of(pid: u32) -> ProcResult<Traffic> {
 /// Pids of a process and its descendants.
 pub(super) fn pids(pid: u32) -> ProcResult<BTreeSet<u32>> {
     Ok(family(&Kin::all()?, pid))
+}
+
+/// Closes connections of process `pid` and its descendants over which nothing has happened for `idle`.
+pub(super) fn hang_up(pid: u32, idle: Duration) -> anyhow::Result<u32> {
+    let family = family(&Kin::all()?, pid);
+    let of = |pid| sockets_of(pid).unwrap_or_default().into_iter().map(move |socket| (pid, socket));
+    let open: Vec<_> = family.into_iter().flat_map(of).collect();
+    let inodes = open.iter().map(|(_, socket)| socket.inode).collect();
+    let mut listened = BTreeSet::new();
+    let mut found = Vec::new();
+    // The kernel shows listeners before connections, but those of IPv4 before all of IPv6, and one of IPv6 may have
+    // accepted what is of either.
+    diag::each_of(&inodes, |entry| {
+        if entry.is_listening() {
+            listened.insert(entry.local.port());
+        } else if entry.is_idle(idle) {
+            found.push(*entry);
+        }
+    })?;
+    found.retain(|entry| listened.contains(&entry.local.port()));
+    let found = found.iter().map(|entry| entry.inode.into()).collect();
+    Ok(idle::hang_up(open, &found, idle, |_| false)?)
 }
 
 /// Connections of every worker, given the pids of their main processes, in one look at all of them.

@@ -7,6 +7,7 @@ mod mount;
 mod worker;
 
 use std::{
+    collections::BTreeSet,
     fmt, fs, io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -21,6 +22,10 @@ use rustix::{
 pub use self::worker::WorkerCgroup;
 use self::{mount::candidates, worker::populated};
 use crate::id::{AppId, WorkerId};
+
+/// Names of apps' and of workers' cgroups begin like this, and end with their numbers.
+const APP: &str = "app-";
+const WORKER: &str = "worker-";
 
 /// How long the processes of an earlier daemon may take to end after SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -69,6 +74,21 @@ pub struct Leftover {
     pub name: String,
     /// Its processes.
     pub pids: Vec<u32>,
+}
+
+/// A worker's cgroup that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundWorker {
+    /// Whose worker it is, or was.
+    pub app: AppId,
+    /// Which worker.
+    pub worker: WorkerId,
+    /// Its living processes.
+    pub pids: Vec<u32>,
+    /// Folder of its cgroup.
+    pub path: PathBuf,
+    /// Id of its cgroup.
+    pub id: u64,
 }
 
 impl Hierarchy {
@@ -125,9 +145,8 @@ impl Hierarchy {
     /// # Errors
     /// When it exists and has processes, or the kernel refuses.
     pub fn create_worker(&self, app: AppId, worker: WorkerId) -> io::Result<WorkerCgroup> {
-        let above = self.path.join(format!("app-{app}"));
-        make_folder(&above)?;
-        WorkerCgroup::make(above.join(format!("worker-{worker}")))
+        make_folder(&self.path.join(format!("{APP}{app}")))?;
+        WorkerCgroup::make(self.folder_of(app, worker))
     }
 
     /// Removes the cgroup of an app that has no workers left.
@@ -135,33 +154,75 @@ impl Hierarchy {
     /// # Errors
     /// `EBUSY` when it has.
     pub fn remove_app(&self, app: AppId) -> io::Result<()> {
-        absent_is_fine(fs::remove_dir(self.path.join(format!("app-{app}"))))
+        absent_is_fine(fs::remove_dir(self.path.join(format!("{APP}{app}"))))
     }
 
-    /// Ends what an earlier daemon of the same home left, removes its cgroups, and says what it was.
-    /// Waits for the processes to end: for the start of a daemon, before it serves anybody.
+    /// The workers whose cgroups are there, those of an earlier daemon of the same home included, with processes or
+    /// without. A cgroup that has no worker's name is not ours, and not among them.
+    ///
+    /// # Errors
+    /// When the cgroups cannot be listed.
+    pub fn found(&self) -> io::Result<Vec<FoundWorker>> {
+        let mut found = Vec::new();
+        for above in folders(&self.path)? {
+            let Some(app) = number(&above, APP) else { continue };
+            // Folders vanish meanwhile only if somebody else removes them.
+            for path in folders(&above)? {
+                let Some(worker) = number(&path, WORKER) else { continue };
+                let cgroup = WorkerCgroup::adopt(path)?;
+                found.push(FoundWorker {
+                    app: AppId(u32::try_from(app).map_err(io::Error::other)?),
+                    worker: WorkerId(worker),
+                    pids: cgroup.pids()?,
+                    id: cgroup.id(),
+                    path: cgroup.path().to_owned(),
+                });
+            }
+        }
+        found.sort_unstable_by_key(|found| (found.app, found.worker));
+        Ok(found)
+    }
+
+    /// Takes hold of the cgroup of a worker that an earlier daemon started.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub fn reopen_worker(&self, app: AppId, worker: WorkerId) -> io::Result<WorkerCgroup> {
+        WorkerCgroup::adopt(self.folder_of(app, worker))
+    }
+
+    /// Ends the workers of an earlier daemon of the same home that nobody claims, removes their cgroups and those of apps
+    /// that have none left, and says who they were. Waits for the processes to end: for the start of a daemon, before it
+    /// serves anybody.
     ///
     /// # Errors
     /// When a process does not end, or a folder cannot be removed.
-    pub fn clean_leftovers(&self) -> io::Result<Vec<Leftover>> {
+    pub fn end_unclaimed(&self, claimed: &BTreeSet<WorkerId>) -> io::Result<Vec<Leftover>> {
+        let mut unclaimed = self.found()?;
+        unclaimed.retain(|found| !claimed.contains(&found.worker));
+        // All of them end at the same time.
+        for found in unclaimed.iter().filter(|found| !found.pids.is_empty()) {
+            self.reopen_worker(found.app, found.worker)?.kill()?;
+        }
         let mut leftovers = Vec::new();
-        for app in folders(&self.path)? {
-            for path in folders(&app)? {
-                let worker = WorkerCgroup::adopt(path)?;
-                let pids = worker.pids()?;
-                if worker.populated()? {
-                    worker.kill()?;
-                    wait_until_empty(&worker)?;
-                }
-                let name = worker.name();
-                worker.remove()?;
-                if !pids.is_empty() {
-                    leftovers.push(Leftover { name, pids });
-                }
+        for found in unclaimed {
+            let worker = self.reopen_worker(found.app, found.worker)?;
+            wait_until_empty(&worker)?;
+            worker.remove()?;
+            if !found.pids.is_empty() {
+                leftovers.push(Leftover { name: worker.name(), pids: found.pids });
             }
-            absent_is_fine(fs::remove_dir(&app))?;
+        }
+        for app in folders(&self.path)? {
+            if number(&app, APP).is_some() && folders(&app)?.is_empty() {
+                absent_is_fine(fs::remove_dir(&app))?;
+            }
         }
         Ok(leftovers)
+    }
+
+    fn folder_of(&self, app: AppId, worker: WorkerId) -> PathBuf {
+        self.path.join(format!("{APP}{app}")).join(format!("{WORKER}{worker}"))
     }
 
     /// Removes all of it, at the daemon's end.
@@ -190,6 +251,13 @@ fn wait_until_empty(worker: &WorkerCgroup) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The number in the name of a cgroup of ours; `None` for any other.
+fn number(path: &Path, prefix: &str) -> Option<u64> {
+    let digits = path.file_name()?.to_str()?.strip_prefix(prefix)?;
+    let number = digits.parse().ok()?;
+    (format!("{number}") == digits).then_some(number)
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {

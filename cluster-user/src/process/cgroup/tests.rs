@@ -65,17 +65,40 @@ fn sub_cgroups_of_a_worker_count_as_the_worker() {
 }
 
 #[test]
-fn what_an_earlier_daemon_left_is_ended_and_named() {
+fn what_an_earlier_daemon_left_is_ended_and_named_unless_somebody_claims_it() {
     let Some(earlier) = hierarchy("left") else { return };
-    let worker = earlier.create_worker(AppId(1), WorkerId(7)).unwrap();
-    let mut child = sleepers(&worker);
+    let lost = earlier.create_worker(AppId(1), WorkerId(7)).unwrap();
+    let claimed = earlier.create_worker(AppId(2), WorkerId(8)).unwrap();
+    let empty = earlier.create_worker(AppId(3), WorkerId(9)).unwrap();
+    let (mut ended, mut kept) = (sleepers(&lost), sleepers(&claimed));
+    // Whoever made these, they are no workers of ours.
+    let foreign = [earlier.path().join("other"), earlier.path().join("app-1/worker-07")];
+    for path in &foreign {
+        fs::create_dir(path).unwrap();
+    }
+
     let next = hierarchy("left").unwrap();
-    let leftovers = next.clean_leftovers().unwrap();
-    child.wait().unwrap();
+    let found = next.found().unwrap();
+    let seen: Vec<_> = found.iter().map(|one| (one.worker.0, one.pids.len(), one.id)).collect();
+    assert_eq!(seen, [(7, 3, lost.id()), (8, 3, claimed.id()), (9, 0, empty.id())]);
+    let reopened = next.reopen_worker(AppId(2), WorkerId(8)).unwrap();
+    assert_eq!((reopened.id(), reopened.path()), (claimed.id(), claimed.path()));
+    assert!(next.reopen_worker(AppId(2), WorkerId(7)).is_err());
+
+    let claims = BTreeSet::from([WorkerId(8)]);
+    let leftovers = next.end_unclaimed(&claims).unwrap();
+    ended.wait().unwrap();
     assert_eq!(leftovers.len(), 1);
     assert_eq!((leftovers[0].name.as_str(), leftovers[0].pids.len()), ("worker-7", 3));
-    assert_eq!(next.clean_leftovers().unwrap(), []);
-    assert_eq!(folders(next.path()).unwrap(), Vec::<PathBuf>::new());
+    assert_eq!(next.end_unclaimed(&claims).unwrap(), []);
+    let left: Vec<_> = next.found().unwrap().into_iter().map(|one| one.worker).collect();
+    assert_eq!(left, [WorkerId(8)]);
+    assert_eq!(reopened.pids().unwrap().len(), 3, "it was not touched");
+    assert!(foreign.iter().all(|path| path.exists()), "neither were these");
+
+    reopened.kill().unwrap();
+    kept.wait().unwrap();
+    runtime().block_on(reopened.empty()).unwrap();
     next.remove().unwrap();
 }
 

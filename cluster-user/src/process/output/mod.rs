@@ -1,11 +1,14 @@
 //! What workers write: captured from their pipes into files by one thread of its own.
 //!
 //! A worker's standard output and error are pipes, and the [`pump`] thread copies what arrives into log
-//! files. A worker that floods keeps that thread busy and nobody else. Copying by `read` and `write` lets
-//! it see where lines end; `splice(2)` was measured to save a tenth of the CPU time and sees nothing.
+//! files. A worker that floods keeps that thread busy and nobody else.
 //!
 //! A worker holds its end of a pipe open for reading too, so it is a reader itself: when the daemon dies
-//! it gets no SIGPIPE, and whoever comes next can go on reading from the worker's end.
+//! it gets no SIGPIPE, and whoever comes next can go on reading from the worker's end. It looks at a copy of
+//! what is in the pipe (`tee(2)`) to see where lines end, and then moves the bytes themselves from the pipe
+//! into the file (`splice(2)`): at every moment at which the daemon can be killed a byte is in one of the two,
+//! and in one only. The exceptions are the unfinished last line of one of two workers that write to the same
+//! file, and log files that are no regular files.
 
 mod file;
 mod names;
@@ -75,6 +78,8 @@ pub struct Output {
     thread: Option<JoinHandle<()>>,
     /// Bytes dropped, per worker; shared with the thread.
     dropped: BTreeMap<WorkerId, Arc<AtomicU64>>,
+    /// Inode numbers of the pipes of standard output and error, per worker.
+    pipes: BTreeMap<WorkerId, [u64; 2]>,
 }
 
 impl Output {
@@ -90,7 +95,14 @@ impl Output {
         let pump = Pump::new(options, receiver, Arc::clone(&wake))?;
         let thread = thread::Builder::new().name("output".to_owned()).stack_size(STACK);
         let thread = Some(thread.spawn(move || pump.run())?);
-        Ok(Self { folder, commands, wake, thread, dropped: BTreeMap::new() })
+        Ok(Self {
+            folder,
+            commands,
+            wake,
+            thread,
+            dropped: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+        })
     }
 
     /// Makes the pipes of a worker and begins to capture them. Files are made with the first output.
@@ -100,22 +112,60 @@ impl Output {
     /// # Errors
     /// When descriptors run out.
     pub fn attach(&mut self, worker: WorkerId, app: &str, instance: Instance) -> io::Result<Ends> {
-        let dropped = Arc::new(AtomicU64::new(0));
         let (out, stdout) = Pipe::new()?;
         let (err, stderr) = Pipe::new()?;
-        for (kind, pipe) in [(Kind::Out, out), (Kind::Error, err)] {
+        self.pipes.insert(worker, [&out, &err].map(|pipe| pipe.inode().unwrap_or(0)));
+        self.capture(worker, app, instance, [Some(out), Some(err)]);
+        Ok(Ends { stdout, stderr })
+    }
+
+    /// Goes on capturing a worker that an earlier daemon started, to the same files: what it wrote meanwhile comes first.
+    ///
+    /// `pids` are its processes, the main one first; any of them may still have the pipes, which are known by the inode
+    /// numbers that [`Output::pipes`] told. Says which of the two, standard output and error, are still there.
+    pub fn readopt(
+        &mut self,
+        worker: WorkerId,
+        app: &str,
+        instance: Instance,
+        pids: &[u32],
+        pipes: [u64; 2],
+    ) -> [bool; 2] {
+        let [out, err] = pipes;
+        let found = [Pipe::reopen(out, pids, 1), Pipe::reopen(err, pids, 2)];
+        let there = found.each_ref().map(Option::is_some);
+        self.pipes.insert(worker, pipes);
+        self.capture(worker, app, instance, found);
+        there
+    }
+
+    fn capture(
+        &mut self,
+        worker: WorkerId,
+        app: &str,
+        instance: Instance,
+        pipes: [Option<Pipe>; 2],
+    ) {
+        let dropped = Arc::new(AtomicU64::new(0));
+        for (kind, pipe) in [Kind::Out, Kind::Error].into_iter().zip(pipes) {
+            let Some(pipe) = pipe else { continue };
             let path = self.path(app, kind, instance);
             let dropped = Arc::clone(&dropped);
             self.send(Command::Attach { worker, kind, path, pipe, dropped });
         }
         self.dropped.insert(worker, dropped);
-        Ok(Ends { stdout, stderr })
+    }
+
+    /// Inode numbers of a worker's pipes, of standard output and error: what a later daemon knows them by.
+    pub fn pipes(&self, worker: WorkerId) -> Option<[u64; 2]> {
+        self.pipes.get(&worker).copied()
     }
 
     /// Captures what a worker has written until now, then forgets it. To be called when all its processes
     /// are gone; one that is left would block once its pipe is full.
     pub fn detach(&mut self, worker: WorkerId) {
         self.dropped.remove(&worker);
+        self.pipes.remove(&worker);
         self.send(Command::Detach { worker });
     }
 
@@ -167,6 +217,12 @@ impl Output {
             self.wake.write(1).unwrap_or_default();
         }
     }
+}
+
+/// Inode numbers of the pipes that a process has as standard output and error, where they are pipes that a daemon of
+/// this user made for a worker: for [`Output::readopt`] without a journal. 0 for one that is none, which is never found.
+pub fn pipes_of(pid: u32) -> [u64; 2] {
+    pipe::of_process(pid).map(Option::unwrap_or_default)
 }
 
 impl Drop for Output {

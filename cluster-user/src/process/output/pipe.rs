@@ -1,19 +1,27 @@
 //! The pipe between a worker and the daemon.
 
 use std::{
+    fs::{self, File},
     io,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
-    fs::{Mode, OFlags, fchmod, open},
+    fs::{FileType, Mode, OFlags, fchmod, fstat, open},
     io::{Errno, read},
-    pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with},
+    pipe::{
+        PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice, tee,
+    },
+    process::geteuid,
 };
 
-/// Capacity of a pipe whose worker writes faster than it is read: what an ordinary user may ask for
-/// (`/proc/sys/fs/pipe-max-size`).
-const GROWN: usize = 1024 * 1024;
+/// What a pipe holds: what an ordinary user may ask for (`/proc/sys/fs/pipe-max-size`). A worker can write this much
+/// while there is no daemon. Pages are taken when they are filled and given back when they are read; empty, a pipe of
+/// this size costs 16 KiB of the kernel's memory.
+const CAPACITY: usize = 1024 * 1024;
+
+/// Who may open the pipe again: see [`Pipe::new`].
+const MODE: u32 = 0o622;
 
 /// The daemon's end.
 #[derive(Debug)]
@@ -21,6 +29,13 @@ pub(super) struct Pipe {
     end: OwnedFd,
     capacity: usize,
     growable: bool,
+}
+
+/// A pipe of our own into which others are copied to see what is in them.
+#[derive(Debug)]
+pub(super) struct Glass {
+    inlet: OwnedFd,
+    outlet: OwnedFd,
 }
 
 /// What a look into the pipe found.
@@ -45,19 +60,57 @@ impl Pipe {
             Mode::empty(),
         )?;
         // Workers of other users open /dev/stdout, which is this pipe; nobody else can name it.
-        fchmod(&worker, Mode::from_raw_mode(0o622))?;
-        let capacity = fcntl_getpipe_size(&end)?;
-        Ok((Self { end, capacity, growable: true }, worker))
+        fchmod(&worker, Mode::from_raw_mode(MODE))?;
+        Ok((Self::of(end)?, worker))
     }
 
-    /// Reads what is there, into `buffer`; never waits.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Arrived> {
-        match read(&self.end, buffer) {
+    /// Opens the pipe with this inode number again, which a process has as one of its descriptors: `likely`, or any.
+    ///
+    /// The worker's end is open for reading too, so nothing that was written is lost when all daemons are gone. `None` when
+    /// none of these processes has it: they have closed it.
+    pub(super) fn reopen(inode: u64, pids: &[u32], likely: u32) -> Option<Self> {
+        let link = format!("pipe:[{inode}]");
+        pids.iter().find_map(|pid| {
+            let folder = format!("/proc/{pid}/fd");
+            let all = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let mut places = [format!("{folder}/{likely}").into()]
+                .into_iter()
+                .chain(all.map(|entry| entry.path()));
+            let place = places
+                .find(|place| fs::read_link(place).is_ok_and(|at| at.as_os_str() == &*link))?;
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let end = open(place, flags, Mode::empty()).ok()?;
+            // The descriptor may have become another file's since.
+            (inode_of(&end) == Some(inode)).then(|| Self::of(end).ok())?
+        })
+    }
+
+    fn of(end: OwnedFd) -> io::Result<Self> {
+        let capacity = fcntl_getpipe_size(&end)?;
+        let mut pipe = Self { end, capacity, growable: true };
+        // What ordinary users have in pipes is limited for each of them, to 64 of this size (`pipe-user-pages-soft`):
+        // they get it when they need it.
+        if geteuid().is_root() {
+            pipe.grow();
+        }
+        Ok(pipe)
+    }
+
+    /// What names it to a later daemon.
+    pub(super) fn inode(&self) -> Option<u64> {
+        inode_of(&self.end)
+    }
+
+    /// Looks at what is there, as far as `buffer` reaches, and leaves it there; never waits.
+    pub(super) fn peek(&mut self, glass: &Glass, buffer: &mut [u8]) -> io::Result<Arrived> {
+        match tee(&self.end, &glass.inlet, buffer.len(), SpliceFlags::NONBLOCK) {
             Ok(0) => Ok(Arrived::End),
             Ok(length) => {
                 if length >= self.capacity {
                     self.grow();
                 }
+                let seen = buffer.get_mut(..length).unwrap_or_default();
+                io::Read::read_exact(&mut File::from(glass.outlet.try_clone()?), seen)?;
                 Ok(Arrived::Bytes(length))
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(Arrived::Nothing),
@@ -65,15 +118,62 @@ impl Pipe {
         }
     }
 
-    /// Capacity is only given to those who need it: it counts against a limit per user
-    /// (`pipe-user-pages-soft`), and all pages of a grown pipe may come to be used.
-    fn grow(&mut self) {
-        if self.growable && self.capacity < GROWN {
-            self.growable = false;
-            // Refused where the user has too many pipes; it works as it is.
-            self.capacity = fcntl_setpipe_size(&self.end, GROWN).unwrap_or(self.capacity);
+    /// Moves up to `length` bytes of what is there into a file, at a position: out of the pipe and into the file in one
+    /// step, in the middle of which nobody can die. Never waits.
+    ///
+    /// # Errors
+    /// `EINVAL` for a file that takes nothing in this way, `EAGAIN` when nothing is there; else those of writing.
+    pub(super) fn move_to(&self, file: &File, position: u64, length: usize) -> io::Result<usize> {
+        let mut position = position;
+        Ok(splice(&self.end, None, file, Some(&mut position), length, SpliceFlags::NONBLOCK)?)
+    }
+
+    /// Takes bytes out that have been seen and are nowhere to go, or have gone there.
+    pub(super) fn skip(&self, mut length: usize) {
+        let mut buffer = [0; 4096];
+        while length > 0 {
+            let wanted = length.min(buffer.len());
+            match read(&self.end, buffer.get_mut(..wanted).unwrap_or_default()) {
+                Ok(0) | Err(_) => return,
+                Ok(taken) => length -= taken,
+            }
         }
     }
+
+    fn grow(&mut self) {
+        if self.growable && self.capacity < CAPACITY {
+            self.growable = false;
+            // Refused where the user has too many pipes; it works as it is.
+            self.capacity = fcntl_setpipe_size(&self.end, CAPACITY).unwrap_or(self.capacity);
+        }
+    }
+}
+
+impl Glass {
+    pub(super) fn new() -> io::Result<Self> {
+        let (outlet, inlet) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // Where that is refused less is seen at a time.
+        fcntl_setpipe_size(&inlet, CAPACITY).unwrap_or(0);
+        Ok(Self { inlet, outlet })
+    }
+}
+
+/// Inode number of a pipe; `None` for anything else.
+fn inode_of(end: &OwnedFd) -> Option<u64> {
+    let stat = fstat(end).ok()?;
+    (FileType::from_raw_mode(stat.st_mode) == FileType::Fifo).then_some(stat.st_ino)
+}
+
+/// Inode numbers of the pipes that a process has as standard output and error, as far as they were made here and for
+/// workers.
+pub(super) fn of_process(pid: u32) -> [Option<u64>; 2] {
+    [1, 2].map(|fd| {
+        let stat = rustix::fs::stat(format!("/proc/{pid}/fd/{fd}")).ok()?;
+        let ours = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
+            && stat.st_mode & 0o777 == MODE
+            && stat.st_uid == geteuid().as_raw();
+        ours.then_some(stat.st_ino)
+    })
 }
 
 impl AsFd for Pipe {
@@ -84,7 +184,7 @@ impl AsFd for Pipe {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io::Write as _};
+    use std::io::Write as _;
 
     use super::*;
 
@@ -98,21 +198,44 @@ mod tests {
     #[test]
     fn a_pipe_ends_with_its_last_writer() {
         let (mut pipe, worker) = Pipe::new().unwrap();
-        let mut buffer = [0; 16];
-        assert_eq!(pipe.read(&mut buffer).unwrap(), Arrived::Nothing);
+        let (glass, mut buffer) = (Glass::new().unwrap(), [0; 16]);
+        assert_eq!(pipe.peek(&glass, &mut buffer).unwrap(), Arrived::Nothing);
         File::from(worker).write_all(b"last words").unwrap();
-        assert_eq!(pipe.read(&mut buffer).unwrap(), Arrived::Bytes(10));
-        assert_eq!(pipe.read(&mut buffer).unwrap(), Arrived::End);
+        assert_eq!(pipe.peek(&glass, &mut buffer).unwrap(), Arrived::Bytes(10));
+        assert_eq!(&buffer[..10], b"last words");
+        pipe.skip(5);
+        assert_eq!(pipe.peek(&glass, &mut buffer).unwrap(), Arrived::Bytes(5), "it is there still");
+        pipe.skip(5);
+        assert_eq!(pipe.peek(&glass, &mut buffer).unwrap(), Arrived::End);
     }
 
     #[test]
-    fn a_pipe_grows_once_it_was_found_full() {
+    fn a_pipe_holds_a_megabyte_where_that_is_allowed_and_grows_where_it_is_not() {
         let (mut pipe, worker) = Pipe::new().unwrap();
-        let capacity = pipe.capacity;
+        assert_eq!(pipe.capacity == CAPACITY, geteuid().is_root());
         let mut worker = File::from(worker);
-        worker.write_all(&vec![b'x'; capacity]).unwrap();
-        let mut buffer = vec![0; GROWN];
-        assert_eq!(pipe.read(&mut buffer).unwrap(), Arrived::Bytes(capacity));
-        assert!(pipe.capacity == GROWN || !pipe.growable);
+        worker.write_all(&vec![b'x'; pipe.capacity]).unwrap();
+        let (glass, mut buffer) = (Glass::new().unwrap(), vec![0; CAPACITY]);
+        let seen = pipe.peek(&glass, &mut buffer).unwrap();
+        assert_eq!(seen, Arrived::Bytes(fcntl_getpipe_size(&glass.inlet).unwrap()));
+        assert!(pipe.capacity == CAPACITY || !pipe.growable);
+    }
+
+    #[test]
+    fn a_pipe_is_found_again_by_its_number() {
+        let (pipe, worker) = Pipe::new().unwrap();
+        let (other, _worker) = Pipe::new().unwrap();
+        let inode = pipe.inode().unwrap();
+        let me = std::process::id();
+        File::from(worker.try_clone().unwrap()).write_all(b"unread").unwrap();
+        drop(pipe);
+
+        let mut found = Pipe::reopen(inode, &[me], 1).unwrap();
+
+        let (glass, mut buffer) = (Glass::new().unwrap(), [0; 16]);
+        assert_eq!(found.peek(&glass, &mut buffer).unwrap(), Arrived::Bytes(6));
+        assert_ne!(other.inode(), Some(inode));
+        drop((found, worker));
+        assert!(Pipe::reopen(inode, &[me], 1).is_none(), "nobody has it");
     }
 }

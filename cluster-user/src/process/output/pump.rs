@@ -19,7 +19,7 @@ use super::{
     Kind, RotateOptions, Tail,
     file::{LogFile, empty},
     names::{Age, belongs},
-    pipe::{Arrived, Pipe},
+    pipe::{Arrived, Glass, Pipe},
     rotate::absent_is_fine,
     stream::{Stream, StreamId},
 };
@@ -83,6 +83,7 @@ pub(super) struct Pump {
     streams: BTreeMap<StreamId, Stream>,
     files: BTreeMap<Arc<Path>, SharedFile>,
     last: StreamId,
+    glass: Glass,
     buffer: Vec<u8>,
 }
 
@@ -109,6 +110,7 @@ impl Pump {
             streams: BTreeMap::new(),
             files: BTreeMap::new(),
             last: StreamId(0),
+            glass: Glass::new()?,
             buffer: vec![0; BUFFER],
         })
     }
@@ -212,7 +214,7 @@ impl Pump {
         let mut moved = 0;
         while moved < limit {
             let Some(pipe) = &mut stream.pipe else { break };
-            match pipe.read(&mut self.buffer) {
+            match pipe.peek(&self.glass, &mut self.buffer) {
                 Ok(Arrived::Bytes(length)) => {
                     moved += length;
                     let bytes = self.buffer.get(..length).unwrap_or_default();

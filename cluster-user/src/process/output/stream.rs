@@ -57,12 +57,15 @@ impl Stream {
         }
     }
 
-    /// Takes what arrived. `shared` says that other streams write to the file too.
+    /// Takes what was seen at the head of the pipe, all of it: into the file in such a way that a daemon that is killed
+    /// has either written it or left it in the pipe. Only the beginning of a line that is held back is in its memory alone.
+    ///
+    /// `shared` says that other streams write to the file too.
     pub(super) fn take(&mut self, bytes: &[u8], file: &mut LogFile, shared: bool, now: Instant) {
         self.recent.add(bytes);
         if !shared {
             self.release(file, now);
-            self.write(bytes, file, now);
+            self.transfer(bytes, file, now);
             return;
         }
         let whole = match last_line_end(bytes) {
@@ -74,9 +77,12 @@ impl Stream {
         let (lines, begun) = bytes.split_at(whole);
         if !lines.is_empty() {
             self.release(file, now);
-            self.write(lines, file, now);
+            self.transfer(lines, file, now);
         }
         self.held.extend_from_slice(begun);
+        if let Some(pipe) = &self.pipe {
+            pipe.skip(begun.len());
+        }
         if self.held.len() > LONGEST {
             self.release(file, now);
         }
@@ -90,8 +96,18 @@ impl Stream {
         }
     }
 
+    /// Moves what is at the head of the pipe.
+    fn transfer(&mut self, bytes: &[u8], file: &mut LogFile, now: Instant) {
+        let dropped = file.append_from(self.id, bytes, self.pipe.as_ref(), now);
+        self.count(dropped);
+    }
+
     fn write(&mut self, bytes: &[u8], file: &mut LogFile, now: Instant) {
         let dropped = file.append(self.id, bytes, now);
+        self.count(dropped);
+    }
+
+    fn count(&self, dropped: u64) {
         if dropped > 0 {
             self.dropped.fetch_add(dropped, Ordering::Relaxed);
         }

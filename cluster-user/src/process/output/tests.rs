@@ -123,6 +123,94 @@ fn a_stream_ends_although_its_worker_could_read_it() {
     assert_eq!(test.read("app-out-0.log").lines().count(), 2);
 }
 
+#[test]
+fn not_a_line_is_lost_or_doubled_however_often_the_daemon_is_killed() {
+    const LINES: usize = 6_000_000;
+    let options = RotateOptions { max_size: 4_000_000, keep: 1000 };
+    let mut test = Test::with(options);
+    let script = format!("echo begun >&2; seq 1 {LINES}; echo done >&2; exec sleep 1000");
+    let mut worker = test.spawn(A, &script);
+    let pipes = test.output().pipes(A).unwrap();
+    test.end();
+    let pids = [worker.id()];
+    let mut kills = 0;
+    while test.read("app-error-0.log") != "begun\ndone\n" && kills < 60 {
+        let life = Duration::from_micros(2_000 + kills * 977 % 9_000);
+        killed_after(life, || {
+            let mut next = Output::start(&test.folder, options).unwrap();
+            assert_eq!(next.readopt(A, "app", Instance(0), &pids, pipes), [true; 2]);
+            next
+        });
+        kills += 1;
+    }
+    test.output = Some(Output::start(&test.folder, options).unwrap());
+    test.output().readopt(A, "app", Instance(0), &pids, pipes);
+    let begin = Instant::now();
+    while test.read("app-error-0.log") != "begun\ndone\n" {
+        assert!(begin.elapsed() < Duration::from_mins(1));
+        thread::sleep(Duration::from_millis(5));
+    }
+    test.end();
+    // The shell has standard output elsewhere for a moment when it writes to standard error.
+    while pipes_of(worker.id()) != pipes {
+        assert!(begin.elapsed() < Duration::from_mins(1));
+    }
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+
+    println!("killed {kills} times");
+    assert!(kills > 5, "{kills}");
+    let files = (1..1000).rev().map(|number| format!("app-out-0.log.{number}"));
+    let mut next = 1;
+    for file in files.chain(["app-out-0.log".to_owned()]) {
+        for line in test.read(&file).lines() {
+            assert_eq!(line.parse(), Ok(next), "in {file}");
+            next += 1;
+        }
+    }
+    assert_eq!(next, LINES + 1);
+}
+
+#[test]
+fn a_worker_that_has_closed_its_output_is_captured_as_far_as_it_is_there() {
+    let mut test = Test::new();
+    let mut worker = test.spawn(A, "exec >&-; echo ready >&2; sleep 1000");
+    let begin = Instant::now();
+    while wait(test.output().tail(A, 1)).error.is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+    let pipes = test.output().pipes(A).unwrap();
+    test.end();
+    test.output = Some(Output::start(&test.folder, RotateOptions::default()).unwrap());
+    let there = test.output().readopt(A, "app", Instance(0), &[worker.id()], pipes);
+    assert_eq!(there, [false, true]);
+    assert_eq!(pipes_of(std::process::id()), [0, 0], "none of ours");
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+}
+
+/// Has a process of its own capture for a while, and kills it.
+fn killed_after(life: Duration, capture: impl FnOnce() -> Output) {
+    // SAFETY: the child goes on as this thread alone; it takes no lock that other threads may hold but the allocator's,
+    // which the C library sees to.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Parent { child } => {
+            thread::sleep(life);
+            nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+            let ended = nix::sys::wait::waitpid(child, None).unwrap();
+            assert!(matches!(ended, nix::sys::wait::WaitStatus::Signaled(..)), "{ended:?}");
+        }
+        nix::unistd::ForkResult::Child => {
+            let captured = std::panic::catch_unwind(std::panic::AssertUnwindSafe(capture));
+            while captured.is_ok() {
+                thread::park();
+            }
+            // SAFETY: ends the process, and nothing else.
+            unsafe { libc::_exit(1) }
+        }
+    }
+}
+
 /// A capture into a folder of its own, removed at the end.
 struct Test {
     folder: PathBuf,

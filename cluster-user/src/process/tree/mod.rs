@@ -4,6 +4,7 @@
 //! get rid of: its session, its ancestry, and a variable in the environment it was started with.
 
 mod leftovers;
+mod remains;
 mod scan;
 
 use std::{
@@ -15,9 +16,16 @@ use nix::errno::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 
-pub use self::leftovers::end_leftovers;
 pub(super) use self::scan::Snapshot;
-use super::{cgroup::WorkerCgroup, proc::Stat, ready::register};
+pub use self::{
+    leftovers::{end_unclaimed, marked},
+    remains::Remains,
+};
+use super::{
+    cgroup::WorkerCgroup,
+    proc::{self, Stat},
+    ready::register,
+};
 use crate::id::WorkerId;
 
 /// Rounds of SIGKILL for a tree without a cgroup that forks while it is being killed.
@@ -34,6 +42,11 @@ impl Marker {
     /// The marker of a worker; `home_id` keeps the daemons of a host apart.
     pub fn new(home_id: &str, worker: WorkerId) -> Self {
         Self(format!("{}={home_id}:{worker}", Self::NAME))
+    }
+
+    /// The worker that a marker of this home names.
+    pub fn worker_of(home_id: &str, value: &str) -> Option<WorkerId> {
+        value.strip_prefix(home_id)?.strip_prefix(':')?.parse().ok().map(WorkerId)
     }
 
     /// Name and value, to be put into the worker's environment.
@@ -68,13 +81,38 @@ enum Keeper {
 impl Tree {
     /// The tree of a process that was born in `cgroup`.
     pub fn in_cgroup(pid: u32, process: OwnedFd, cgroup: WorkerCgroup) -> Self {
-        Self { pid, process, started: 0, kept_by: Keeper::Cgroup(cgroup) }
+        let started = Stat::of(pid).map_or(0, |stat| stat.started);
+        Self { pid, process, started, kept_by: Keeper::Cgroup(cgroup) }
     }
 
     /// The tree of a process that leads a session and has `marker` in its environment.
     pub fn marked(pid: u32, process: OwnedFd, marker: Marker) -> Self {
         let started = Stat::of(pid).map_or(0, |stat| stat.started);
         Self { pid, process, started, kept_by: Keeper::Marker(marker) }
+    }
+
+    /// The tree that an earlier daemon started in `cgroup`, if its main process still lives: the one of that pid that
+    /// started then and is in there. A pid alone may be anybody's by now.
+    pub fn adopt_in_cgroup(pid: u32, started: u64, cgroup: WorkerCgroup) -> Option<Self> {
+        // The descriptor is taken before it is looked whose it is.
+        let process = open(pid)?;
+        let member = cgroup.pids().unwrap_or_default().contains(&pid);
+        let kept_by = Keeper::Cgroup(cgroup);
+        (member && lives(pid, started)).then_some(Self { pid, process, started, kept_by })
+    }
+
+    /// As [`Tree::adopt_in_cgroup`], of a process that has `marker` in its environment.
+    pub fn adopt_marked(pid: u32, started: u64, marker: Marker) -> Option<Self> {
+        let process = open(pid)?;
+        let member = proc::has_variable(pid, &marker.to_string());
+        let kept_by = Keeper::Marker(marker);
+        (member && lives(pid, started)).then_some(Self { pid, process, started, kept_by })
+    }
+
+    /// When its main process started, in clock ticks since boot: with its pid, what an adopter needs. 0 when that could
+    /// not be read.
+    pub fn started(&self) -> u64 {
+        self.started
     }
 
     /// Pid of its main process, the first.
@@ -194,6 +232,12 @@ impl Tree {
         }
         result
     }
+}
+
+/// Whether there is a process of this pid that started then, and is no zombie.
+fn lives(pid: u32, started: u64) -> bool {
+    let stat = Stat::of(pid);
+    stat.is_some_and(|stat| stat.started == started && !matches!(stat.state, 'Z' | 'X'))
 }
 
 fn open(pid: u32) -> Option<OwnedFd> {

@@ -81,6 +81,60 @@ fn usage_counts_the_whole_tree() {
     assert_eq!(usage::measure([&worker])[0], usage::Usage::default());
 }
 
+#[test]
+fn a_tree_is_adopted_by_pid_start_and_marker_together() {
+    let worker = start("sleep 1000 & wait", None);
+    wait_for(&worker, 2);
+    let Keeper::Marker(marker) = &worker.kept_by else { panic!("it has no cgroup") };
+    let adopt = |pid, started, marker: &Marker| Tree::adopt_marked(pid, started, marker.clone());
+    let (pid, started) = (worker.pid(), worker.started());
+    assert_ne!(started, 0);
+
+    assert!(adopt(pid, started + 1, marker).is_none(), "it is another process with this number");
+    assert!(adopt(pid, started, &Marker::new("test", WorkerId(1))).is_none(), "it is not ours");
+    let me = std::process::id();
+    assert!(adopt(me, Stat::of(me).unwrap().started, marker).is_none());
+    let adopted = adopt(pid, started, marker).unwrap();
+    assert_eq!(adopted.pids(), worker.pids());
+
+    adopted.kill().unwrap();
+    finish(&worker);
+    assert!(adopt(pid, started, marker).is_none(), "it is gone");
+}
+
+#[test]
+fn a_tree_is_adopted_by_pid_start_and_cgroup_together() {
+    let Ok(hierarchy) = Hierarchy::open(&format!("test-adopt-{}", std::process::id())) else {
+        eprintln!("skipped: no cgroup v2 here that may be written to");
+        return;
+    };
+    let make = |id| {
+        let cgroup = hierarchy.create_worker(AppId(0), WorkerId(id)).unwrap();
+        let worker = start("sleep 1000 & wait", Some(cgroup));
+        wait_for(&worker, 2);
+        worker
+    };
+    let reopen = |id| hierarchy.reopen_worker(AppId(0), WorkerId(id)).unwrap();
+    let (one, other) = (make(1), make(2));
+    let (pid, started) = (one.pid(), one.started());
+    assert_ne!(started, 0);
+
+    assert!(Tree::adopt_in_cgroup(pid, started, reopen(2)).is_none(), "it is in another cgroup");
+    assert!(Tree::adopt_in_cgroup(pid, started + 1, reopen(1)).is_none());
+    let adopted = Tree::adopt_in_cgroup(pid, started, reopen(1)).unwrap();
+
+    adopted.kill().unwrap();
+    // A zombie until its parent reaps it, and in its cgroup all the while.
+    while Stat::of(pid).is_some_and(|stat| stat.state != 'Z') {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(Tree::adopt_in_cgroup(pid, started, reopen(1)).is_none(), "it has ended");
+    finish(&one);
+    other.kill().unwrap();
+    finish(&other);
+    hierarchy.remove().unwrap();
+}
+
 fn start(script: &str, cgroup: Option<WorkerCgroup>) -> Tree {
     let id = WorkerId(u64::from(std::process::id()) * 1000 + u64::from(unique()));
     let marker = Marker::new("test", id);

@@ -2,9 +2,11 @@
 //!
 //! Needs root, Linux 5.14 and a writable cgroup v2 hierarchy, and fails without them.
 
+mod adopting;
 mod balance;
 mod joining;
 mod owners;
 mod steering;
+mod succession;
 mod waiting;
 mod world;

@@ -21,6 +21,7 @@ use cluster_common::slot::Slot;
 use nix::sys::signal::{Signal, kill};
 use tokio::runtime::{Builder, Runtime};
 
+use super::succession::Daemon;
 use crate::{
     datapath::{
         DataPath as _, GroupKey, GroupOptions, Place, Report, kernel::Kernel, socket::pidfd_open,
@@ -67,13 +68,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a test runs in. Ends its workers and removes its cgroups when dropped.
 pub(super) struct World {
-    pub(super) kernel: Kernel,
+    pub(super) kernel: Daemon,
     /// Whose workers are started next.
     pub(super) app: AppId,
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
     root: Root,
     workers: BTreeMap<WorkerId, Child>,
-    next_worker: u64,
+    pub(super) next_worker: u64,
 }
 
 /// A socket that was reported.
@@ -104,14 +105,17 @@ impl World {
         fs::create_dir(&root).expect("cgroup v2 is needed");
         let root = Root(root);
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let inside = runtime.enter();
+        let (kernel, app, workers) = (Daemon::default(), AppId(0), BTreeMap::new());
+        let mut world = Self { kernel, app, runtime, root, workers, next_worker: 1 };
         let started = Instant::now();
-        let kernel = Kernel::new(&root.0, 3, &std::env::temp_dir()).unwrap_or_else(|missing| {
-            panic!("kernel mode is needed: {missing} {:#}", missing.error)
-        });
+        world.start();
         println!("data path ready after {:?}", started.elapsed());
-        drop(inside);
-        Self { kernel, app: AppId(0), runtime, root, workers: BTreeMap::new(), next_worker: 1 }
+        world
+    }
+
+    /// The cgroup of the daemon.
+    pub(super) fn root(&self) -> &Path {
+        &self.root.0
     }
 
     /// Starts a worker that runs `code` with these arguments.
@@ -137,7 +141,7 @@ impl World {
 
     /// The next report.
     pub(super) fn report(&mut self) -> Report {
-        let kernel = &mut self.kernel;
+        let kernel: &mut Kernel = &mut self.kernel;
         let next = poll_fn(|context| kernel.poll_report(context));
         let next = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, next).await });
         next.expect("no report in time")
@@ -158,7 +162,7 @@ impl World {
 
     /// Lets the data path do its work for a while; what it reports is lost.
     pub(super) fn run_for(&mut self, time: Duration) {
-        let kernel = &mut self.kernel;
+        let kernel: &mut Kernel = &mut self.kernel;
         let never = async {
             loop {
                 drop(poll_fn(|context| kernel.poll_report(context)).await);
@@ -247,6 +251,12 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        // Those of a daemon that was killed are not our children.
+        drop(fs::write(self.root.0.join("cgroup.kill"), "1"));
+        wait_until("all workers are gone", || {
+            let events = fs::read_to_string(self.root.0.join("cgroup.events"));
+            events.is_ok_and(|events| events.contains("populated 0"))
+        });
         for child in self.workers.values_mut() {
             drop(child.kill());
             drop(child.wait());

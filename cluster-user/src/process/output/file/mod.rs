@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,6 +13,7 @@ use nix::errno::Errno;
 
 use super::{
     RotateOptions,
+    pipe::Pipe,
     rotate::{self, cut, first_line_end},
     stream::StreamId,
 };
@@ -29,6 +30,10 @@ pub(super) struct LogFile {
     path: Arc<Path>,
     options: RotateOptions,
     file: Option<File>,
+    /// Whether the open file is one with positions.
+    regular: bool,
+    /// Whether bytes can be moved into it.
+    movable: bool,
     size: u64,
     /// Whether it ends in the middle of a line.
     line_open: bool,
@@ -43,6 +48,12 @@ pub(super) struct LogFile {
 /// Empties the file of this name.
 pub(super) fn empty(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).truncate(true).open(path).map(drop)
+}
+
+fn skip(pipe: Option<&Pipe>, length: usize) {
+    if let Some(pipe) = pipe {
+        pipe.skip(length);
+    }
 }
 
 /// Why nothing is being written, and how much has been lost by it.
@@ -61,6 +72,8 @@ impl LogFile {
             path,
             options,
             file: None,
+            regular: false,
+            movable: false,
             size: 0,
             line_open: false,
             writer: StreamId(0),
@@ -77,17 +90,30 @@ impl LogFile {
 
     /// Appends `bytes`, rotating where need be, and returns how many were dropped.
     pub(super) fn append(&mut self, writer: StreamId, bytes: &[u8], now: Instant) -> u64 {
+        self.append_from(writer, bytes, None, now)
+    }
+
+    /// As [`LogFile::append`], of bytes that are still at the head of `pipe`. None of them is afterwards.
+    pub(super) fn append_from(
+        &mut self,
+        writer: StreamId,
+        bytes: &[u8],
+        pipe: Option<&Pipe>,
+        now: Instant,
+    ) -> u64 {
         self.look(now);
         let (mut rest, mut dropped) = self.recover(bytes, now);
+        skip(pipe, bytes.len() - rest.len());
         if self.line_open && self.writer != writer && self.trouble.is_none() && !rest.is_empty() {
             // What another left unfinished, most often because it died, is not the beginning of this.
-            self.append_some(b"\n", now);
+            self.append_some(b"\n", None, now);
         }
         self.writer = writer;
         while !rest.is_empty() && self.trouble.is_none() {
-            let written = self.append_some(rest, now);
+            let written = self.append_some(rest, pipe, now);
             rest = rest.get(written..).unwrap_or_default();
         }
+        skip(pipe, rest.len());
         dropped += self.lose(rest);
         dropped
     }
@@ -114,7 +140,7 @@ impl LogFile {
     }
 
     /// Writes one piece into the current file, or makes room for it. Returns how much was written.
-    fn append_some(&mut self, bytes: &[u8], now: Instant) -> usize {
+    fn append_some(&mut self, bytes: &[u8], pipe: Option<&Pipe>, now: Instant) -> usize {
         if let Err(error) = self.open() {
             self.fail(&error, now);
             return 0;
@@ -122,7 +148,7 @@ impl LogFile {
         let max = self.options.max_size.saturating_add(self.reprieve);
         let cut = cut(bytes, self.size, self.line_open, max);
         let piece = bytes.get(..cut.length).unwrap_or_default();
-        let written = match self.write(piece) {
+        let written = match self.write(piece, pipe) {
             Ok(()) => piece.len(),
             Err((written, error)) => {
                 self.fail(&error, now);
@@ -139,31 +165,54 @@ impl LogFile {
         if self.file.is_some() {
             return Ok(());
         }
+        // Not for appending only: nothing could be moved into such a file (`splice(2)`).
         let file = OpenOptions::new()
-            .append(true)
+            .write(true)
             .create(true)
+            .truncate(false)
             .mode(0o640)
             // A log file that was made a terminal or a pipe must not hold up all the others.
             .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
             .open(&self.path)?;
-        self.size = file.metadata()?.len();
+        let metadata = file.metadata()?;
+        self.size = metadata.len();
+        self.regular = metadata.is_file();
+        self.movable = self.regular;
         self.file = Some(file);
         Ok(())
     }
 
-    /// Writes all of it, or says how much was written before an error.
-    fn write(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        let mut written = 0;
+    /// Writes all of it, or says how much was written before an error. What is written leaves the pipe.
+    fn write(&mut self, bytes: &[u8], pipe: Option<&Pipe>) -> Result<(), (usize, io::Error)> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let (mut written, mut pipe) = (0, pipe);
         let result = loop {
             let rest = bytes.get(written..).unwrap_or_default();
             if rest.is_empty() {
                 break Ok(());
             }
-            match file.write(rest) {
+            // Somebody may have emptied it: written where it ended, it would begin with zeros.
+            let end = file.metadata().map_or(self.size, |metadata| metadata.len());
+            let moved = match pipe {
+                Some(pipe) if self.movable => pipe.move_to(file, end, rest.len()),
+                _ => self.copy(file, rest, end).inspect(|written| skip(pipe, *written)),
+            };
+            match moved {
                 Ok(0) => break Err((written, io::ErrorKind::WriteZero.into())),
                 Ok(length) => written += length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A file system on which this cannot be done.
+                Err(error)
+                    if self.movable
+                        && pipe.is_some()
+                        && error.raw_os_error() == Some(libc::EINVAL) =>
+                {
+                    self.movable = false;
+                }
+                // Somebody else has read from the pipe what was seen in it.
+                Err(error) if self.movable && error.kind() == io::ErrorKind::WouldBlock => {
+                    pipe = None;
+                }
                 Err(error) => break Err((written, error)),
             }
         };
@@ -172,6 +221,11 @@ impl LogFile {
             self.size += u64::try_from(written).unwrap_or(0);
         }
         result
+    }
+
+    fn copy(&self, mut file: &File, bytes: &[u8], end: u64) -> io::Result<usize> {
+        // A terminal has no positions.
+        if self.regular { file.write_at(bytes, end) } else { file.write(bytes) }
     }
 
     fn rotate(&mut self) {
@@ -244,7 +298,7 @@ impl LogFile {
             }
             let notice = if self.line_open { format!("\n{notice}") } else { notice };
             let (size, line_open) = (self.size, self.line_open);
-            if self.write(notice.as_bytes()).is_err() {
+            if self.write(notice.as_bytes(), None).is_err() {
                 // Half a line would stand there for good. Where even this fails, it does.
                 if self.file.as_ref().is_some_and(|file| file.set_len(size).is_ok()) {
                     (self.size, self.line_open) = (size, line_open);

@@ -1,5 +1,7 @@
 //! One group: its program, the sockets in its slots, the route, and the waiting room.
 
+mod adopt;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -20,6 +22,7 @@ use cluster_common::{
 use super::{
     bpf,
     hub::{Hub, Source},
+    ids::Program,
     load::SelectMaps,
     mapping::Mapping,
     steering::Steering,
@@ -27,7 +30,10 @@ use super::{
     waiting::WaitingRoom,
 };
 use crate::{
-    datapath::{GroupKey, JoinError, OnMiss, Protocol, SlotCounters},
+    datapath::{
+        GroupKey, JoinError, OnMiss, Protocol, SlotCounters,
+        record::{GroupRecord, SlotRecord},
+    },
     id::GroupId,
 };
 
@@ -42,11 +48,11 @@ pub(super) struct Group {
     id: GroupId,
     key: GroupKey,
     hub: Arc<Hub>,
-    program: OwnedFd,
+    program: Program,
     sockets: OwnedFd,
     config: OwnedFd,
-    /// What `config` says of connections that find no worker.
-    configured: choose::OnMiss,
+    /// What the program has been told of connections that find no worker.
+    told: choose::OnMiss,
     pub(super) steering: Steering,
     board: Mapped,
     /// The memory behind `board`.
@@ -72,6 +78,8 @@ struct Filled {
     cookie: u64,
     /// The slot's counters at that moment; they are never reset.
     before: SlotCounters,
+    /// What was counted for it by programs before this one.
+    carried: SlotCounters,
 }
 
 impl Group {
@@ -90,6 +98,26 @@ impl Group {
         hub: Arc<Hub>,
         trace: Option<&Path>,
     ) -> anyhow::Result<Self> {
+        let mut group = Self::new(id, key, maps, hub);
+        if let Some(file) = trace {
+            group.start_trace(file)?;
+        }
+        group.configure(choose::OnMiss::Hash)?;
+        bpf::attach_to_group(group.program.as_fd(), founder).context("attach the program")?;
+        let opened = match key.protocol {
+            Protocol::Tcp => group.open_waiting_room(),
+            // Datagrams cannot wait.
+            Protocol::Udp => group.configure(choose::OnMiss::Refuse),
+        };
+        if let Err(error) = opened {
+            // Nothing may be left of the group: without a program the kernel's hash takes over.
+            detach(founder);
+            return Err(error);
+        }
+        Ok(group)
+    }
+
+    fn new(id: GroupId, key: &GroupKey, maps: SelectMaps, hub: Arc<Hub>) -> Self {
         let SelectMaps {
             program,
             sockets,
@@ -100,17 +128,18 @@ impl Group {
             slot_stats,
             group_stats,
         } = maps;
-        // SAFETY: both mappings have the size of the tables and are kept in `_tables`; nobody else has them.
+        // SAFETY: both mappings have the size of the tables and are kept in `_tables`; nobody else has them, for there
+        // is one daemon.
         let board = unsafe { Mapped::new(routes.start(), cursors.start()) };
-        let mut group = Self {
+        Self {
             id,
             key: key.clone(),
             hub,
             program,
             sockets,
             config,
-            configured: choose::OnMiss::Hash,
-            steering: Steering::new(steering)?,
+            told: choose::OnMiss::Hash,
+            steering,
             board,
             _tables: [routes, cursors],
             slot_stats,
@@ -122,23 +151,7 @@ impl Group {
             filled_since: false,
             waiting_room: None,
             trace: None,
-        };
-        if let Some(file) = trace {
-            group.start_trace(file)?;
         }
-        group.configure(Some(choose::OnMiss::Hash))?;
-        bpf::attach_to_group(group.program.as_fd(), founder).context("attach the program")?;
-        let opened = match key.protocol {
-            Protocol::Tcp => group.open_waiting_room(),
-            // Datagrams cannot wait.
-            Protocol::Udp => group.configure(Some(choose::OnMiss::Refuse)),
-        };
-        if let Err(error) = opened {
-            // Nothing may be left of the group: without a program the kernel's hash takes over.
-            detach(founder);
-            return Err(error);
-        }
-        Ok(group)
     }
 
     fn open_waiting_room(&mut self) -> anyhow::Result<()> {
@@ -152,7 +165,7 @@ impl Group {
     }
 
     fn start_trace(&mut self, file: &Path) -> anyhow::Result<()> {
-        let trace = Trace::new(bpf::program_id(self.program.as_fd())?, file)?;
+        let trace = Trace::new(self.program.id, file)?;
         self.hub.watch(&trace, Source::Trace(self.id))?;
         self.trace = Some(trace);
         Ok(())
@@ -188,6 +201,11 @@ impl Group {
             // A socket is in one slot at most, and setting it again is refused like setting another.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && self.holds(slot, cookie) => {
             }
+            // A group that nobody adopted has it still.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                self.take_from_others(slot, socket, cookie)
+                    .map_err(|error| failed(error, "take the socket out of another group"))?;
+            }
             // Not listening (any more), or not in a group: the worker closed it (`reuseport_array_update_check`).
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 return Err(JoinError::Gone);
@@ -197,7 +215,7 @@ impl Group {
             }
         }
         let before = self.total(slot);
-        self.filled.insert(slot, Filled { cookie, before });
+        self.filled.insert(slot, Filled { cookie, before, carried: SlotCounters::default() });
         self.filled_since = true;
         Ok(())
     }
@@ -227,10 +245,10 @@ impl Group {
     /// What the kernel said.
     pub(super) fn set_on_miss(&mut self, on_miss: OnMiss) -> anyhow::Result<()> {
         self.on_miss = on_miss;
-        self.configure(Some(match on_miss {
+        self.configure(match on_miss {
             OnMiss::Wait if self.waiting_room.is_some() => choose::OnMiss::Wait,
             OnMiss::Wait | OnMiss::Refuse => choose::OnMiss::Refuse,
-        }))?;
+        })?;
         self.settle()
     }
 
@@ -283,9 +301,30 @@ impl Group {
     pub(super) fn counters(&self, slot: Slot) -> SlotCounters {
         let Some(filled) = self.filled.get(&slot) else { return SlotCounters::default() };
         let total = self.total(slot);
+        let Filled { before, carried, .. } = filled;
         SlotCounters {
-            selected: total.selected.saturating_sub(filled.before.selected),
-            migrated_in: total.migrated_in.saturating_sub(filled.before.migrated_in),
+            selected: total.selected.saturating_sub(before.selected) + carried.selected,
+            migrated_in: total.migrated_in.saturating_sub(before.migrated_in) + carried.migrated_in,
+        }
+    }
+
+    /// Number of its program.
+    pub(super) fn program(&self) -> u32 {
+        self.program.id
+    }
+
+    /// What the next supervisor needs to take it over.
+    pub(super) fn record(&self) -> GroupRecord {
+        let slots = self.filled.iter().map(|(slot, filled)| {
+            let Filled { cookie, before, carried } = *filled;
+            SlotRecord { slot: slot.get(), cookie, before, carried }
+        });
+        GroupRecord {
+            program: self.program.id,
+            loaded: self.program.loaded,
+            on_miss: self.on_miss,
+            route: self.route.iter().map(|slot| slot.get()).collect(),
+            slots: slots.collect(),
         }
     }
 
@@ -318,17 +357,21 @@ impl Group {
         bpf::update_socket(self.sockets.as_fd(), slot.index(), socket)
     }
 
-    /// Writes the group's settings, with another answer to misses if one is given.
+    fn configure(&mut self, on_miss: choose::OnMiss) -> anyhow::Result<()> {
+        self.told = on_miss;
+        self.tell()
+    }
+
+    /// Writes the group's settings.
     ///
     /// # Errors
     /// What the kernel said.
-    pub(super) fn configure(&mut self, on_miss: Option<choose::OnMiss>) -> anyhow::Result<()> {
-        self.configured = on_miss.unwrap_or(self.configured);
+    pub(super) fn tell(&self) -> anyhow::Result<()> {
         let mut config = [0; size_of::<abi::Config>()];
         let mut set =
             |at: usize, word: u32| config[at..at + 4].copy_from_slice(&word.to_ne_bytes());
         set(offset_of!(abi::Config, abi), abi::VERSION);
-        set(offset_of!(abi::Config, on_miss), self.configured as u32);
+        set(offset_of!(abi::Config, on_miss), self.told as u32);
         set(offset_of!(abi::Config, steered), self.steering.count());
         bpf::update(self.config.as_fd(), 0, &config).context("configure the group")
     }

@@ -1,0 +1,137 @@
+//! `cluster reload`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use clap::Args;
+
+use super::{
+    error::Error,
+    list, output,
+    selection::Selection,
+    session::{Doing, Session, block_on},
+};
+use crate::{
+    api::message::{AppView, ReloadRequest, Request},
+    config::{
+        change::Change,
+        duration,
+        pace::{Batch, Canary, Pace},
+        typed::Variable,
+    },
+};
+
+/// Replaces workers by new ones without losing a connection; rolls back if a new one fails
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  cluster reload web                          after the code has changed
+  cluster reload web --update-env             with the environment as it is here
+  cluster reload web --env MODE=b -- --port 80   with another variable and other arguments
+  cluster reload web --canary 5% --soak 60s   5 of 100 connections for a minute, then all, if all is well
+  cluster reload web --canary 1/16            until cluster promote web or cluster rollback web
+
+Exit code 1 says that a new worker failed: the old ones serve, as if nothing had been asked.
+With --json each step is a line: {\"type\": \"rolling\", app, instance, generation, step, detail},
+{\"type\": \"notice\", message, hint}, and at the end {\"type\": \"done\", apps} or {\"type\": \"failed\",
+reason, message, hint, output}. step: starting | probing | soaking | ready | canary | serving |
+draining | stopping | gone.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
+pub(super) struct Reload {
+    /// Names, ids, namespaces, `all`, or /REGEX/
+    #[arg(required = true, value_name = "TARGET")]
+    targets: Vec<String>,
+
+    /// Workers replaced at once, as a number or a share
+    #[arg(long, value_name = "N|P%", default_value = "25%")]
+    batch: Batch,
+
+    /// How long a new worker has to stay healthy before the next step: before it gets connections, or as a canary
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration::parse)]
+    soak: Duration,
+
+    /// Give the new workers this share of the connections first: 5%, 1/16, or a number of workers
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
+    canary: Option<Canary>,
+
+    /// Give the new workers the environment that this command has
+    #[arg(long)]
+    update_env: bool,
+
+    /// Variable for the new workers' environment; repeatable
+    #[arg(long = "env", value_name = "KEY=VALUE")]
+    variables: Vec<Variable>,
+
+    /// Take over from a reload that is under way
+    #[arg(short, long)]
+    force: bool,
+
+    /// Return at once
+    #[arg(long)]
+    no_wait: bool,
+
+    /// Print each step as a line of JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Arguments for the script, instead of those it has
+    #[arg(last = true, value_name = "ARGS")]
+    args: Option<Vec<String>>,
+}
+
+impl Reload {
+    pub(super) fn run(self) -> Result<(), Error> {
+        Selection::parse(&self.targets)?;
+        let session = Session::new()?;
+        let json = self.json;
+        let request = Request::Reload(Box::new(ReloadRequest {
+            change: Change { env: self.env(), args: self.args, spec: None },
+            targets: self.targets,
+            pace: Pace { batch: self.batch, soak: self.soak, canary: self.canary },
+            force: self.force,
+            wait: !self.no_wait,
+        }));
+        carry_out(&session, &request, "reloading", json)
+    }
+
+    fn env(&self) -> BTreeMap<String, String> {
+        let here = std::env::vars_os().filter(|_| self.update_env);
+        // What is no UTF-8 text was left out at the start too, and said.
+        let here = here
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+        let typed = self.variables.iter().map(|typed| (typed.key.clone(), typed.value.clone()));
+        here.chain(typed).collect()
+    }
+}
+
+/// Has a reload, or what becomes of one, carried out, and shows its steps.
+pub(super) fn carry_out(
+    session: &Session,
+    request: &Request,
+    verb: &'static str,
+    json: bool,
+) -> Result<(), Error> {
+    block_on(async {
+        let mut client = session.connect().await?;
+        if json {
+            return session.stream(&mut client, request).await;
+        }
+        let doing = Doing { verb, reached: "serving" };
+        let done = session.carry_out(&mut client, request, doing).await?;
+        output::answer(&list::table(&done.apps, false))?;
+        for app in &done.apps {
+            next(app);
+        }
+        Ok(())
+    })
+}
+
+/// What can be done about a reload that waits for a word.
+fn next(app: &AppView) {
+    let Some(reload) = &app.reload else { return };
+    let name = super::human::plain(&app.name);
+    if let Some(canary) = &reload.canary {
+        let generation = reload.generation;
+        output::quiet(&format!(
+            "generation {generation} of {name} is a canary ({canary}): cluster promote {name}   cluster rollback {name}"
+        ));
+    }
+}

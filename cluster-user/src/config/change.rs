@@ -1,0 +1,39 @@
+//! What a reload changes about an app: nothing but the code, most often.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::spec::AppSpec;
+
+/// What a reload changes about an app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// Variables to be set; the others stay as they are.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Arguments of the script instead of those it has.
+    #[serde(default)]
+    pub args: Option<Vec<String>>,
+    /// A whole new definition; `env` and `args` are applied to it.
+    #[serde(default)]
+    pub spec: Option<Box<AppSpec>>,
+}
+
+impl Change {
+    /// The app as it shall be. Its name, its namespace and its number of workers stay.
+    #[must_use]
+    pub fn apply(&self, old: &AppSpec) -> AppSpec {
+        let mut new = self.spec.as_deref().unwrap_or(old).clone();
+        new.name.clone_from(&old.name);
+        new.namespace.clone_from(&old.namespace);
+        new.instances = old.instances;
+        new.env.extend(self.env.clone());
+        if let Some(args) = &self.args {
+            new.args.truncate(new.leading_args);
+            new.args.extend(args.iter().cloned());
+        }
+        new
+    }
+}
