@@ -29,22 +29,13 @@ pub enum News {
         /// Which worker.
         worker: WorkerId,
     },
-    /// A probe was answered, or was not.
-    Probed {
+    /// A question was answered, or was not.
+    Answered {
         /// Which worker was asked.
         worker: WorkerId,
-        /// What the question was for.
-        purpose: Purpose,
-        /// A lowercase fragment that completes "probe failed: …".
+        /// Number of the question: one that was given up may be answered still.
+        question: u64,
+        /// Why not well; a lowercase fragment.
         result: Result<(), String>,
     },
-}
-
-/// What a question is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Purpose {
-    /// Whether a worker is ready.
-    Readiness,
-    /// Whether it still works.
-    Liveness,
 }

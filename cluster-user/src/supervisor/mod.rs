@@ -10,6 +10,8 @@ pub mod journal;
 mod adopt;
 mod host;
 mod environment;
+mod health;
+mod makeshift;
 mod source;
 mod perform;
 mod answer;

@@ -62,21 +62,25 @@ impl Channel {
     }
 
     /// Takes over the channel that an earlier daemon made: `process` is the worker's first one, `id` what
-    /// [`Channel::id`] was. To be called inside a tokio runtime.
+    /// [`Channel::id`] was, if that is known. To be called inside a tokio runtime.
     ///
     /// # Errors
     /// `ENOENT` when the worker has closed it, and what `pidfd_getfd(2)` says.
-    pub fn reopen(process: BorrowedFd<'_>, id: u64) -> io::Result<Self> {
+    pub fn reopen(process: BorrowedFd<'_>, id: Option<u64>) -> io::Result<Self> {
         let kept: ForeignRawFd = KEPT;
         let end = match pidfd_getfd(process, kept, PidfdGetfdFlags::empty()) {
             Err(Errno::BADF) => return Err(Errno::NOENT.into()),
             other => other?,
         };
         // The worker may have put something else there.
-        match sockopt::socket_cookie(&end) {
-            Ok(cookie) if cookie == id => Self::over(end),
-            Ok(_) | Err(_) => Err(Errno::NOENT.into()),
-        }
+        let is_ours = match id {
+            Some(id) => sockopt::socket_cookie(&end) == Ok(id),
+            None => {
+                sockopt::socket_domain(&end) == Ok(AddressFamily::UNIX)
+                    && sockopt::socket_type(&end) == Ok(SocketType::STREAM)
+            }
+        };
+        if is_ours { Self::over(end) } else { Err(Errno::NOENT.into()) }
     }
 
     fn over(end: OwnedFd) -> io::Result<Self> {

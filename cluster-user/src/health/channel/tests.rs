@@ -79,7 +79,7 @@ async fn a_worker_does_not_notice_that_the_daemon_is_gone_and_the_next_one_finds
 
     // As if killed: whatever the daemon had is closed.
     worker.channel = Channel::new().unwrap().0;
-    let channel = Channel::reopen(worker.spawned.process.as_fd(), id).unwrap();
+    let channel = Channel::reopen(worker.spawned.process.as_fd(), Some(id)).unwrap();
     channel.send("shutdown").unwrap();
 
     assert_eq!(worker.exit_code().await, 17);
@@ -90,12 +90,13 @@ async fn a_number_that_became_something_else_is_no_channel() {
     let worker = Worker::start("/bin/sh", &["sh", "-c", "exec sleep 1000"]);
     let process = worker.spawned.process.as_fd();
     let id = worker.channel.id().unwrap();
-    let error = Channel::reopen(process, id + 1).unwrap_err();
+    let error = Channel::reopen(process, Some(id + 1)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
-    assert!(Channel::reopen(process, id).is_ok());
+    assert!(Channel::reopen(process, Some(id)).is_ok());
+    assert!(Channel::reopen(process, None).is_ok());
     pidfd_send_signal(process, Signal::KILL).unwrap();
     waitid(WaitId::PidFd(process), WaitIdOptions::EXITED).unwrap();
-    assert!(Channel::reopen(process, id).is_err());
+    assert!(Channel::reopen(process, Some(id)).is_err());
 }
 
 #[tokio::test]
@@ -194,6 +195,6 @@ impl Drop for Worker {
 async fn assert_ready(news: &mut mpsc::Receiver<News>) {
     match timeout(PATIENCE, news.recv()).await.unwrap().unwrap() {
         News::Message { worker } => assert_eq!(worker, WORKER),
-        other @ (News::Notified { .. } | News::Probed { .. }) => panic!("{other:?}"),
+        other @ (News::Notified { .. } | News::Answered { .. }) => panic!("{other:?}"),
     }
 }
