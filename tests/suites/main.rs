@@ -23,6 +23,8 @@ mod failing;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod join;
 #[cfg(test)]
 mod lifecycle;

@@ -154,6 +154,12 @@ impl State {
         self.groups.values().filter(|group| group.open).map(|group| group.id)
     }
 
+    /// Addresses of the TCP groups that a worker has a socket in.
+    pub fn listens_on(&self, worker: WorkerId) -> Vec<SocketAddr> {
+        let tcp = self.groups.values().filter(|group| group.key.protocol == Protocol::Tcp);
+        tcp.filter(|group| group.serves(worker)).map(|group| group.key.address).collect()
+    }
+
     /// App and seat of a worker.
     pub fn seat_of(&self, worker: WorkerId) -> Option<(AppId, Instance)> {
         self.workers.get(&worker).map(|worker| (worker.app, worker.instance))

@@ -53,6 +53,9 @@ pub(super) struct TreeRecord {
     pub(super) started: u64,
     /// Inode numbers of the pipes of its output.
     pub(super) pipes: [u64; 2],
+    /// Cookie of the daemon's end of its channel, if it has one.
+    #[serde(default)]
+    pub(super) channel: Option<u64>,
 }
 
 /// What a supervisor finds where its predecessor's journal should be.

@@ -12,6 +12,8 @@ pub mod succession;
 mod upgrade;
 mod host;
 mod environment;
+mod health;
+mod makeshift;
 mod source;
 mod perform;
 mod answer;

@@ -158,6 +158,12 @@ impl Supervisor {
             let event = select! {
                 biased;
                 Some(news) = news.recv() => Some(self.news(news)),
+                Some(news) = self.host.health.news.recv() => {
+                    for event in self.heard(news) {
+                        self.handle(event);
+                    }
+                    None
+                }
                 report = poll_fn(|context| self.host.datapath.poll_report(context)) => Some(source::report(report)),
                 () = sleep_until(deadline.unwrap_or_else(Moment::now).instant().into()), if deadline.is_some() => Some(Event::Tick),
                 Some(call) = requests.recv() => self.call(call),
@@ -232,7 +238,11 @@ impl Supervisor {
     }
 
     fn reap_strays(&self) {
-        watch::reap_strays(|pid| self.host.workers.values().any(|worker| worker.tree.pid() == pid));
+        let host = &self.host;
+        watch::reap_strays(|pid| {
+            host.workers.values().any(|worker| worker.tree.pid() == pid)
+                || host.health.errands.have(pid)
+        });
     }
 }
 

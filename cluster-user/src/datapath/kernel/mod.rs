@@ -22,8 +22,10 @@ mod object;
 mod owners;
 pub mod probe;
 mod report;
+mod rescue;
 mod selftest;
 mod spare;
+mod steering;
 mod trace;
 mod types;
 mod waiting;
@@ -35,6 +37,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
+    net::SocketAddr,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
@@ -382,6 +385,18 @@ impl DataPath for Kernel {
 
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters {
         self.groups.get(&group).map(|group| group.counters(slot)).unwrap_or_default()
+    }
+
+    fn steer(&mut self, worker: WorkerId, to: SocketAddr, from: SocketAddr) -> anyhow::Result<()> {
+        self.steer_to(worker, to, from)
+    }
+
+    fn unsteer(&mut self, _worker: WorkerId, to: SocketAddr, from: SocketAddr) {
+        self.unsteer_from(to, from);
+    }
+
+    fn rescue(&mut self, worker: WorkerId) -> anyhow::Result<()> {
+        self.rescue_queues(worker)
     }
 
     fn record(&self, group: GroupId) -> Option<GroupRecord> {

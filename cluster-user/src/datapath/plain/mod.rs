@@ -23,6 +23,7 @@ mod traffic;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
+    net::SocketAddr,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     task::{Context, Poll, ready},
     time::Duration,
@@ -39,7 +40,7 @@ use super::{
     SlotCounters, Traffic,
     holder::{self, BoundSocket},
     record::{GroupRecord, Seated},
-    socket,
+    rescue, socket,
 };
 use crate::id::{AppId, GroupId, Ticket, WorkerId};
 
@@ -324,6 +325,28 @@ impl DataPath for Plain {
 
     fn counters(&self, _group: GroupId, _slot: Slot) -> SlotCounters {
         SlotCounters::default()
+    }
+
+    fn steer(
+        &mut self,
+        _worker: WorkerId,
+        _to: SocketAddr,
+        _from: SocketAddr,
+    ) -> anyhow::Result<()> {
+        anyhow::bail!("plain mode cannot probe one worker through a shared port")
+    }
+
+    fn unsteer(&mut self, _worker: WorkerId, _to: SocketAddr, _from: SocketAddr) {}
+
+    fn rescue(&mut self, worker: WorkerId) -> anyhow::Result<()> {
+        rescue::moves_without_program()?;
+        let running = self.workers.get(&worker).and_then(|worker| worker.running.as_ref());
+        let pid = running.context("the worker does not run")?.pid;
+        let pids: Vec<u32> = traffic::pids(pid)?.into_iter().collect();
+        let tcp = |at: &Port| at.protocol == Protocol::Tcp;
+        let listeners = self.listeners.iter();
+        let listeners = listeners.filter(|(_, listener)| listener.at.as_ref().is_some_and(tcp));
+        rescue::stop_listening(&pids, listeners.map(|(inode, _)| *inode).collect())
     }
 
     fn record(&self, group: GroupId) -> Option<GroupRecord> {

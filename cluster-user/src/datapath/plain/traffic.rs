@@ -30,6 +30,11 @@ pub(super) fn of(pid: u32) -> ProcResult<Traffic> {
     Ok(traffic)
 }
 
+/// Pids of a process and its descendants.
+pub(super) fn pids(pid: u32) -> ProcResult<BTreeSet<u32>> {
+    Ok(family(&Kin::all()?, pid))
+}
+
 /// Closes connections of process `pid` and its descendants over which nothing has happened for `idle`.
 pub(super) fn hang_up(pid: u32, idle: Duration) -> anyhow::Result<u32> {
     let family = family(&Kin::all()?, pid);

@@ -63,6 +63,7 @@ impl Host {
             cgroup: None,
             stdout: null.as_fd(),
             stderr: io::stderr().as_fd(),
+            inherited: &[],
             filter: Some(&filter::PROGRAM),
         });
         let mut spawned = spawned.unwrap();

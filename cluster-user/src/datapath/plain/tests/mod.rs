@@ -4,10 +4,11 @@
 
 mod adopting;
 mod host;
+mod rescue;
 
 use std::{
     env,
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::PathBuf,
     process::Command,
@@ -32,19 +33,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(('127.0.0.1', 8080), Handler).serve_forever()
 ";
 
-const NODE: &str = "
-require('http').createServer((request, response) => response.end(String(process.pid))).listen(8080)
-";
+const NODE: &str =
+    "require('http').createServer((_, answer) => answer.end(String(process.pid))).listen(8080)";
 
 const GO: &str = "
 package main
-
 import (
     \"fmt\"
     \"net/http\"
     \"os\"
 )
-
 func main() {
     http.HandleFunc(\"/\", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, os.Getpid()) })
     fmt.Println(http.ListenAndServe(\"127.0.0.1:8080\", nil))
