@@ -56,7 +56,7 @@ const PROGRAMS: [Wanted; 3] = [
 ];
 
 /// How long one call may take for connections that are new: the others have to wait for the next one.
-const TURN: Duration = Duration::from_millis(20);
+const TURN: Duration = Duration::from_millis(30);
 /// How often a connection is looked for that no process of the worker seems to have.
 const TRIES: u8 = 3;
 
@@ -126,12 +126,9 @@ impl Drain {
         if new.is_empty() {
             return;
         }
-        let began = Instant::now();
         let mut holders = idle::holders(open(), |inode| new.contains_key(&inode));
+        let began = Instant::now();
         for (inode, entry) in new {
-            if began.elapsed() > TURN {
-                return;
-            }
             let holder = holders.remove(&inode);
             let place = match holder.map(|holder| programs.insert(&holder, entry)) {
                 Some(Ok(true)) => Place::Inside,
@@ -143,6 +140,9 @@ impl Drain {
                 },
             };
             known.insert(entry.cookie, place);
+            if began.elapsed() > TURN {
+                return;
+            }
         }
     }
 

@@ -373,7 +373,7 @@ fn what_a_worker_says_to_others_is_its_own_business() {
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = other.local_addr().unwrap().port();
         let mut wire = Wire::open();
-        wire.ask(&[format!("dial {port}"), write(OK)].concat_lines());
+        wire.ask(&[format!("dial {port}"), write_later(OK)].concat_lines());
         wire.expect(OK);
         let (mut dialled, _) = other.accept().unwrap();
         assert_eq!(drain(world, worker).established, 1);
