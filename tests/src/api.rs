@@ -1,29 +1,17 @@
 //! The daemon's socket as any HTTP client would use it, and as a bad one would.
 
 use std::{
-    fs,
     io::{self, Read as _, Write as _},
     net::Shutdown,
-    os::unix::{fs::FileTypeExt as _, net::UnixStream},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+pub use cluster_proof::leftover::sockets;
+
 /// Longest wait for an answer, or for the daemon to hang up.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// Every socket below a folder.
-pub fn sockets(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.file_type() {
-            Ok(kind) if kind.is_socket() => found.push(entry.path()),
-            Ok(kind) if kind.is_dir() => found.extend(sockets(&entry.path())),
-            Ok(_) | Err(_) => {}
-        }
-    }
-    found
-}
 
 /// The daemon's socket: the only one in its home.
 #[track_caller]

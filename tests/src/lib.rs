@@ -10,10 +10,10 @@ pub mod built;
 pub mod command;
 pub mod host;
 pub mod http;
-pub mod leftover;
 pub mod load;
 pub mod look;
 pub mod modes;
 pub mod namespace;
 pub mod segments;
-pub mod wait;
+
+pub use cluster_proof::{leftover, wait};

@@ -8,7 +8,7 @@ use std::{
 use cluster_tests::{
     host::{Host, is_alive},
     http::{self, local},
-    wait,
+    leftover, wait,
 };
 
 #[test]
@@ -32,6 +32,17 @@ fn a_socket_left_behind_is_a_failure() {
     let _listener = UnixListener::bind(folder.join("left.sock")).unwrap();
 
     assert!(failure_of_dropping(host).contains("left.sock"));
+}
+
+#[test]
+fn a_kernel_program_left_behind_is_a_failure() {
+    let host = Host::kernel();
+    host.cluster(&["start", "app"]).ok();
+    let programs = leftover::held_programs(host.ping().pid);
+    let number = programs.first().expect("the daemon holds its programs");
+    let _held = leftover::program(*number).unwrap();
+
+    assert!(failure_of_dropping(host).contains(&format!("kernel program {number}")));
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Developer tasks: `cargo xtask <task>`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to its terminal")]
 
+mod arena;
 mod bench;
+mod chaos;
 mod ebpf;
 mod lint;
+mod process;
 mod run;
 mod step;
 mod test;
@@ -46,6 +49,8 @@ enum Task {
     },
     /// Measures `cluster` beside what people use today
     Bench(bench::Args),
+    /// Does all that can happen to unmodified apps under load, and accounts for every request
+    Chaos(chaos::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +61,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Ebpf { check } => ebpf::run(check),
         Task::Bench(args) => bench::run(&args),
+        Task::Chaos(args) => chaos::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,6 +35,14 @@ pub(crate) const FOR_BENCHMARKS: &[Tool] = &[
     tool("ip", "iproute2"),
 ];
 
+/// What chaos starts.
+pub(crate) const FOR_CHAOS: &[Tool] = &[
+    tool("node", "nodejs"),
+    tool("python3", "python3"),
+    tool("go", "golang-go"),
+    tool("ip", "iproute2"),
+];
+
 /// Installs what is missing when that is possible; otherwise an error names it.
 pub(crate) fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
     let missing: Vec<Tool> = tools.iter().copied().filter(|tool| !tool.is_installed()).collect();

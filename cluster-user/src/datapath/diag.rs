@@ -79,6 +79,8 @@ pub struct Entry {
     pub busy: bool,
     /// For how long nothing has been sent or received, in milliseconds; 0 where it was not asked.
     pub silent: u32,
+    /// Whether it has carried data at all; false where it was not asked.
+    pub used: bool,
     /// Owner of its inode.
     pub uid: u32,
     /// Inode number, as in `socket:[…]`; 0 for connections not yet accepted.
@@ -87,10 +89,19 @@ pub struct Entry {
     pub cgroup: Option<u64>,
 }
 
+/// An answer that is sent in pieces may pause for so long before it counts as complete.
+const PIECES: Duration = Duration::from_secs(1);
+
 impl Entry {
     /// Whether it is a listener.
     pub fn is_listening(&self) -> bool {
         self.state == LISTEN
+    }
+
+    /// Whether cutting it now might cut something off: a request is under way, or an answer that comes in pieces.
+    pub fn is_active(&self) -> bool {
+        let pause = Duration::from_millis(self.silent.into());
+        !self.is_listening() && (self.busy || (self.used && pause < PIECES))
     }
 
     /// Whether nothing is under way and has not been for this long; only of connections that were accepted.
@@ -181,7 +192,7 @@ pub fn traffic_with(
             // Not those the worker has closed: they are in FIN_WAIT1 or LAST_ACK or later.
             ESTABLISHED | CLOSE_WAIT if ports.contains(&entry.local.port()) => {
                 traffic.established += 1;
-                traffic.busy += u32::from(entry.busy);
+                traffic.busy += u32::from(entry.is_active());
                 visit(&entry);
             }
             _ => {}
@@ -229,7 +240,7 @@ pub fn connections<K: Ord + Copy>(
 /// When the kernel cannot be asked.
 pub fn busy(inodes: &BTreeSet<u64>) -> io::Result<u32> {
     let mut busy = 0;
-    each_of(inodes, |entry| busy += u32::from(entry.busy))?;
+    each_of(inodes, |entry| busy += u32::from(entry.is_active()))?;
     Ok(busy)
 }
 
@@ -358,6 +369,7 @@ fn decode(body: &[u8]) -> Option<Entry> {
         queued: u32_at(body, 56)?,
         busy: false,
         silent: 0,
+        used: false,
         uid: u32_at(body, 64)?,
         inode: u32_at(body, 68)?,
         cgroup: None,
@@ -376,6 +388,7 @@ fn decode(body: &[u8]) -> Option<Entry> {
                 let activity = Activity::of(value);
                 entry.busy = entry.queued > 0 || unsent > 0 || activity.awaits_answer;
                 entry.silent = activity.silent;
+                entry.used = activity.used;
             }
             INET_DIAG_CGROUP_ID => {
                 entry.cgroup = value.try_into().ok().map(u64::from_ne_bytes);
@@ -394,6 +407,8 @@ pub struct Activity {
     pub awaits_answer: bool,
     /// For how long nothing has been sent or received, in milliseconds.
     pub silent: u32,
+    /// Whether it has carried data at all.
+    pub used: bool,
 }
 
 impl Activity {
@@ -402,13 +417,13 @@ impl Activity {
         let (Some(sent), Some(received)) = (u32_at(info, LAST_SENT), u32_at(info, LAST_RECEIVED))
         else {
             // It is not told: to be on the safe side, yes.
-            return Self { awaits_answer: true, silent: 0 };
+            return Self { awaits_answer: true, silent: 0, used: true };
         };
         let nothing_came = [0; 8];
         let fresh =
             info.get(BYTES_RECEIVED..BYTES_RECEIVED + 8).is_some_and(|bytes| bytes == nothing_came);
         let awaits_answer = received < sent || (received == sent && !fresh && received < DOUBT);
-        Self { awaits_answer, silent: sent.min(received) }
+        Self { awaits_answer, silent: sent.min(received), used: !fresh }
     }
 }
 

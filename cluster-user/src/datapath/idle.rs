@@ -90,7 +90,7 @@ pub fn hang_up(
 /// What the kernel said.
 fn end(socket: BorrowedFd<'_>, idle: Duration) -> io::Result<bool> {
     let unread = rustix::io::ioctl_fionread(socket)?;
-    let Activity { awaits_answer, silent } = activity(socket)?;
+    let Activity { awaits_answer, silent, .. } = activity(socket)?;
     if unread > 0
         || unacknowledged(socket)? > 0
         || awaits_answer

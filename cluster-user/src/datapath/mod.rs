@@ -168,9 +168,9 @@ pub struct Traffic {
     pub handshakes: u32,
     /// Connections accepted (or queued) and not closed by the worker.
     pub established: u32,
-    /// Those of `established` with a request under way: data unread or unsent, or something received
-    /// since the worker last sent (`tcpi_last_data_recv`, `tcpi_last_data_sent`). Where that cannot be
-    /// told, all of them.
+    /// Those of `established` with a request under way: data unread or unsent, something received since the worker last
+    /// sent, or something sent in the last second, because an answer may come in pieces (`tcpi_last_data_recv`,
+    /// `tcpi_last_data_sent`). Where that cannot be told, all of them.
     pub busy: u32,
 }
 
@@ -344,6 +344,10 @@ pub trait DataPath {
         record: &GroupRecord,
         options: &GroupOptions,
     ) -> anyhow::Result<Vec<Seated>>;
+
+    /// Copies of the listeners in which connections wait: whoever holds them while the supervisor becomes another program
+    /// keeps what waits.
+    fn waiting_rooms(&self) -> Vec<OwnedFd>;
 
     /// Groups of admitted workers that are in the kernel and have not been adopted: where there is no journal. Each can be
     /// given to [`DataPath::adopt`].

@@ -170,7 +170,7 @@ impl State {
                 (seat.unstable, seat.proven) = (0, false);
                 // One that was spawned this moment is as new as it can be.
                 if self.workers.get(&worker).is_some_and(|worker| worker.pid.is_some()) {
-                    self.step(now, worker, Input::Retire(Leave::WhenIdle));
+                    self.step(now, worker, Input::Retire(Leave::Soon));
                 }
             }
         }

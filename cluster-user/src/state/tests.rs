@@ -294,3 +294,37 @@ fn what_is_being_deleted_is_neither_restarted_nor_scaled() {
     assert!(matches!(world.answer(deleted), Some(Tale::Done { .. })));
     assert_eq!(world.forgotten, [AppId(0)]);
 }
+
+#[test]
+fn a_restart_does_not_let_clients_wait_for_the_whole_drain_time() {
+    let mut world = online("web", 1);
+    world.traffic = Traffic { established: 1, busy: 1, ..Traffic::default() };
+    world.command(Command::Restart { targets: targets("web"), wait: true });
+    for _ in 0..44 {
+        world.deliver_all();
+        world.pass(Duration::from_millis(250));
+    }
+    assert_eq!(world.signals.len(), 1, "new connections are given up after 30 s");
+}
+
+#[test]
+fn connections_that_stay_silent_are_closed_when_the_drain_time_is_over() {
+    let mut world = online("web", 2);
+    world.traffic = Traffic { established: 1, ..Traffic::default() };
+    world.command(Command::Scale {
+        target: Target::parse("web").unwrap(),
+        to: Scale::To(1),
+        wait: true,
+    });
+    for _ in 0..119 {
+        world.deliver_all();
+        world.pass(Duration::from_millis(250));
+    }
+    assert!(world.hung_up.is_empty() && world.signals.is_empty());
+    world.pass(Duration::from_millis(500));
+    assert_eq!(world.hung_up, [WorkerId(1)]);
+    world.traffic = Traffic::default();
+    world.pass(Duration::from_millis(500));
+    world.deliver_all();
+    assert_eq!(world.signals.len(), 1);
+}

@@ -8,6 +8,7 @@ use super::{
     State,
     app::{App, Seat, SeatState},
     deployment::Deployment,
+    group::Vacancy,
     rollout::Stage,
     why::Why,
     worker::{Phase, Worker},
@@ -141,6 +142,11 @@ impl State {
     /// The app of that number.
     pub fn app_of(&self, id: AppId) -> Option<AppView<'_>> {
         self.apps.get(&id).map(|app| self.app(app))
+    }
+
+    /// Whether connections may be waiting for a worker now.
+    pub fn anybody_waits(&self) -> bool {
+        self.groups.values().any(|group| matches!(group.vacancy, Vacancy::Waiting(_)))
     }
 
     /// Every open group.

@@ -25,9 +25,11 @@ use crate::{
 const LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 /// A process that SIGKILL did not end is killed again after this long.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
-/// A connection that is silent for this long while its worker drains is closed between two requests. It is what Node
-/// does with every connection (`server.keepAliveTimeout`), so clients that keep connections are used to it.
+/// A connection that has been silent for this long when the drain time is over is closed. It is what Node does with every
+/// connection (`server.keepAliveTimeout`), so clients that keep connections are used to it.
 const SILENT: Duration = Duration::from_secs(5);
+/// How long those that are closed in this way may take to be gone.
+const PARTING: Duration = Duration::from_secs(1);
 /// A worker that fails its liveness probe may finish for so long what it has.
 const FAILING: Duration = Duration::from_secs(5);
 
@@ -90,8 +92,12 @@ pub(super) enum Phase {
 pub(super) enum Leave {
     /// No request under way: the app is being stopped, and an idle connection would never end.
     WhenIdle,
+    /// The same, and not for long: new connections wait for whoever comes after it.
+    Soon,
     /// No connection left: others go on serving, and its clients shall notice nothing.
     WhenClosed,
+    /// Its time is over, and silent connections are being closed.
+    Parting,
 }
 
 /// Why a worker ends.
@@ -327,7 +333,12 @@ impl Worker {
             Phase::Online { .. } => match input {
                 Input::Retire(leave) => {
                     self.end(Ending::Asked);
-                    self.drain(now, now + self.spec.stop.drain_timeout, leave)
+                    let time = self.spec.stop.drain_timeout;
+                    let time = match leave {
+                        Leave::WhenIdle | Leave::WhenClosed | Leave::Parting => time,
+                        Leave::Soon => time.min(self.spec.wait_timeout / 3),
+                    };
+                    self.drain(now, now + time, leave)
                 }
                 Input::Probed(result) => {
                     let verdict = self.health.probed(now, &self.spec, result);
@@ -359,6 +370,9 @@ impl Worker {
                         Some(_) | None => Step::default(),
                     }
                 }
+                Input::Deadline if now >= until && leave == Leave::WhenClosed => {
+                    self.drain(now, now + PARTING, Leave::Parting)
+                }
                 Input::Deadline if now >= until => self.ask_to_end(now),
                 Input::Deadline if now >= look => {
                     let pause = (pause * 2).min(LOOK.1);
@@ -370,14 +384,14 @@ impl Worker {
                     self.go_online(now);
                     Step::of(Effect::Resume { worker: self.id })
                 }
-                Input::Retire(Leave::WhenIdle) => {
-                    self.phase = Phase::Draining { until, look, pause, leave: Leave::WhenIdle };
+                Input::Retire(leave @ (Leave::WhenIdle | Leave::Soon)) => {
+                    self.phase = Phase::Draining { until, look, pause, leave };
                     Step::default()
                 }
                 Input::Fail { why, fatal } => self.fail(now, why, fatal),
                 Input::Exited(exit) => self.sweep(now, exit),
                 Input::Deadline
-                | Input::Retire(Leave::WhenClosed)
+                | Input::Retire(Leave::WhenClosed | Leave::Parting)
                 | Input::Resume
                 | Input::Spawned(_)
                 | Input::NotSpawned(_)
@@ -571,9 +585,9 @@ impl Worker {
     /// A look at a draining worker.
     pub(super) fn look(&self, leave: Leave) -> Effect {
         let idle = match leave {
-            // Its end will close them.
-            Leave::WhenIdle => None,
-            Leave::WhenClosed => Some(SILENT.min(self.spec.stop.drain_timeout)),
+            // Its end will close them, or they have time.
+            Leave::WhenIdle | Leave::Soon | Leave::WhenClosed => None,
+            Leave::Parting => Some(SILENT.min(self.spec.stop.drain_timeout)),
         };
         Effect::Drain { worker: self.id, idle }
     }
@@ -624,8 +638,8 @@ impl Leave {
         let none_coming = traffic.queued == 0 && traffic.handshakes == 0;
         none_coming
             && match self {
-                Self::WhenIdle => traffic.busy == 0,
-                Self::WhenClosed => traffic.established == 0,
+                Self::WhenIdle | Self::Soon => traffic.busy == 0,
+                Self::WhenClosed | Self::Parting => traffic.established == 0,
             }
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct World {
     pub(super) fuse: Option<u32>,
     pub(super) probes: Vec<WorkerId>,
     pub(super) resumed: Vec<WorkerId>,
+    /// Workers whose silent connections were to be closed.
+    pub(super) hung_up: Vec<WorkerId>,
 }
 
 /// Effects that fail while they are set.
@@ -93,6 +95,7 @@ impl World {
             fuse: None,
             probes: Vec::new(),
             resumed: Vec::new(),
+            hung_up: Vec::new(),
         }
     }
 
@@ -248,6 +251,11 @@ impl World {
                 self.mail.push(Event::Swept { worker });
             }
             Effect::Measure { worker } | Effect::Drain { worker, .. } => {
+                if let Effect::Drain { idle: Some(_), .. } = effect
+                    && !self.hung_up.contains(&worker)
+                {
+                    self.hung_up.push(worker);
+                }
                 self.answers.push_back(Event::Measured { worker, traffic: Some(self.traffic) });
             }
             Effect::Open { group, ticket, .. } => {

@@ -53,6 +53,8 @@ impl Supervisor {
             | Request::Delete(_)
             | Request::Flush(_)
             | Request::Kill(_)
+            | Request::Upgrade(_)
+            | Request::HandOver(_)
             | Request::Apps(_)
             | Request::Ping => Ok(None),
         }

@@ -8,6 +8,8 @@ pub mod options;
 mod run;
 pub mod journal;
 mod adopt;
+pub mod succession;
+mod upgrade;
 mod host;
 mod environment;
 mod health;

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::{
     environment,
     host::{Host, News},
-    run::Supervisor,
+    run::{End, Supervisor},
 };
 use crate::{
     config::spec::AppSpec,
@@ -130,7 +130,7 @@ impl Supervisor {
                 host.flushing.push(Box::pin(flushed));
             }
             Effect::Tell { call, tale } => self.tell(call, tale),
-            Effect::End => self.ended = true,
+            Effect::End => self.end = Some(End::Orderly),
         }
         None
     }

@@ -122,6 +122,8 @@ impl Supervisor {
             Request::Flush(TargetsRequest { targets, .. }) => {
                 Command::Flush { targets: some(&targets)? }
             }
+            Request::Upgrade(upgrade) => return self.upgrade(upgrade).map(Asked::Answer),
+            Request::HandOver(hand_over) => return self.hand_over(&hand_over).map(Asked::Answer),
             Request::Kill(_) => Command::Kill,
             Request::Apps(AppsRequest { targets, detail }) => {
                 return self.apps(&targets, detail).map(Asked::Answer);

@@ -5,15 +5,15 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use anyhow::Context as _;
 
-use super::{PORT, WORKERS, arena::Arena, process};
-use crate::{run, step};
+use super::{PORT, WORKERS};
+use crate::{arena::Arena, process, run, step};
 
 /// Longest time anything may need to serve.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -68,6 +68,11 @@ pub(super) fn prepare(quick: bool) -> anyhow::Result<Vec<Contestant>> {
 /// Where benchmarks keep what they install and write.
 pub(super) fn folder() -> PathBuf {
     step::target().join("bench")
+}
+
+/// A file that comes with the benchmark.
+pub(super) fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bench").join(name)
 }
 
 /// The process that answers one request over a new connection.
@@ -147,11 +152,12 @@ impl Serving<'_> {
     /// Starts the app.
     pub(super) fn launch(&mut self) -> anyhow::Result<()> {
         let mut command = self.contestant.command(self.arena)?;
-        let app = Arena::source("app.js");
+        let app = source("app.js");
         match self.contestant {
             Contestant::Bare => self.child = Some(spawn(command.arg(app))?),
             Contestant::NodeCluster => {
-                self.child = Some(spawn(command.arg(Arena::source("cluster.js")))?);
+                command.arg(source("cluster.js")).env("WORKERS", WORKERS.to_string());
+                self.child = Some(spawn(&mut command)?);
             }
             Contestant::Plain | Contestant::Cluster | Contestant::Pm2 => {
                 let workers = self.contestant.workers().to_string();

@@ -6,13 +6,12 @@ use anyhow::Context as _;
 
 use super::{
     Effort,
-    arena::Arena,
     contestant::{Contestant, Serving},
     empty,
     load::{self, Connections},
-    process,
     report::{Better, Report},
 };
+use crate::{arena::Arena, process};
 
 /// Switches the kernel's counting of BPF run times on; it costs every program a few nanoseconds.
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";

@@ -6,11 +6,10 @@ use anyhow::Context as _;
 
 use super::{
     Effort,
-    arena::Arena,
-    contestant::Contestant,
-    process,
+    contestant::{self, Contestant},
     report::{Better, Report},
 };
+use crate::{arena::Arena, process};
 
 const BYTES: u64 = 200_000_000;
 
@@ -44,7 +43,7 @@ fn flood(arena: &Arena, contestant: Contestant, bytes: u64) -> anyhow::Result<(f
     let before = process::cpu_time(daemon)?;
 
     let mut start = contestant.command(arena)?;
-    start.arg("start").arg(Arena::source("flood.py")).args(["--interpreter", "python3"]);
+    start.arg("start").arg(contestant::source("flood.py")).args(["--interpreter", "python3"]);
     if contestant != Contestant::Pm2 {
         start.args(["--no-port", "--no-wait"]);
     }

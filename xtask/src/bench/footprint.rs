@@ -7,11 +7,10 @@ use std::{
 
 use super::{
     Effort,
-    arena::Arena,
     contestant::Contestant,
-    process,
     report::{Better, Report},
 };
+use crate::{arena::Arena, process};
 
 /// Memory and idle CPU time of each daemon, and the time of `list`.
 pub(super) fn measure(

@@ -5,11 +5,10 @@ use serde::Deserialize;
 
 use super::{
     Effort, PORT,
-    arena::Arena,
-    contestant::Contestant,
-    process,
+    contestant::{self, Contestant},
     report::{Better, Report},
 };
+use crate::{arena::Arena, process};
 
 /// Connections that wrk keeps open.
 const CONNECTIONS: &str = "64";
@@ -70,22 +69,33 @@ pub(super) fn wrk(
     connections: Connections,
     seconds: u64,
 ) -> anyhow::Result<Measured> {
+    wrk_at(arena, connections, seconds, &format!("http://127.0.0.1:{PORT}/"))
+}
+
+/// The same, for another address.
+pub(super) fn wrk_at(
+    arena: &Arena,
+    connections: Connections,
+    seconds: u64,
+    url: &str,
+) -> anyhow::Result<Measured> {
     let mut wrk = arena.command("wrk")?;
     wrk.args(["--threads", "1", "--connections", CONNECTIONS, "--timeout", "5s"])
         .args(["--duration", &format!("{seconds}s")])
         .arg("--script")
-        .arg(Arena::source("report.lua"));
+        .arg(contestant::source("report.lua"));
     if connections == Connections::New {
         wrk.args(["--header", "Connection: close"]);
     }
-    let printed = process::run(wrk.arg(format!("http://127.0.0.1:{PORT}/")))?;
+    let printed = process::run(wrk.arg(url))?;
     let line = printed.lines().find(|line| line.starts_with('{'));
     let line = line.with_context(|| format!("wrk did not report: {printed}"))?;
     serde_json::from_str(line).context("wrk reported no JSON")
 }
 
 impl Measured {
-    fn rate(&self) -> f64 {
+    /// Requests per second.
+    pub(super) fn rate(&self) -> f64 {
         self.requests / (self.microseconds / 1e6)
     }
 }

@@ -5,21 +5,22 @@
 //! absolute numbers: the load generator has the same CPUs as what it loads.
 #![expect(clippy::cast_precision_loss, reason = "no figure here has more than fifteen digits")]
 
-mod arena;
 mod contestant;
 mod decision;
 mod empty;
 mod flood;
 mod footprint;
 mod load;
-mod process;
 mod reaction;
+mod reload;
 mod report;
+
+use std::time::Duration;
 
 use clap::ValueEnum;
 
-use self::{arena::Arena, contestant::Contestant, report::Report};
-use crate::tools;
+use self::{contestant::Contestant, report::Report};
+use crate::{arena::Arena, tools};
 
 /// Workers of every contestant but the bare process.
 const WORKERS: usize = 4;
@@ -28,7 +29,7 @@ const PORT: u16 = 8080;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// What to measure; everything when nothing is named
+    /// What to measure; everything but `reload` when nothing is named
     what: Vec<What>,
     /// A smoke run: every measurement once, and short
     #[arg(long)]
@@ -39,6 +40,15 @@ pub(crate) struct Args {
     /// How long each load lasts, in seconds
     #[arg(long, default_value_t = 3)]
     seconds: u64,
+    /// How many reloads there are under each kind of load
+    #[arg(long, default_value_t = 100)]
+    reloads: u32,
+    /// The longest time for these, in seconds; then it is as many as were made
+    #[arg(long, default_value_t = 60)]
+    limit: u64,
+    /// How workers are replaced
+    #[arg(long, value_enum, default_value_t = reload::By::Reload)]
+    by: reload::By,
 }
 
 /// What can be measured.
@@ -54,6 +64,8 @@ enum What {
     Decision,
     /// Capture of 200 MB of log lines
     Flood,
+    /// Reloads, bad deploys and the death of the daemon under load, in three languages; takes some minutes
+    Reload,
 }
 
 /// How often and how long.
@@ -67,6 +79,9 @@ struct Effort {
 /// Measures, prints a table and writes JSON into `target/bench`.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     tools::ensure(tools::FOR_BENCHMARKS)?;
+    if args.what.contains(&What::Reload) {
+        tools::ensure(tools::FOR_CHAOS)?;
+    }
     let effort = if args.quick {
         Effort { rounds: 1, seconds: 1, quick: true }
     } else {
@@ -75,13 +90,25 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let contestants = contestant::prepare(effort.quick)?;
     let arena = Arena::enter()?;
     let mut report = Report::new(&contestants);
-    for what in What::value_variants() {
-        if args.what.is_empty() || args.what.contains(what) {
-            what.measure(&arena, &contestants, effort, &mut report)?;
-        }
+    let named = |what: &What| args.what.contains(what) || args.what.is_empty();
+    let measured: Vec<What> = What::value_variants().iter().copied().filter(named).collect();
+    for what in &measured {
+        what.measure(&arena, &contestants, effort, &mut report)?;
     }
-    report.print();
-    report.write()
+    if measured.iter().any(|what| *what != What::Reload) {
+        report.print();
+        report.write()?;
+    }
+    if args.what.contains(&What::Reload) {
+        let effort = reload::Effort {
+            reloads: if args.quick { args.reloads.min(2) } else { args.reloads },
+            limit: Duration::from_secs(args.limit),
+            seconds: effort.seconds,
+            by: args.by,
+        };
+        reload::run(&arena, effort, contestants.contains(&Contestant::Pm2))?;
+    }
+    Ok(())
 }
 
 impl What {
@@ -98,6 +125,8 @@ impl What {
             Self::Reaction => reaction::measure(arena, contestants, effort, report),
             Self::Decision => decision::measure(arena, effort, report),
             Self::Flood => flood::measure(arena, contestants, effort, report),
+            // It has other columns, and a report of its own.
+            Self::Reload => Ok(()),
         }
     }
 }

@@ -14,11 +14,10 @@ use nix::{
 
 use super::{
     Effort, PORT, WORKERS,
-    arena::Arena,
     contestant::{self, Contestant},
-    process,
     report::{Better, Report},
 };
+use crate::{arena::Arena, process};
 
 /// Both reactions of every contestant that has workers, less the boot of as many bare processes.
 pub(super) fn measure(
@@ -64,7 +63,7 @@ fn boot(arena: &Arena, count: usize) -> anyhow::Result<f64> {
     let mut children = Vec::new();
     for port in ports.clone() {
         let mut command = Contestant::Bare.command(arena)?;
-        command.arg(Arena::source("app.js")).env("PORT", port.to_string());
+        command.arg(contestant::source("app.js")).env("PORT", port.to_string());
         children.push(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
     }
     let mut waiting: Vec<u16> = ports.collect();

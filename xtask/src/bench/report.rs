@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::{
     WORKERS,
     contestant::{self, Contestant},
-    process,
 };
+use crate::process;
 
 /// Which of two values is the better one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,8 @@ fn median(values: &[f64]) -> Option<f64> {
     Some(f64::midpoint(*sorted.get(middle.checked_sub(1)?)?, upper))
 }
 
-fn show(value: Option<f64>) -> String {
+/// As few digits as tell values apart.
+pub(super) fn show(value: Option<f64>) -> String {
     match value {
         None => "–".to_owned(),
         Some(value) if value.abs() >= 1_000.0 => format!("{:.1} k", value / 1e3),

@@ -244,6 +244,24 @@ pub(super) fn remove_connection(map: BorrowedFd<'_>, cookie: u64) -> io::Result<
     call(bpf_cmd::BPF_MAP_DELETE_ELEM, &element(map, key, 0)).map(drop)
 }
 
+/// How many elements a map with keys of 8 bytes has.
+#[cfg(test)]
+pub(super) fn count(map: BorrowedFd<'_>) -> usize {
+    let (mut key, mut next) = (0_u64, 0_u64);
+    let mut count = 0;
+    // Without a key the first one is asked for.
+    let mut place = 0;
+    loop {
+        let written = (&raw mut next).expose_provenance() as u64;
+        if call(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &element(map, place, written)).is_err() {
+            return count;
+        }
+        count += 1;
+        key = next;
+        place = (&raw const key).expose_provenance() as u64;
+    }
+}
+
 /// Makes a program see what happens to the sockets of a map that are put in from now on.
 pub(super) fn attach_to_sockets(
     program: BorrowedFd<'_>,

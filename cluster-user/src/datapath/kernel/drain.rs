@@ -172,6 +172,13 @@ impl Drain {
         }
     }
 
+    /// How many connections the programs see.
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> usize {
+        let State::Loaded(programs) = &self.state else { return 0 };
+        bpf::count(programs.connections.as_fd())
+    }
+
     /// What the programs have counted; absent before the first drain.
     #[cfg(test)]
     pub(super) fn stats(&self) -> Option<DrainStats> {

@@ -413,6 +413,10 @@ impl DataPath for Kernel {
         self.take_over(group, key, record, options)
     }
 
+    fn waiting_rooms(&self) -> Vec<OwnedFd> {
+        self.groups.values().filter_map(Group::copy_of_room).collect()
+    }
+
     fn unadopted(&mut self) -> Vec<(GroupKey, GroupRecord)> {
         self.find_unadopted()
     }

@@ -70,6 +70,17 @@ pub(super) fn of_all(workers: &BTreeMap<WorkerId, u32>) -> anyhow::Result<BTreeM
     Ok(workers.keys().map(count).collect())
 }
 
+/// Process `pid`, the members of its session, and descendants of all of them; `pid` alone if that cannot be told.
+pub(super) fn processes(pid: u32) -> BTreeSet<u32> {
+    Kin::all().map_or_else(|_| BTreeSet::from([pid]), |all| family(&all, pid))
+}
+
+/// As [`processes`], of many in one look at all.
+pub(super) fn families<K: Ord + Copy>(mains: &BTreeMap<K, u32>) -> BTreeMap<K, BTreeSet<u32>> {
+    let all = Kin::all().unwrap_or_default();
+    mains.iter().map(|(id, pid)| (*id, family(&all, *pid))).collect()
+}
+
 /// Inode numbers of the sockets that processes have open.
 fn sockets(pids: &BTreeSet<u32>) -> impl Iterator<Item = u64> {
     // A process that ended meanwhile, or one that became another user, has none to be counted.

@@ -64,6 +64,10 @@ impl Step {
 /// In place of a step: the message carries the notification descriptor.
 pub(super) const NOTIFIER: u32 = u32::MAX;
 
+/// Where a process keeps the notifier of its filter: beyond the numbers that programs count on to be free, and below the
+/// limit that most have (1024).
+const KEPT: RawFd = 1000;
+
 /// Length of a message: step and error number.
 pub(super) const MESSAGE: usize = 8;
 
@@ -134,6 +138,10 @@ impl Plan {
         if let Some(filter) = &self.filter {
             let notifier = install(filter)?;
             send(self.report, NOTIFIER, 0, Some(notifier));
+            // One for the program itself, which knows nothing of it: there the next daemon finds it when this one has
+            // died. It is no harm where that is refused, for few descriptors say.
+            // SAFETY: takes no memory.
+            unsafe { libc::fcntl(notifier, libc::F_DUPFD, KEPT) };
         }
         self.identity()?;
         // SAFETY: a null-terminated path, by the caller's promise.

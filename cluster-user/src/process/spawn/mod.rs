@@ -73,8 +73,9 @@ pub struct Spawned {
 /// Starts a process and waits until it runs its program.
 ///
 /// It leads a session of its own, reads from /dev/null, has every signal at its default and none
-/// blocked, and no descriptor but the three streams and those it is to inherit. Umask, priorities and limits are inherited, except
-/// for the limit of descriptors where [`limits::raise_descriptors`] changed it.
+/// blocked, and no descriptor but the three streams, those it is to inherit, and, far above them, the notifier of its
+/// filter. Umask, priorities and limits are inherited, except for the limit of descriptors where
+/// [`limits::raise_descriptors`] changed it.
 ///
 /// # Errors
 /// [`SpawnError`]; no process is left then.

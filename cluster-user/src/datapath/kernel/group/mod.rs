@@ -265,6 +265,11 @@ impl Group {
         Ok(())
     }
 
+    /// A copy of the waiting room, if there is one.
+    pub(super) fn copy_of_room(&self) -> Option<OwnedFd> {
+        self.waiting_room.as_ref().and_then(|room| room.as_fd().try_clone_to_owned().ok())
+    }
+
     fn replace_waiting_room(&mut self) -> anyhow::Result<()> {
         let room = WaitingRoom::new(&self.key)?;
         self.hub.watch(&room, Source::WaitingRoom(self.id))?;

@@ -1,10 +1,14 @@
 //! What waits for a worker that hangs, where the kernel moves connections by itself.
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+};
 
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{super::*, *};
+use crate::process::watch::reap;
 
 const SWITCH: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
 

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use crate::step;
 
 /// Runs a command to its end without showing its output, which is in the error when it fails.
-pub(super) fn run(command: &mut Command) -> anyhow::Result<String> {
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<String> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("failed to run `{}`", step::show(command)))?;
     let (stdout, stderr) =
@@ -22,7 +22,7 @@ pub(super) fn run(command: &mut Command) -> anyhow::Result<String> {
 }
 
 /// Looks every fraction of a millisecond until there is an answer or the time is over.
-pub(super) fn until<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn until<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
         let found = look();
@@ -34,13 +34,19 @@ pub(super) fn until<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> 
 }
 
 /// Every process of this host.
-pub(super) fn all() -> impl Iterator<Item = u32> {
+pub(crate) fn all() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+/// Whether a process is there and no zombie.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
+}
+
 /// Resident memory in bytes.
-pub(super) fn resident(pid: u32) -> anyhow::Result<u64> {
+pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
@@ -48,7 +54,7 @@ pub(super) fn resident(pid: u32) -> anyhow::Result<u64> {
 }
 
 /// CPU time that all threads of a process have had.
-pub(super) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     let mut nanoseconds = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let stat = fs::read_to_string(task?.path().join("schedstat"))?;

@@ -2,7 +2,12 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    ffi::c_long,
+    fs, io,
+    os::{
+        fd::{FromRawFd as _, OwnedFd},
+        unix::fs::FileTypeExt as _,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,38 +18,45 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{api, wait};
+use crate::wait;
 
 /// What there was while the daemon ran, to be looked for after its end.
 #[derive(Debug)]
-pub(crate) struct Leftover {
+pub struct Leftover {
     home: PathBuf,
     /// The daemon's folders in the cgroup hierarchy.
     cgroups: BTreeSet<PathBuf>,
+    /// Numbers of the kernel programs that its processes hold.
+    programs: BTreeSet<u32>,
 }
 
 impl Leftover {
     /// Notes what belongs to the daemon with this home and to `processes`.
-    pub(crate) fn expected(home: &Path, processes: &[u32]) -> Self {
+    pub fn expected(home: &Path, processes: &[u32]) -> Self {
         let hierarchy = cgroup_hierarchy();
         let cgroups = processes.iter().filter_map(|pid| own_cgroup(hierarchy.as_deref()?, *pid));
-        Self { home: home.to_owned(), cgroups: cgroups.collect() }
+        Self {
+            home: home.to_owned(),
+            cgroups: cgroups.collect(),
+            programs: processes.iter().flat_map(|pid| held_programs(*pid)).collect(),
+        }
     }
 
     /// What is still there, a line each.
-    pub(crate) fn of(&self, processes: &[u32]) -> Vec<String> {
+    pub fn of(&self, processes: &[u32]) -> Vec<String> {
         let processes = processes.iter().map(|pid| format!("process {pid} ({})", name_of(*pid)));
         let cgroups = self.cgroups.iter().filter(|path| path.exists());
         let cgroups = cgroups.map(|path| format!("cgroup {}", path.display()));
         let mounts = self.mounts().into_iter().map(|at| format!("mount {}", at.display()));
-        let sockets =
-            api::sockets(&self.home).into_iter().map(|at| format!("socket {}", at.display()));
-        processes.chain(cgroups).chain(mounts).chain(sockets).collect()
+        let sockets = sockets(&self.home).into_iter().map(|at| format!("socket {}", at.display()));
+        let programs = self.programs.iter().filter(|number| is_loaded(**number));
+        let programs = programs.map(|number| format!("kernel program {number}"));
+        processes.chain(cgroups).chain(mounts).chain(sockets).chain(programs).collect()
     }
 
     /// Ends and removes what is still there, so that one failed test is not the failure of others. What
     /// resists has been reported.
-    pub(crate) fn clean(&self, processes: &[u32]) {
+    pub fn clean(&self, processes: &[u32]) {
         for pid in processes {
             kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap_or_default();
         }
@@ -67,6 +79,19 @@ impl Leftover {
     }
 }
 
+/// Every socket below a folder.
+pub fn sockets(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_socket() => found.push(entry.path()),
+            Ok(kind) if kind.is_dir() => found.extend(sockets(&entry.path())),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    found
+}
+
 /// Where the cgroup v2 hierarchy is mounted.
 pub fn cgroup_hierarchy() -> Option<PathBuf> {
     let table = fs::read_to_string("/proc/self/mounts").ok()?;
@@ -82,6 +107,49 @@ fn own_cgroup(hierarchy: &Path, pid: u32) -> Option<PathBuf> {
     let path = table.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let above = path.split('/').position(|folder| folder.starts_with("cluster-"))?;
     Some(hierarchy.join(path.split('/').take(above + 1).collect::<PathBuf>()))
+}
+
+/// Numbers of the kernel programs that a process has open.
+pub fn held_programs(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    let infos = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    infos
+        .filter_map(|info| {
+            let number = info.lines().find_map(|line| line.strip_prefix("prog_id:"))?;
+            number.trim().parse().ok()
+        })
+        .collect()
+}
+
+/// Whether a kernel program is there. Numbers are given anew only after all others have been.
+fn is_loaded(number: u32) -> bool {
+    match program(number) {
+        Ok(_program) => true,
+        Err(error) => error.raw_os_error() != Some(libc::ENOENT),
+    }
+}
+
+/// Opens a kernel program by its number.
+///
+/// # Errors
+/// `ENOENT` when there is none of this number.
+pub fn program(number: u32) -> io::Result<OwnedFd> {
+    // linux/bpf.h
+    const BPF_PROG_GET_FD_BY_ID: c_long = 13;
+    /// The head of `union bpf_attr` for this; the kernel takes what is missing as zeros.
+    #[repr(C)]
+    struct ById {
+        id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
+    let by_id = ById { id: number, next_id: 0, open_flags: 0 };
+    let size = size_of::<ById>();
+    // SAFETY: The kernel reads `size` bytes of a structure that outlives the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_GET_FD_BY_ID, &raw const by_id, size) };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: The kernel has just made this descriptor, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// A cgroup folder cannot be removed with its files, only folder by folder from below.

@@ -9,44 +9,45 @@ use std::{
 
 use anyhow::Context as _;
 use nix::{
+    mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use tempfile::TempDir;
 
-use super::process;
-use crate::{run, step};
+use crate::{process, run, step};
 
 /// Where everything is measured.
-pub(super) struct Arena {
+pub(crate) struct Arena {
     folder: TempDir,
     namespace: PathBuf,
 }
 
 impl Arena {
     /// Moves this process, and so all it starts, into a network with nothing in it but `lo`.
-    pub(super) fn enter() -> anyhow::Result<Self> {
-        let hint = "failed to make a network namespace\n\
-                    hint: sudo env \"PATH=$PATH\" cargo xtask bench";
-        unshare(CloneFlags::CLONE_NEWNET).context(hint)?;
+    /// Mounts that are made in it are its own, too.
+    pub(crate) fn enter() -> anyhow::Result<Self> {
+        let hint = "failed to make a namespace\nhint: sudo env \"PATH=$PATH\" cargo xtask …";
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context(hint)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .context("failed to make mounts private")?;
         process::run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
         // Every connection of a run has a port of its own.
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")
             .context("failed to widen the range of ports")?;
-        let folder = tempfile::Builder::new().prefix("cluster-bench-").tempdir()?;
+        let folder = tempfile::Builder::new().prefix("cluster-arena-").tempdir()?;
         Ok(Self { folder, namespace: fs::read_link("/proc/self/ns/net")? })
     }
 
     /// A program with the environment of this arena.
-    pub(super) fn command(&self, program: impl AsRef<Path>) -> anyhow::Result<Command> {
+    pub(crate) fn command(&self, program: impl AsRef<Path>) -> anyhow::Result<Command> {
         let mut command = Command::new(program.as_ref());
         command
             .env("PATH", run::path_with(&step::target().join("release"))?)
             .env("CLUSTER_HOME", self.path("cluster"))
             .env("PM2_HOME", self.path("pm2"))
             .env("PM2_DISABLE_VERSION_CHECK", "true")
-            .env("WORKERS", super::WORKERS.to_string())
             .env("NO_COLOR", "1")
             .env_remove("CLUSTER_MODE")
             .current_dir(self.folder.path());
@@ -54,17 +55,12 @@ impl Arena {
     }
 
     /// A path in the arena's folder.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// A file that comes with the benchmark.
-    pub(super) fn source(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bench").join(name)
-    }
-
     /// Ends everything that runs in the arena and waits until it is gone.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         process::until(Duration::from_secs(10), || {
             let left = self.processes();
             for pid in &left {
@@ -75,7 +71,8 @@ impl Arena {
         });
     }
 
-    fn processes(&self) -> Vec<u32> {
+    /// Everything that runs in it, but for this process.
+    pub(crate) fn processes(&self) -> Vec<u32> {
         let own = std::process::id();
         process::all()
             .filter(|pid| *pid != own)
