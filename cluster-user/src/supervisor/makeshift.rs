@@ -55,8 +55,6 @@ impl Supervisor {
             | Request::Upgrade(_)
             | Request::HandOver(_)
             | Request::Kill(_)
-            | Request::Upgrade(_)
-            | Request::HandOver(_)
             | Request::Apps(_)
             | Request::Ping => Ok(None),
         }
