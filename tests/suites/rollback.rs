@@ -1,9 +1,15 @@
 //! Bad versions: they never serve anybody, and what was there before goes on as if nothing had been asked.
 
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+};
+
 use cluster_tests::{
     clients::{Clients, assert_served_by},
     deploy::{self, assert_well_told, held},
     host::{Host, is_alive, signal},
+    http::{self, Connection, local},
     in_both_modes,
 };
 use nix::sys::signal::Signal;
@@ -36,7 +42,7 @@ fn a_version_that_has_nothing_to_do(host: &Host) {
 
 fn a_version_that_never_listens(host: &Host) {
     let version = "console.log('waiting for the database'); setInterval(() => {}, 1000);";
-    let (reason, words) = ("did not listen within 3 s", "waiting for the database");
+    let (reason, words) = ("did not listen within 3.0 s", "waiting for the database");
     Bad { version, reason, words, ..USUAL }.is_refused(host);
 }
 
@@ -44,7 +50,7 @@ fn a_version_that_listens_elsewhere(host: &Host) {
     let version = &deploy::after("process.env.PORT = '8081'; console.log('on port 8081');");
     let reason = "does not listen on";
     Bad { version, reason, words: "on port 8081", ..USUAL }.is_refused(host);
-    assert!(cluster_tests::http::try_get(cluster_tests::http::local(8081)).is_err());
+    assert!(http::try_get(local(8081)).is_err());
 }
 
 fn a_version_that_dies_in_its_soak(host: &Host) {
@@ -61,19 +67,23 @@ fn a_version_that_makes_no_sense(host: &Host) {
 }
 
 fn a_version_that_cannot_be_executed(host: &Host) {
-    host.start_web(2, &[]);
-    let before = host.pids("web");
-    // Another definition altogether cannot be typed; an argument list that no kernel takes can.
-    let long = "x".repeat(200_000);
-    let failed = host.cluster(&["reload", "web", "--", &long]).fails().code(1);
+    let program = host.write("run", "#!/bin/sh\nexec app\n");
+    let permit = |mode| fs::set_permissions(&program, Permissions::from_mode(mode)).unwrap();
+    permit(0o755);
+    host.cluster(&["start", &program, "-i", "2"]).ok();
+    let before = host.pids("run");
+    permit(0o644);
+
+    let failed = host.cluster(&["reload", "run"]).fails().code(1).complains("rolled back");
+
     assert_well_told(&failed);
-    assert_eq!(host.pids("web"), before);
-    assert_served_by(8080, &before);
+    assert_eq!(host.pids("run"), before);
+    host.assert_balanced(local(8080), 2);
 }
 
 fn a_version_that_nobody_finds(host: &Host) {
     let before = host.start_web(2, &[]);
-    std::fs::remove_file(host.work().join("web.js")).unwrap();
+    fs::remove_file(host.work().join("web.js")).unwrap();
 
     let failed = host.cluster(&["reload", "web"]).fails().code(1).complains("rolled back");
 
@@ -215,14 +225,7 @@ fn workers_that_still_drain_come_back() {
     let host = Host::kernel();
     let before = host.start_web(2, &["--drain-timeout", "20s"]);
     // Each worker has a request that is under way, so none of the old ones can go.
-    let mut asked: Vec<_> = (0..8)
-        .map(|_| {
-            let mut connection =
-                cluster_tests::http::Connection::open(cluster_tests::http::local(8080)).unwrap();
-            connection.get().unwrap();
-            connection
-        })
-        .collect();
+    let mut asked: Vec<_> = (0..8).map(|_| Connection::open(local(8080)).unwrap()).collect();
     for connection in &mut asked {
         connection.send_to("/?wait=3000", "keep-alive").unwrap();
     }
