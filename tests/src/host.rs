@@ -268,10 +268,11 @@ pub fn freeze(pid: u32) {
     });
 }
 
-/// Whether a process is there and no zombie.
+/// Whether a process is there and no zombie. One whose first thread has ended is there as long as another has not.
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']) || threads() > 1)
 }
 
 /// The parent of a process that is there.

@@ -332,6 +332,7 @@ fn a_journal_that_is_gone_is_not_missed(host: &Host) {
     let before = host.pids("app");
     fs::remove_file(home(host).journal()).unwrap();
     kill_daemon(host);
+    wait::until_true("the next one answers", || host.cluster(&["ping"]).code == 0);
     assert_eq!(host.pids("app"), before);
     host.assert_balanced(local(8080), 2);
 }

@@ -261,7 +261,7 @@ fn a_canary_that_lets_connections_wait_goes_back_by_itself() {
     let failed = reload.end().fails().code(1);
 
     assert_well_told(&failed);
-    failed.complains("connections wait for").complains("rolled back");
+    failed.complains("lets connections wait").complains("rolled back");
     drop(clients.stop());
     assert_went_back(&host, &before);
 }
