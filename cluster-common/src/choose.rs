@@ -83,6 +83,8 @@ pub enum Tally {
     Other,
     /// A turn was lost because two publications overtook the decision.
     Overtaken,
+    /// A packet of a steered connection, selected or refused.
+    Steered,
 }
 
 /// What a decision needs to know of its group, and can do to it.
@@ -93,6 +95,10 @@ pub trait Group {
     fn peek(&mut self, hash: u32) -> Turn;
     /// The version of the current route.
     fn version(&mut self) -> u8;
+    /// Whether any source is steered.
+    fn steers(&mut self) -> bool;
+    /// Where the source of this packet is steered; [`Slot::WAITING_ROOM`], where nothing ever is, if it is not.
+    fn steered(&mut self) -> Slot;
     /// Tries to select the socket in this slot; `false` if there is none that could be.
     fn select(&mut self, slot: Slot) -> bool;
     /// Remembers a SYN.
@@ -108,6 +114,12 @@ pub trait Group {
 /// Decides about one packet.
 #[inline(always)]
 pub fn choose<G: Group>(group: &mut G, kind: Kind, hash: u32) -> Decision {
+    if matches!(kind, Kind::Syn | Kind::CookieAck) && group.steers() {
+        let slot = group.steered();
+        if slot.is_worker() {
+            return steer(group, slot);
+        }
+    }
     let lane = match kind {
         Kind::Other => return stray(group, hash),
         Kind::CookieAck => {
@@ -156,6 +168,16 @@ fn take_turn<G: Group>(group: &mut G, lane: Lane) -> Option<Pick> {
         }
     }
     None
+}
+
+/// Decides about a connection that is meant for one worker.
+///
+/// Another worker's answer would be worse than none, so if this one cannot take it, it is refused.
+#[inline(always)]
+fn steer<G: Group>(group: &mut G, slot: Slot) -> Decision {
+    group.count(Tally::Steered);
+    let verdict = if group.select(slot) { Verdict::Selected(slot) } else { Verdict::Refused };
+    Decision { verdict, cursor: Cursor::ZERO }
 }
 
 /// Decides about a packet that starts no connection.

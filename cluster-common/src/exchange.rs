@@ -9,18 +9,29 @@
 //! - what is sent now begins with a status line that parses to its end, of a final status.
 //!
 //! A response that is under way when watching begins is thus left alone, whatever its body looks like: it answers a
-//! request that was not seen. On a connection that was not at rest by then, one exchange is only looked at. A client that
-//! sends more than one request at a time, a tunnel, another protocol: once seen, the connection is left alone for good.
-//! Whatever is missed, a segment, a write, a lost packet, makes numbers differ, and the response goes out as it is.
+//! request that was not seen. On a connection that was not at rest by then, one exchange is only looked at, and the next
+//! request must come when that response has been sent to its end, where its length is told. A client that sends more than
+//! one request at a time, a request of which the end cannot be told, something that is no request behind one: once there
+//! was one of those, the connection is left alone for good. Whatever is missed, a segment, a write, a lost packet, makes
+//! numbers differ, and the response goes out as it is.
+//!
+//! What cannot be known is what a client had under way that was not seen, if it sends more than one request at a time. Such
+//! a client has to ask again for what it gets no answer to, says RFC 9112, 9.3.2.
 
 use crate::http::{CLOSE, CODED, FINAL, INTERIM, Reading, SWITCH, Table, UNSIZED, UPGRADE};
 
 /// Bytes of a segment that are read at a time. The kernel's programs read 33 times at most: a head of which a single
 /// segment has more than that is not read to its end.
 pub const CHUNK: usize = 128;
+/// The same number.
+pub const CHUNK_BYTES: u32 = CHUNK as u32;
 
 /// What a connection is told, and how long that is.
 pub const NOTICE: [u8; 19] = *b"\r\nConnection: close";
+/// Its length.
+pub const NOTICE_BYTES: u32 = NOTICE.len() as u32;
+/// That of an [`Exchange`].
+pub const EXCHANGE_BYTES: u32 = size_of::<Exchange>() as u32;
 
 /// What is remembered of a connection that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +40,14 @@ pub struct Exchange {
     /// The request to be answered: sequence numbers of what had been sent when it began to arrive, and of its end, in one
     /// word, for both sides work at the same time. 0: there is none. Arrivals write, and departures for interim responses.
     asked: u64,
-    /// 1 if the connection is left alone for good, because more than one request was under way. Arrivals write.
-    pipelined: u32,
-    /// How far it is, one of [`AT_WORK`], [`AT_REST`] and [`TOLD`]. Departures write.
+    /// Why the connection is left alone for good, as one of the list below; 0: it is not. Arrivals write.
+    left: u32,
+    /// How far it is, one of [`AT_WORK`] and the others. Departures write.
     stage: u32,
-    /// What arrived last, one of [`NOTHING`], [`UNFINISHED`] and [`STRANGE`]. Arrivals only, as what follows.
-    arriving: u32,
+    /// Sequence number of the end of the response that was looked at.
+    due: u32,
+    /// 1 while a request's head has arrived in part. Arrivals only, as what follows.
+    unfinished: u32,
     /// Sequence number behind the segment that is, or was last, read.
     next: u32,
     /// Bytes of it that have not been read.
@@ -47,24 +60,33 @@ pub struct Exchange {
     early: u32,
     /// Where in its packet the next byte to be read is. The programs' own.
     pub place: u32,
+    /// Whether a whole request has been seen ([`SEEN`]), and whether something strange came before ([`SHAKEN`]).
+    history: u32,
     reading: Reading,
 }
 
-const _: () = assert!(size_of::<Exchange>() == 64);
+const _: () = assert!(size_of::<Exchange>() == 72);
 
-/// [`Exchange::arriving`]: nothing that matters.
-const NOTHING: u32 = 0;
-/// [`Exchange::arriving`]: a part of a request's head.
-const UNFINISHED: u32 = 1;
-/// [`Exchange::arriving`]: no request. A body of which the beginning was not seen, or another protocol.
+/// [`Exchange::left`]: more than one request was under way, or one of which the end cannot be told.
+const CROWDED: u32 = 1;
+/// [`Exchange::left`]: something arrived that is no request, and belongs to none that was seen.
 const STRANGE: u32 = 2;
 
+/// [`Exchange::history`]: a request has been seen.
+const SEEN: u32 = 1;
+/// [`Exchange::history`]: before the first request something else came: the rest of one that had begun, perhaps.
+const SHAKEN: u32 = 2;
+
 /// [`Exchange::stage`]: it may be in the middle of something; one exchange is looked at first.
-pub const AT_WORK: u32 = 0;
-/// [`Exchange::stage`]: the next response tells it to close.
-pub const AT_REST: u32 = 1;
+const AT_WORK: u32 = 0;
+/// [`Exchange::stage`]: the next response tells it to close, unless [`SHAKEN`].
+const AT_REST: u32 = 1;
+/// [`Exchange::stage`]: one exchange was looked at, and the next response tells it to close.
+const LOOKED_AT: u32 = 2;
+/// [`Exchange::stage`]: so it does if its request comes when [`Exchange::due`] has been reached.
+const DUE: u32 = 4;
 /// [`Exchange::stage`]: nothing more is to be done, because it was told, or tells so itself, or speaks another protocol.
-pub const TOLD: u32 = 2;
+const TOLD: u32 = 3;
 
 /// A segment that arrives, and where the connection is by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,15 +146,17 @@ impl Exchange {
         let reading = Reading::REQUEST;
         Self {
             asked: 0,
-            pipelined: 0,
+            left: 0,
             stage,
-            arriving: NOTHING,
+            due: 0,
+            unfinished: 0,
             next: 0,
             rest: 0,
             begun: 0,
             sent: 0,
             early: 0,
             place: 0,
+            history: 0,
             reading,
         }
     }
@@ -150,41 +174,40 @@ impl Exchange {
     }
 
     /// Whether it is left alone for good.
-    #[inline(always)]
     pub const fn is_left(&self) -> bool {
-        self.pipelined != 0
+        self.left != 0
     }
 
-    /// Whether what arrived last was no request: perhaps this is no HTTP/1.
-    #[inline(always)]
+    /// Whether something arrived that is no request: perhaps this is no HTTP/1.
     pub const fn is_strange(&self) -> bool {
-        self.arriving == STRANGE
+        self.left == STRANGE
+            || (self.history & SHAKEN != 0 && matches!(self.stage, AT_WORK | AT_REST))
     }
 
-    /// How far it is: [`AT_WORK`], [`AT_REST`], [`TOLD`].
-    #[inline(always)]
-    pub const fn stage(&self) -> u32 {
-        self.stage
+    /// Whether it has been told to close, or needs not be.
+    pub const fn is_told(&self) -> bool {
+        self.stage == TOLD
     }
 
     /// Takes note of a segment that arrives, and says whether its data is to be read by [`Self::read`].
     #[inline(always)]
     pub fn arrive(&mut self, segment: &Segment) -> bool {
-        if segment.length == 0 || self.pipelined != 0 || self.stage == TOLD {
+        if segment.length == 0 || self.left != 0 || self.stage == TOLD {
             return false;
         }
         let end = segment.sequence.wrapping_add(segment.length);
-        if self.arriving == UNFINISHED {
+        if self.unfinished != 0 {
             if segment.sequence == self.next {
                 self.next = end;
                 self.rest = segment.length;
                 return true;
             }
-            if is_behind(end, self.next) {
-                // There is a gap, and what was read is worth nothing.
-                self.arriving = NOTHING;
+            if !is_behind(end, self.next) {
+                // Sent again.
+                return false;
             }
-            return false;
+            // There is a gap, and what was read is worth nothing.
+            self.unfinished = 0;
         }
         let asked = self.asked;
         if asked != 0 {
@@ -194,7 +217,7 @@ impl Exchange {
                 return false;
             }
             if is_behind(asked_end, segment.sequence) || sent == segment.sent {
-                self.pipelined = 1;
+                self.left = CROWDED;
                 return false;
             }
             self.set_asked(0);
@@ -228,20 +251,25 @@ impl Exchange {
         }
         self.reading = reading;
         if reading.is_refused() {
-            self.arriving = STRANGE;
+            self.unfinished = 0;
+            if self.history & SEEN == 0 {
+                self.history = SHAKEN;
+            } else {
+                self.left = STRANGE;
+            }
         } else if self.early != 0 {
             // It comes before the response to another one has been received: there are more of them under way.
-            self.pipelined = 1;
+            self.left = CROWDED;
         } else if reading.is_complete() {
-            self.arriving = NOTHING;
+            self.unfinished = 0;
             self.complete();
         } else if self.rest > CHUNK as u32 {
             self.rest -= CHUNK as u32;
             // Unless it is read to its end, what comes next is worth nothing.
-            self.arriving = NOTHING;
+            self.unfinished = 0;
             return true;
         } else {
-            self.arriving = UNFINISHED;
+            self.unfinished = 1;
         }
         false
     }
@@ -250,14 +278,11 @@ impl Exchange {
     #[inline(always)]
     fn complete(&mut self) {
         let reading = &self.reading;
-        if reading.has(CODED | UNSIZED) {
-            // Its end cannot be told.
-            return;
-        }
         let end = self.begun.wrapping_add(reading.length()).wrapping_add(reading.content);
-        if is_behind(self.next, end) {
-            self.pipelined = 1;
+        if reading.has(CODED | UNSIZED) || is_behind(self.next, end) {
+            self.left = CROWDED;
         } else {
+            self.history |= SEEN;
             self.set_asked(pack(self.sent, end));
         }
     }
@@ -268,7 +293,7 @@ impl Exchange {
         let asked = self.asked();
         let (sent, _) = unpack(asked);
         asked != 0
-            && self.pipelined == 0
+            && self.left == 0
             && self.stage != TOLD
             && moment.written == sent
             && moment.read == moment.arrived
@@ -289,13 +314,34 @@ impl Exchange {
         } else if head.has(FINAL) && !head.is_refused() && moment.arrived == end {
             if head.has(CLOSE) {
                 self.stage = TOLD;
-            } else if self.stage == AT_WORK {
-                self.stage = AT_REST;
+            } else if !self.is_settled(sent) {
+                self.look(moment, head);
             } else if !head.has(UPGRADE) {
                 return Verdict::Insert(head.opening - 2);
             }
         }
         Verdict::Leave
+    }
+
+    /// Takes note of a response that is left as it is, to know when it has been sent to its end.
+    #[inline(always)]
+    fn look(&mut self, moment: &Moment, head: &Reading) {
+        if head.is_complete() && !head.has(CODED | UNSIZED) {
+            self.due = moment.written.wrapping_add(head.length()).wrapping_add(head.content);
+            self.stage = DUE;
+        } else {
+            self.stage = LOOKED_AT;
+        }
+    }
+
+    /// Whether the request that came when so much had been sent is the next after a response that has ended.
+    #[inline(always)]
+    fn is_settled(&self, sent: u32) -> bool {
+        match self.stage {
+            AT_REST => self.history & SHAKEN == 0,
+            DUE => sent == self.due,
+            stage => stage == LOOKED_AT,
+        }
     }
 
     /// The connection has been told to close.

@@ -75,16 +75,16 @@ impl Reading {
     /// Takes the next byte.
     #[inline(always)]
     pub fn step(&mut self, table: &Table, byte: u8) {
-        let class = table.class[byte as usize] as u32;
+        let class = u32::from(table.class[byte as usize]);
         let place = ((self.state & (STATES as u32 - 1)) << 6) | (class & (CLASSES as u32 - 1));
-        let state = table.next[place as usize] as u32 & (STATES as u32 - 1);
+        let state = u32::from(table.next[place as usize]) & (STATES as u32 - 1);
         let action = table.action[state as usize];
         self.state = state;
         self.found |= action & FINDINGS;
         self.opening += (action >> OPENING) & 1;
         self.inside += (action >> INSIDE) & 1;
         let digit = 0_u32.wrapping_sub((action >> DIGIT) & 1);
-        let more = self.content.wrapping_mul(9).wrapping_add(byte as u32).wrapping_sub(0x30);
+        let more = self.content.wrapping_mul(9).wrapping_add(u32::from(byte)).wrapping_sub(0x30);
         self.content = self.content.wrapping_add(more & digit);
     }
 

@@ -24,6 +24,8 @@ pub mod packet;
 
 pub mod flow;
 
+pub mod steer;
+
 pub mod choose;
 
 pub mod http;

@@ -33,6 +33,8 @@ pub const CURSORS: &str = "CURSORS";
 pub const FLOWS: &str = "FLOWS";
 /// Select object: [`Config`](crate::abi::Config), one entry.
 pub const CONFIG: &str = "CONFIG";
+/// Select object: [`Source`](crate::steer::Source) → slot, a `u32`.
+pub const STEERING: &str = "STEERING";
 /// Select object: [`SlotStats`](crate::stats::SlotStats) per slot.
 pub const SLOT_STATS: &str = "SLOT_STATS";
 /// Select object: [`GroupStats`](crate::stats::GroupStats), one entry.

@@ -32,8 +32,10 @@ pub struct GroupStats {
     pub hashed: u64,
     /// Turns lost because two publications overtook the decision.
     pub overtaken: u64,
+    /// Packets of steered connections: one each, and another under SYN cookies.
+    pub steered: u64,
     /// Fills the cache line.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
 }
 
 /// What became of connections that were to be told to close.

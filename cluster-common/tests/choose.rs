@@ -110,6 +110,44 @@ fn an_empty_route_is_not_searched() {
 }
 
 #[test]
+fn a_steered_connection_takes_nobodys_turn() {
+    let mut group = Fake::with_workers(&[1, 2]);
+    group.open.insert(3);
+    assert_eq!(group.decide(Kind::Syn, 1), selected(1));
+
+    group.steering = Some(3);
+    assert_eq!(group.decide(Kind::Syn, 2), selected(3), "a worker that no route names");
+    assert_eq!(group.decide(Kind::CookieAck, 2), selected(3), "the ACK as well");
+    group.steering = Some(0);
+
+    assert_eq!(group.decide(Kind::Syn, 3), selected(2), "others are steered, not this one");
+    assert_eq!(group.cursors, [2, 0]);
+    assert_eq!(group.flows.len(), 2, "a steered SYN is not remembered");
+    let steered = group.tallies.iter().filter(|&&tally| tally == Tally::Steered).count();
+    assert_eq!((steered, group.tallies.len()), (2, 4), "it counts nowhere else");
+}
+
+#[test]
+fn a_steered_connection_goes_to_no_other_worker() {
+    let mut group = Fake::with_workers(&[1, 2]);
+    group.steering = Some(3);
+
+    assert_eq!(group.decide(Kind::Syn, 1), Verdict::Refused);
+    assert_eq!(group.tallies, [Tally::Steered]);
+}
+
+#[test]
+fn what_starts_no_connection_is_not_steered() {
+    let mut group = Fake::with_workers(&[1, 2]);
+    group.open.insert(3);
+    group.steering = Some(3);
+
+    for kind in [Kind::Migration, Kind::Datagram, Kind::Other] {
+        assert_ne!(group.decide(kind, 1), selected(3), "{kind:?}");
+    }
+}
+
+#[test]
 fn a_setting_without_a_meaning_refuses() {
     assert_eq!(
         [0, 1, 2, 3, u32::MAX].map(OnMiss::from_word),
@@ -118,6 +156,28 @@ fn a_setting_without_a_meaning_refuses() {
 }
 
 proptest! {
+    #[test]
+    fn steering_changes_nothing_for_others(packets in prop::collection::vec((any::<u32>(), any::<bool>(), 0..9_u16), 0..200)) {
+        let mut with = Fake::with_workers(&[1, 2, 3, 4, 5]);
+        with.open.insert(6);
+        let mut without = Fake::with_workers(&[1, 2, 3, 4, 5]);
+        for (hash, ack, to) in packets {
+            let kind = if ack { Kind::CookieAck } else { Kind::Syn };
+            // A source that is steered to 0 is one of those that are not.
+            with.steering = Some(to);
+            let verdict = with.decide(kind, hash);
+            if to == 0 {
+                prop_assert_eq!(verdict, without.decide(kind, hash));
+            } else {
+                let expected = if to <= 6 { selected(to) } else { Verdict::Refused };
+                prop_assert_eq!(verdict, expected);
+            }
+        }
+        prop_assert_eq!(with.cursors, without.cursors);
+        with.tallies.retain(|&tally| tally != Tally::Steered);
+        prop_assert_eq!(with.tallies, without.tallies);
+    }
+
     #[test]
     fn strays_change_nothing_for_connections(packets in packets()) {
         let mut with = Fake::with_workers(&[1, 2, 3, 4, 5]);
@@ -190,6 +250,8 @@ struct Fake {
     /// Draws that will be overtaken.
     overtaken: u32,
     selected: Option<Slot>,
+    /// Where the source of the packet in hand is steered, if any source is.
+    steering: Option<u16>,
 }
 
 impl Fake {
@@ -204,6 +266,7 @@ impl Fake {
             tallies: Vec::new(),
             overtaken: 0,
             selected: None,
+            steering: None,
         }
     }
 
@@ -243,6 +306,14 @@ impl Group for Fake {
 
     fn version(&mut self) -> u8 {
         self.version
+    }
+
+    fn steers(&mut self) -> bool {
+        self.steering.is_some()
+    }
+
+    fn steered(&mut self) -> Slot {
+        Slot::masked(self.steering.expect("asked first whether any source is steered"))
     }
 
     fn select(&mut self, slot: Slot) -> bool {

@@ -54,6 +54,7 @@ fn measure(program: &Path) -> anyhow::Result<()> {
             cgroup: None,
             stdout: ends.stdout.as_fd(),
             stderr: ends.stderr.as_fd(),
+            inherited: &[],
             filter: None,
         })?;
         drop(ends);

@@ -65,6 +65,7 @@ fn start(hierarchy: &Hierarchy, in_cgroup: bool, worker: WorkerId) -> anyhow::Re
         cgroup: cgroup.as_ref().map(|cgroup| cgroup.folder()),
         stdout: null.as_fd(),
         stderr: null.as_fd(),
+        inherited: &[],
         filter: None,
     })?;
     Ok(match cgroup {

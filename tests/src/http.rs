@@ -66,6 +66,7 @@ pub fn spread(counts: &BTreeMap<String, u32>) -> u32 {
 pub struct Connection {
     host: SocketAddr,
     stream: BufReader<TcpStream>,
+    closing: bool,
 }
 
 impl Connection {
@@ -77,7 +78,7 @@ impl Connection {
         let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { host: to, stream: BufReader::new(stream) })
+        Ok(Self { host: to, stream: BufReader::new(stream), closing: false })
     }
 
     /// Sends a request and reads the answer; the connection can be used again.
@@ -121,6 +122,7 @@ impl Connection {
             let line = self.line()?.to_ascii_lowercase();
             match line.trim_end().split_once(": ") {
                 Some(("content-length", value)) => length = value.parse::<usize>().ok(),
+                Some(("connection", "close")) => self.closing = true,
                 Some(_) => {}
                 None => break,
             }
@@ -136,6 +138,11 @@ impl Connection {
             }
         }
         Ok(String::from_utf8_lossy(&body).trim_end().to_owned())
+    }
+
+    /// Whether the server has said with its last answer that there will be no other.
+    pub fn is_closing(&self) -> bool {
+        self.closing
     }
 
     fn ask(&mut self, connection: &str) -> io::Result<String> {

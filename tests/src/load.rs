@@ -11,9 +11,9 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use crate::http;
+use crate::http::{self, Connection};
 
-/// Clients at work, each request over a new connection.
+/// Clients at work.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -30,15 +30,39 @@ pub struct Score {
 }
 
 impl Load {
-    /// Sets `clients` clients to work. They are in the network of the calling thread.
+    /// Sets `clients` clients to work, each request over a new connection. They are in the network of the calling thread.
     pub fn start(to: SocketAddr, clients: u32) -> Self {
+        Self::each(clients, || move || http::try_get(to))
+    }
+
+    /// The same, but each client keeps its connection for as long as it is not told that it ends.
+    pub fn keep(to: SocketAddr, clients: u32) -> Self {
+        Self::each(clients, || {
+            let mut kept = None;
+            move || {
+                let mut connection = match kept.take() {
+                    Some(connection) => connection,
+                    None => Connection::open(to)?,
+                };
+                let answer = connection.get()?;
+                kept = (!connection.is_closing()).then_some(connection);
+                Ok(answer)
+            }
+        })
+    }
+
+    fn each<Ask>(clients: u32, client: impl Fn() -> Ask) -> Self
+    where
+        Ask: FnMut() -> io::Result<String> + Send + 'static,
+    {
         let stop = Arc::new(AtomicBool::new(false));
         let clients = (0..clients).map(|_| {
             let stop = Arc::clone(&stop);
+            let mut ask = client();
             thread::spawn(move || {
                 let mut score = Score::default();
                 while !stop.load(Ordering::Relaxed) {
-                    score.note(http::try_get(to));
+                    score.note(ask());
                 }
                 score
             })

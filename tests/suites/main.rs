@@ -17,6 +17,8 @@ mod crash;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod drain;
+#[cfg(test)]
 mod environment;
 #[cfg(test)]
 mod example;
@@ -24,6 +26,8 @@ mod example;
 mod failing;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod health;
 #[cfg(test)]
 mod join;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::__sk_buff, cty::c_void, helpers::generated::bpf_skb_load_bytes,
     programs::SkBuffContext,
 };
-use cluster_common::exchange::{CHUNK, Exchange, Segment};
+use cluster_common::exchange::{CHUNK, CHUNK_BYTES, Exchange, Segment};
 
 use crate::{
     maps::{EXCHANGES, STEPS, TABLE, TCP_SOCK},
@@ -29,7 +29,7 @@ pub(crate) fn watch(ctx: &SkBuffContext) {
     let Some(tcp) = Tcp::of(socket) else { return };
     let Some(transport) = transport(skb) else { return };
     let mut header = [0; TCP_HEADER];
-    if !load(skb, transport, &mut header) {
+    if !load(skb, transport, &mut header, 20) {
         return;
     }
     let data = transport + u32::from(header[12] >> 4) * 4;
@@ -59,9 +59,9 @@ pub(crate) fn read(ctx: &SkBuffContext) {
     let Some((_, exchange)) = watched(skb) else { return };
     // SAFETY: a context of this run.
     let rest = unsafe { (*skb).len }.wrapping_sub(exchange.place);
-    let count = if rest < CHUNK as u32 { rest } else { CHUNK as u32 };
+    let count = if rest < CHUNK_BYTES { rest } else { CHUNK_BYTES };
     // In a form that the verifier understands: at least one and at most all.
-    let count = (count.wrapping_sub(1) & (CHUNK as u32 - 1)) + 1;
+    let count = (count.wrapping_sub(1) & (CHUNK_BYTES - 1)) + 1;
     let mut chunk = MaybeUninit::<[u64; CHUNK / 8]>::uninit();
     let bytes = clear(&mut chunk);
     // SAFETY: a context of this run, and no more bytes than there is room for.
@@ -70,7 +70,7 @@ pub(crate) fn read(ctx: &SkBuffContext) {
     }
     // SAFETY: as many bytes, each of which has been written.
     if exchange.read(&TABLE, unsafe { &*bytes.cast() }) {
-        exchange.place += CHUNK as u32;
+        exchange.place += CHUNK_BYTES;
         STEPS.go_on(skb);
     }
 }
@@ -79,7 +79,9 @@ pub(crate) fn read(ctx: &SkBuffContext) {
 #[inline(always)]
 fn watched<'a>(skb: *mut __sk_buff) -> Option<(*mut c_void, &'a mut Exchange)> {
     // SAFETY: a context of this run.
-    let socket = unsafe { (*skb).__bindgen_anon_2.sk };
+    let socket = unsafe { &(*skb).__bindgen_anon_2 };
+    // SAFETY: it is nothing else.
+    let socket = unsafe { socket.sk };
     if socket.is_null() {
         return None;
     }
@@ -93,7 +95,7 @@ fn transport(skb: *mut __sk_buff) -> Option<u32> {
     // SAFETY: a context of this run.
     let protocol = unsafe { (*skb).protocol };
     let mut header = [0; 10];
-    if !load(skb, 0, &mut header) {
+    if !load(skb, 0, &mut header, 10) {
         return None;
     }
     if protocol == IPV4 {
@@ -105,10 +107,16 @@ fn transport(skb: *mut __sk_buff) -> Option<u32> {
     }
 }
 
+/// Copies from a packet, as many bytes as there is room for: `count`.
 #[inline(always)]
-fn load<const BYTES: usize>(skb: *mut __sk_buff, offset: u32, to: &mut [u8; BYTES]) -> bool {
+fn load<const BYTES: usize>(
+    skb: *mut __sk_buff,
+    offset: u32,
+    to: &mut [u8; BYTES],
+    count: u32,
+) -> bool {
     // SAFETY: a context of this run, and as many bytes as there is room for.
-    unsafe { bpf_skb_load_bytes(skb.cast(), offset, to.as_mut_ptr().cast(), BYTES as u32) == 0 }
+    unsafe { bpf_skb_load_bytes(skb.cast(), offset, to.as_mut_ptr().cast(), count) == 0 }
 }
 
 /// The number at `place` of a header, in network order.

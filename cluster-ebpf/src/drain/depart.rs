@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::SkMsgContext,
 };
 use cluster_common::{
-    exchange::{Exchange, Moment, NOTICE, Verdict},
+    exchange::{Exchange, Moment, NOTICE, NOTICE_BYTES, Verdict},
     http::{Reading, WINDOW},
     stats::DrainStats,
 };
@@ -22,7 +22,9 @@ use crate::{
 #[inline(always)]
 pub(crate) fn tell(ctx: &SkMsgContext) -> u32 {
     // SAFETY: the context is valid for the whole run, here and below.
-    let socket = unsafe { (*ctx.msg).__bindgen_anon_3.sk };
+    let socket = unsafe { &(*ctx.msg).__bindgen_anon_3 };
+    // SAFETY: it is nothing else.
+    let socket = unsafe { socket.sk };
     if socket.is_null() {
         return SK_PASS;
     }
@@ -77,14 +79,14 @@ fn read(ctx: &SkMsgContext) -> Reading {
 fn insert(ctx: &SkMsgContext, exchange: *mut Exchange, at: u32) -> u32 {
     const LENGTH: usize = NOTICE.len();
     // SAFETY: a context of this run.
-    if unsafe { bpf_msg_push_data(ctx.msg, at, LENGTH as u32, 0) } != 0 {
+    if unsafe { bpf_msg_push_data(ctx.msg, at, NOTICE_BYTES, 0) } != 0 {
         // Nothing has changed; the next response may have more luck.
         count(offset_of!(DrainStats, failed));
         return SK_PASS;
     }
     // What was inserted is a piece of its own, so nothing is copied here and there is nothing that could fail.
     // SAFETY: as above.
-    unsafe { bpf_msg_pull_data(ctx.msg, at, at + LENGTH as u32, 0) };
+    unsafe { bpf_msg_pull_data(ctx.msg, at, at + NOTICE_BYTES, 0) };
     let (data, end) = (ctx.data(), ctx.data_end());
     if data + LENGTH > end {
         // It never comes to this, as said. If it did: better no response than one with whatever is in that memory.

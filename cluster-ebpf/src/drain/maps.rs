@@ -14,7 +14,7 @@ use aya_ebpf::{
     maps::{Array, ProgramArray, SockHash},
 };
 use cluster_common::{
-    exchange::{Exchange, TcpSock},
+    exchange::{EXCHANGE_BYTES, Exchange, TcpSock},
     http::{self, Table},
     stats::DrainStats,
 };
@@ -57,7 +57,7 @@ impl Exchanges {
         Self(UnsafeCell::new(bpf_map_def {
             type_: BPF_MAP_TYPE_SK_STORAGE,
             key_size: 4,
-            value_size: size_of::<Exchange>() as u32,
+            value_size: EXCHANGE_BYTES,
             max_entries: 0,
             map_flags: BPF_F_NO_PREALLOC,
             id: 0,

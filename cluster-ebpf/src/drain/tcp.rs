@@ -3,7 +3,7 @@
 use aya_ebpf::{cty::c_void, helpers::generated::bpf_skc_to_tcp_sock};
 
 /// A `struct tcp_sock`.
-pub(crate) struct Tcp(*const u8);
+pub(crate) struct Tcp(*const u32);
 
 impl Tcp {
     /// That behind a socket; `None` if it is none of TCP.
@@ -18,7 +18,7 @@ impl Tcp {
     #[inline(always)]
     pub(crate) fn number(&self, offset: u32) -> u32 {
         // SAFETY: the verifier lets through only what lies inside.
-        let place = unsafe { self.0.add(offset as usize) }.cast::<u32>();
+        let place = unsafe { self.0.byte_add(offset as usize) };
         // SAFETY: as above; the kernel may be changing it.
         unsafe { place.read_volatile() }
     }

@@ -14,6 +14,7 @@ use cluster_common::{
 use crate::{
     maps::{CONFIG, FLOWS, GROUP_STATS, SLOT_STATS, SOCKETS},
     policy::round_robin,
+    steering,
 };
 
 /// The maps, for the packet of this run.
@@ -42,6 +43,20 @@ impl Group for Kernel {
     #[inline(always)]
     fn version(&mut self) -> u8 {
         round_robin::version()
+    }
+
+    #[inline(always)]
+    fn steers(&mut self) -> bool {
+        let Some(config) = CONFIG.get_ptr(0) else { return false };
+        // SAFETY: a valid entry of the map.
+        let word = unsafe { &raw const (*config).steered };
+        // SAFETY: as above; the supervisor may be changing it.
+        unsafe { word.read_volatile() != 0 }
+    }
+
+    #[inline(always)]
+    fn steered(&mut self) -> Slot {
+        steering::look_up(self.ctx)
     }
 
     #[inline(always)]
@@ -84,6 +99,7 @@ impl Group for Kernel {
             Tally::Refused => of_group(offset_of!(GroupStats, refused)),
             Tally::Other => of_group(offset_of!(GroupStats, other)),
             Tally::Hashed => of_group(offset_of!(GroupStats, hashed)),
+            Tally::Steered => of_group(offset_of!(GroupStats, steered)),
             Tally::Overtaken => of_group(offset_of!(GroupStats, overtaken)),
         };
         if let Some(counter) = counter {

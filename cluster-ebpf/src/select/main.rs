@@ -9,6 +9,7 @@ mod group;
 mod log;
 mod maps;
 mod policy;
+mod steering;
 
 use aya_ebpf::{bindings::sk_action, macros::sk_reuseport, programs::SkReuseportContext};
 use cluster_common::{

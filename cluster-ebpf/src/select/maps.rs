@@ -7,13 +7,13 @@ use core::cell::UnsafeCell;
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_MMAPABLE, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
-        sk_reuseport_md,
+        BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_def,
+        bpf_map_type::BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, sk_reuseport_md,
     },
     cty::c_void,
     helpers::generated::bpf_sk_select_reuseport,
     macros::map,
-    maps::Array,
+    maps::{Array, HashMap},
 };
 use cluster_common::{
     abi::Config,
@@ -21,6 +21,7 @@ use cluster_common::{
     route::{BUFFERS, CursorLine, LANES, RouteTable},
     slot::{SLOTS, Slot},
     stats::{GroupStats, SlotStats},
+    steer::{STEERED, Source},
 };
 
 /// Slot → socket. The supervisor puts sockets in; the kernel takes them out when they are closed; the program selects.
@@ -42,6 +43,11 @@ pub(crate) static FLOWS: Array<u64> = Array::with_max_entries(flow::FLOWS, 0);
 /// The group's settings. The supervisor writes; the program reads.
 #[map]
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Source → slot, of connections that are meant for one worker. The supervisor writes; the program reads.
+#[map]
+pub(crate) static STEERING: HashMap<Source, u32> =
+    HashMap::with_max_entries(STEERED, BPF_F_NO_PREALLOC);
 
 /// What each slot was given. The program counts; the supervisor reads.
 #[map]

@@ -82,6 +82,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`], also when the daemon refuses before any progress.
     pub async fn send(&mut self, request: &Request) -> Result<Answer, ClientError> {
+        let timeless = request.is_timeless();
         let request = encode(request)?;
         let noun = request.method() == Method::GET;
         let response = self.0.send_request(request);
@@ -94,7 +95,9 @@ impl Client {
         };
         let response = response
             .map_err(|error| ClientError::Broken(format!("the daemon broke off: {error}")))?;
-        check_version(&response)?;
+        if !timeless {
+            check_version(&response)?;
+        }
         let status = response.status();
         let mut answer = Answer { body: response.into_body(), read: Vec::new() };
         if status == StatusCode::OK {
@@ -173,6 +176,8 @@ fn encode(request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError>
         | Request::Flush(targets) => (Method::POST, String::new(), json(targets)?),
         Request::Reload(reload) => (Method::POST, String::new(), json(reload)?),
         Request::Scale(scale) => (Method::POST, String::new(), json(scale)?),
+        Request::Upgrade(upgrade) => (Method::POST, String::new(), json(upgrade)?),
+        Request::HandOver(hand_over) => (Method::POST, String::new(), json(hand_over)?),
         Request::Kill(kill) => (Method::POST, String::new(), json(kill)?),
         Request::Apps(asked) => {
             let mut query = form_urlencoded::Serializer::new(String::new());
@@ -190,11 +195,14 @@ fn encode(request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError>
         }
         Request::Ping => (Method::GET, String::new(), Bytes::new()),
     };
-    hyper::Request::builder()
+    let mut builder = hyper::Request::builder()
         .method(method)
         .uri(format!("{}{query}", request.path()))
-        .header(HOST, "cluster")
-        .header(VERSION_HEADER, VERSION)
+        .header(HOST, "cluster");
+    if !request.is_timeless() {
+        builder = builder.header(VERSION_HEADER, VERSION);
+    }
+    builder
         .body(Full::new(body))
         .map_err(|error| ClientError::Broken(format!("failed to write the request: {error}")))
 }

@@ -37,6 +37,10 @@ pub enum Request {
     Scale(ScaleRequest),
     /// `POST /v1/flush`: log files emptied.
     Flush(TargetsRequest),
+    /// `POST /v1/upgrade`: the daemon becomes another program, and its workers go on. Understood by every version.
+    Upgrade(UpgradeRequest),
+    /// `POST /v1/handover`: the daemon ends and leaves its workers to the next one. Understood by every version.
+    HandOver(HandOverRequest),
     /// `POST /v1/kill`: every app is stopped, then the daemon ends.
     Kill(KillRequest),
     /// `GET /v1/apps`, with `?target=` any number of times; answers `done` with the apps.
@@ -46,6 +50,25 @@ pub enum Request {
 }
 
 impl Request {
+    /// Whether it is the same in every version of these messages: what a command and a daemon of different releases
+    /// need to get to the same one.
+    pub fn is_timeless(&self) -> bool {
+        match self {
+            Self::Upgrade(_) | Self::HandOver(_) | Self::Ping => true,
+            Self::Start(_)
+            | Self::Stop(_)
+            | Self::Restart(_)
+            | Self::Reload(_)
+            | Self::Promote(_)
+            | Self::Rollback(_)
+            | Self::Delete(_)
+            | Self::Scale(_)
+            | Self::Flush(_)
+            | Self::Kill(_)
+            | Self::Apps(_) => false,
+        }
+    }
+
     /// Where it is sent.
     pub fn path(&self) -> &'static str {
         match self {
@@ -58,6 +81,8 @@ impl Request {
             Self::Delete(_) => "/v1/delete",
             Self::Scale(_) => "/v1/scale",
             Self::Flush(_) => "/v1/flush",
+            Self::Upgrade(_) => "/v1/upgrade",
+            Self::HandOver(_) => "/v1/handover",
             Self::Kill(_) => "/v1/kill",
             Self::Apps(_) => "/v1/apps",
             Self::Ping => "/v1/ping",
@@ -138,6 +163,28 @@ pub struct ReloadRequest {
     /// Whether to answer only when it is done.
     #[serde(default = "yes")]
     pub wait: bool,
+}
+
+/// Has the daemon become another program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeRequest {
+    /// Its absolute path.
+    pub program: PathBuf,
+    /// Its release.
+    pub release: String,
+    /// The newest format of the journal that it reads.
+    pub journal: u32,
+}
+
+/// Has the daemon end and leave its workers to the next one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandOverRequest {
+    /// The release of whoever takes over.
+    pub release: String,
+    /// The newest format of the journal that it reads.
+    pub journal: u32,
 }
 
 /// Ends the daemon.

@@ -22,8 +22,8 @@ use tokio::{
 use super::{
     VERSION_HEADER, answer,
     message::{
-        AppsRequest, Detail, Failure, KillRequest, Line, Reason, ReloadRequest, Request,
-        ScaleRequest, StartRequest, TargetsRequest, VERSION,
+        AppsRequest, Detail, Failure, HandOverRequest, KillRequest, Line, Reason, ReloadRequest,
+        Request, ScaleRequest, StartRequest, TargetsRequest, UpgradeRequest, VERSION,
     },
     server::{Call, Peer},
     validate,
@@ -51,6 +51,8 @@ pub(super) fn routes(calls: mpsc::Sender<Call>, peer: Peer) -> Router {
         .route("/v1/delete", post(|to, body| targets(to, body, Request::Delete)))
         .route("/v1/flush", post(|to, body| targets(to, body, Request::Flush)))
         .route("/v1/scale", post(scale))
+        .route("/v1/upgrade", post(upgrade))
+        .route("/v1/handover", post(hand_over))
         .route("/v1/kill", post(kill))
         .fallback(async |request: Incoming| {
             let path: String = request.uri().path().chars().take(80).collect();
@@ -194,6 +196,20 @@ async fn scale(State(desk): State<Desk>, body: Body) -> Response {
         return refused(Reason::BadRequest, message);
     }
     desk.verb(Request::Scale(request)).await
+}
+
+async fn upgrade(State(desk): State<Desk>, body: Body) -> Response {
+    match decode::<UpgradeRequest>(body).await {
+        Ok(request) => desk.verb(Request::Upgrade(request)).await,
+        Err(response) => response,
+    }
+}
+
+async fn hand_over(State(desk): State<Desk>, body: Body) -> Response {
+    match decode::<HandOverRequest>(body).await {
+        Ok(request) => desk.verb(Request::HandOver(request)).await,
+        Err(response) => response,
+    }
 }
 
 async fn kill(State(desk): State<Desk>, body: Body) -> Response {

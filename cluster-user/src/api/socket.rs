@@ -8,7 +8,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::{
-        fd::AsRawFd as _,
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     },
     path::PathBuf,
@@ -28,7 +28,7 @@ const LONGEST: usize = 107;
 /// Held by the one daemon of a home for as long as it lives.
 #[derive(Debug)]
 pub struct Lock {
-    _file: Flock<File>,
+    file: Flock<File>,
 }
 
 /// Why a home could not be locked.
@@ -52,6 +52,24 @@ impl fmt::Display for LockError {
 impl std::error::Error for LockError {}
 
 impl Lock {
+    /// The lock that the supervisor before this one held in the same process.
+    pub fn inherit(lock: OwnedFd) -> Result<Self, LockError> {
+        // It is the same open file, so it is locked already.
+        match Flock::lock(File::from(lock), FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => Ok(Self { file: locked }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(LockError::Held),
+            Err((_, error)) => Err(LockError::Failed(error.into())),
+        }
+    }
+
+    /// A descriptor of the lock, which is held for as long as one is open.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.file.as_fd().try_clone_to_owned()
+    }
+
     /// Locks a home without waiting, and leaves this process's pid in the file.
     ///
     /// # Errors
@@ -65,7 +83,7 @@ impl Lock {
         };
         let written = locked.set_len(0).and_then(|()| writeln!(locked, "{}", std::process::id()));
         written.map_err(LockError::Failed)?;
-        Ok(Self { _file: locked })
+        Ok(Self { file: locked })
     }
 
     /// Whether a daemon holds the lock of a home.

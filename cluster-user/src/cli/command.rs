@@ -24,6 +24,7 @@ use super::{
     scale::Scale,
     start::Start,
     stop::Stop,
+    upgrade::Upgrade,
 };
 
 /// Runs apps as many workers on one port; the kernel hands out the connections.
@@ -75,6 +76,7 @@ pub(super) enum Command {
     Jlist(Jlist),
     Ping(Ping),
     Kill(Kill),
+    Upgrade(Upgrade),
     Doctor(Doctor),
     Daemon(Daemon),
 }
@@ -101,6 +103,7 @@ impl Command {
             Self::Jlist(Jlist {}) => Jlist::run(),
             Self::Ping(command) => command.run(),
             Self::Kill(Kill {}) => Kill::run(),
+            Self::Upgrade(command) => command.run(),
             Self::Doctor(command) => command.run(),
             Self::Daemon(command) => command.run(),
         }

@@ -18,6 +18,7 @@ use crate::{
         self,
         guardian::{self, Role},
         options::DaemonOptions,
+        succession::{self, Inheritance},
     },
 };
 
@@ -33,6 +34,18 @@ pub(super) struct Daemon {
     /// Say on standard output when ready, and leave the terminal
     #[arg(long, hide = true)]
     background: bool,
+
+    /// Go on for the supervisor that this process was before
+    #[arg(long, hide = true, conflicts_with = "background")]
+    succeed: bool,
+
+    /// Take over from the daemon that runs, which ends and leaves its workers running
+    #[arg(long)]
+    replace: bool,
+
+    /// Say in JSON what this program could take over from
+    #[arg(long, hide = true)]
+    what: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -45,6 +58,12 @@ enum ModeArg {
 
 impl Daemon {
     pub(super) fn run(self) -> Result<(), Error> {
+        if self.what {
+            return Ok(super::output::json(&super::upgrade::What::own())?);
+        }
+        if self.replace {
+            super::upgrade::replace()?;
+        }
         env_logger::Builder::new()
             .filter_level(log::LevelFilter::Info)
             .parse_env("CLUSTER_LOG")
@@ -54,6 +73,12 @@ impl Daemon {
             Ok(Role::Guardian) => return Ok(()),
             Err(error) => return Err(Error::failed(format!("failed to detach: {error}"))),
         };
+        if again {
+            // The program that was started in the beginning may not be the one that was running.
+            if let Ok(home) = Home::from_env() {
+                succession::follow_upgrade(&home, self.mode());
+            }
+        }
         let listener = ready.as_ref().and_then(|ready| ready.try_clone().ok());
         let result = self.supervise(ready);
         if let (Err(failure), Some(listener)) = (&result, listener) {
@@ -84,12 +109,16 @@ impl Daemon {
     fn supervise(&self, ready: Option<OwnedFd>) -> Result<(), Ended> {
         let home = Home::from_env()?;
         home.create()?;
-        let mode = self.mode.map(|mode| match mode {
+        let inheritance = if self.succeed { Inheritance::take() } else { Inheritance::default() };
+        let (home, mode) = (home.path().to_owned(), self.mode());
+        Ok(supervisor::run(DaemonOptions { home, ready, mode, inheritance })?)
+    }
+
+    fn mode(&self) -> Option<Mode> {
+        self.mode.map(|mode| match mode {
             ModeArg::Kernel => Mode::Kernel,
             ModeArg::Plain => Mode::Plain,
-        });
-        let options = DaemonOptions { home: home.path().to_owned(), ready, mode };
-        Ok(supervisor::run(options)?)
+        })
     }
 }
 

@@ -36,6 +36,7 @@ mod start;
 mod stop;
 mod table;
 mod tail;
+mod upgrade;
 mod verb;
 
 use std::ffi::OsString;

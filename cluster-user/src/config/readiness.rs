@@ -1,7 +1,8 @@
 //! Signs of readiness and health: from what was typed, and whether they can be had together.
 
 use std::{
-    net::{IpAddr, ToSocketAddrs as _, UdpSocket},
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket},
     os::unix::fs::PermissionsExt as _,
     path::Path,
     time::Duration,
@@ -159,6 +160,42 @@ pub fn command(line: &str, lookup: &Lookup) -> Result<script::Run, Refusal> {
     script::locate(line, &[], &Interpreting::default(), lookup)
 }
 
+/// Which of the addresses that a worker listens on a probe is for; `None` for a command, which needs none.
+///
+/// # Errors
+/// A lowercase fragment, when there is none, or when it is not clear which.
+pub fn address(
+    target: &ProbeTarget,
+    listening: &[SocketAddr],
+) -> Result<Option<SocketAddr>, String> {
+    if !target.asks_port() {
+        return Ok(None);
+    }
+    let host: Option<IpAddr> = match target {
+        ProbeTarget::Http { host: Some(host), .. } => host.trim_matches(['[', ']']).parse().ok(),
+        ProbeTarget::Http { host: None, .. }
+        | ProbeTarget::Tcp { .. }
+        | ProbeTarget::Command(_) => None,
+    };
+    let meant = |at: &&SocketAddr| {
+        target.port().is_none_or(|port| at.port() == port)
+            && host.is_none_or(|host| at.ip() == host || at.ip().is_unspecified())
+    };
+    let found: Vec<&SocketAddr> = listening.iter().filter(meant).collect();
+    let ports: BTreeSet<u16> = found.iter().map(|at| at.port()).collect();
+    // The same port of several addresses: its own before one that stands for all, IPv4 before IPv6.
+    let best = found.iter().min_by_key(|at| (host != Some(at.ip()), at.is_ipv6()));
+    match (best, target.port(), ports.len()) {
+        (Some(best), _, 0 | 1) => Ok(Some(**best)),
+        (Some(_), ..) => {
+            let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+            Err(format!("it listens on ports {}, and which to ask is not said", ports.join(", ")))
+        }
+        (None, Some(port), _) => Err(format!("it does not listen on port {port}")),
+        (None, None, _) => Err("it listens on no port".to_owned()),
+    }
+}
+
 /// When a worker counts as ready, in words.
 pub fn ready_when(spec: &AppSpec) -> String {
     let sign = match (&spec.probe, spec.readiness) {
@@ -281,6 +318,34 @@ mod tests {
             &["--probe", "test $PORT = 80"],
         ] {
             assert!(resolved(typed).is_ok(), "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn a_probe_is_for_the_address_that_it_means() {
+        let at = |probe: &str, listening: &[&str]| {
+            let listening: Vec<_> = listening.iter().map(|at| at.parse().unwrap()).collect();
+            let at = address(&probe.parse().unwrap(), &listening)?;
+            Ok(at.map(|at| at.to_string()).unwrap_or_default())
+        };
+        let both = &["[::]:80", "0.0.0.0:80", "127.0.0.1:81"];
+        for (probe, listening, expected) in [
+            ("tcp", &["0.0.0.0:80"][..], Ok("0.0.0.0:80")),
+            ("tcp://:80", both, Ok("0.0.0.0:80")),
+            ("http://:81/", both, Ok("127.0.0.1:81")),
+            ("http://[::1]:80/", &["[::]:80", "[::1]:80"], Ok("[::1]:80")),
+            ("http://127.0.0.1/", &["127.0.0.2:80", "0.0.0.0:80"], Ok("0.0.0.0:80")),
+            ("http://localhost:80/", both, Ok("0.0.0.0:80")),
+            ("true", &[], Ok("")),
+            ("tcp", both, Err("ports 80, 81, and which")),
+            ("tcp", &[], Err("listens on no port")),
+            ("tcp://:82", both, Err("not listen on port 82")),
+        ] {
+            let found: Result<String, String> = at(probe, listening);
+            match expected {
+                Ok(expected) => assert_eq!(found.unwrap(), expected, "{probe}"),
+                Err(why) => assert!(found.as_ref().unwrap_err().contains(why), "{found:?}"),
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-use super::{GroupKey, Protocol, Traffic};
+use super::{GroupKey, Protocol, Traffic, activity::Activity};
 
 // linux/sock_diag.h and linux/inet_diag.h
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -36,14 +36,6 @@ const UDP: u8 = 17;
 
 /// `INET_DIAG_INFO`: `struct tcp_info` of a connection. Asking for it is bit (number − 1) of the request.
 const INET_DIAG_INFO: u16 = 2;
-// Where that has `tcpi_last_data_sent`, `tcpi_last_data_recv` (milliseconds ago) and `tcpi_bytes_received`.
-const LAST_SENT: usize = 44;
-const LAST_RECEIVED: usize = 52;
-const BYTES_RECEIVED: usize = 128;
-/// A request that came within the same tick of the kernel's clock as the answer before it looks like no
-/// request: for this long, in milliseconds, it may be one.
-const DOUBT: u32 = 3000;
-
 /// `struct nlmsghdr`
 const HEADER: usize = 16;
 /// `struct inet_diag_req_v2`
@@ -398,33 +390,6 @@ fn decode(body: &[u8]) -> Option<Entry> {
         rest = &rest[align(size).min(rest.len())..];
     }
     Some(entry)
-}
-
-/// When a connection was last used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Activity {
-    /// Whether the last data went in and not out.
-    pub awaits_answer: bool,
-    /// For how long nothing has been sent or received, in milliseconds.
-    pub silent: u32,
-    /// Whether it has carried data at all.
-    pub used: bool,
-}
-
-impl Activity {
-    /// By a `struct tcp_info`, of which an old kernel fills only the beginning.
-    pub fn of(info: &[u8]) -> Self {
-        let (Some(sent), Some(received)) = (u32_at(info, LAST_SENT), u32_at(info, LAST_RECEIVED))
-        else {
-            // It is not told: to be on the safe side, yes.
-            return Self { awaits_answer: true, silent: 0, used: true };
-        };
-        let nothing_came = [0; 8];
-        let fresh =
-            info.get(BYTES_RECEIVED..BYTES_RECEIVED + 8).is_some_and(|bytes| bytes == nothing_came);
-        let awaits_answer = received < sent || (received == sent && !fresh && received < DOUBT);
-        Self { awaits_answer, silent: sent.min(received), used: !fresh }
-    }
 }
 
 fn align(size: usize) -> usize {

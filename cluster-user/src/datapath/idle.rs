@@ -5,20 +5,21 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    rc::Rc,
     time::Duration,
 };
 
 use rustix::net::Shutdown;
 
 use super::{
-    diag::Activity,
+    activity::Activity,
     socket::{self, OpenSocket},
 };
 
 /// What a process has open, of which duplicates are made.
 #[derive(Debug)]
 pub struct Holder {
-    process: OwnedFd,
+    process: Rc<OwnedFd>,
     fd: i32,
 }
 
@@ -33,43 +34,37 @@ impl Holder {
 }
 
 /// Who has which sockets open, by inode number: one process for each, whichever came first.
-///
-/// # Errors
-/// When descriptors run out. A process that is gone has no sockets.
 pub fn holders(
     open: impl IntoIterator<Item = (u32, OpenSocket)>,
     wanted: impl Fn(u64) -> bool,
-) -> io::Result<BTreeMap<u64, Holder>> {
-    let mut processes: BTreeMap<u32, OwnedFd> = BTreeMap::new();
+) -> BTreeMap<u64, Holder> {
+    // None for a process that is gone.
+    let mut processes: BTreeMap<u32, Option<Rc<OwnedFd>>> = BTreeMap::new();
     let mut holders = BTreeMap::new();
     for (pid, OpenSocket { fd, inode }) in open {
         if holders.contains_key(&inode) || !wanted(inode) {
             continue;
         }
-        if !processes.contains_key(&pid) {
-            let Ok(process) = socket::pidfd_open(pid) else { continue };
-            processes.insert(pid, process);
+        let process =
+            processes.entry(pid).or_insert_with(|| socket::pidfd_open(pid).ok().map(Rc::new));
+        if let Some(process) = process {
+            holders.insert(inode, Holder { process: Rc::clone(process), fd });
         }
-        let process = processes[&pid].try_clone()?;
-        holders.insert(inode, Holder { process, fd });
     }
-    Ok(holders)
+    holders
 }
 
 /// Closes those of the connections `found`, by inode number, over which nothing happens; says how many.
 ///
 /// `open` is what the worker's processes have open. `left_alone` says which are not to be touched.
-///
-/// # Errors
-/// When descriptors run out.
 pub fn hang_up(
     open: Vec<(u32, OpenSocket)>,
     found: &BTreeSet<u64>,
     idle: Duration,
     left_alone: impl Fn(BorrowedFd<'_>) -> bool,
-) -> io::Result<u32> {
+) -> u32 {
     let mut closed = 0;
-    for (inode, holder) in holders(open, |inode| found.contains(&inode))? {
+    for (inode, holder) in holders(open, |inode| found.contains(&inode)) {
         // One that is gone, or is another socket by now, needs nothing more.
         let Ok(socket) = holder.duplicate() else { continue };
         let same = socket::inode(socket.as_fd()).is_ok_and(|this| this == inode);
@@ -77,7 +72,7 @@ pub fn hang_up(
             closed += 1;
         }
     }
-    Ok(closed)
+    closed
 }
 
 /// Closes the worker's side of a connection if nothing is under way: all data read, all data acknowledged, nothing
@@ -90,7 +85,7 @@ pub fn hang_up(
 /// What the kernel said.
 fn end(socket: BorrowedFd<'_>, idle: Duration) -> io::Result<bool> {
     let unread = rustix::io::ioctl_fionread(socket)?;
-    let Activity { awaits_answer, silent, .. } = activity(socket)?;
+    let Activity { awaits_answer, silent, .. } = Activity::of_socket(socket)?;
     if unread > 0
         || unacknowledged(socket)? > 0
         || awaits_answer
@@ -100,28 +95,6 @@ fn end(socket: BorrowedFd<'_>, idle: Duration) -> io::Result<bool> {
     }
     rustix::net::shutdown(socket, Shutdown::Write)?;
     Ok(true)
-}
-
-/// When a connection was last used.
-fn activity(socket: BorrowedFd<'_>) -> io::Result<Activity> {
-    // More than any kernel tells so far.
-    const LENGTH: usize = 512;
-    let mut info = [0_u8; LENGTH];
-    let mut length: libc::socklen_t = 512;
-    // SAFETY: `info` is valid for writes of `length` bytes, and both outlive the call.
-    let status = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    if status != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(Activity::of(info.get(..length as usize).unwrap_or_default()))
 }
 
 /// Bytes that were sent and not acknowledged, or not sent yet (`SIOCOUTQ`).

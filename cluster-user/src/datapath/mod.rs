@@ -8,11 +8,13 @@
 pub mod feature;
 pub mod record;
 pub mod socket;
+pub mod activity;
 pub mod diag;
 pub mod holder;
 pub mod idle;
 pub mod kernel;
 pub mod plain;
+mod rescue;
 
 use std::{
     collections::BTreeMap,
@@ -309,6 +311,24 @@ pub trait DataPath {
     /// Counters of a slot.
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters;
 
+    /// Makes TCP connections from `from`, a source address and port, to the worker's group on `to` reach that worker,
+    /// until `unsteer`: also when no route names it, and no other worker when it listens no more. They take no turn
+    /// and are not counted. `to` is the group's address, or one of those it stands for.
+    ///
+    /// # Errors
+    /// When the worker has no socket in such a group, and in plain mode, which cannot do it.
+    fn steer(&mut self, worker: WorkerId, to: SocketAddr, from: SocketAddr) -> anyhow::Result<()>;
+
+    /// Ends what `steer` began. Harmless without it.
+    fn unsteer(&mut self, worker: WorkerId, to: SocketAddr, from: SocketAddr);
+
+    /// Moves what waits in a worker's accept queues to others, without ending it: for one that hangs or fails its probes.
+    /// Its listeners take no more connections afterwards, and `lost` tells of its slots.
+    ///
+    /// # Errors
+    /// When they cannot be reached, and in plain mode where the kernel does not move connections.
+    fn rescue(&mut self, worker: WorkerId) -> anyhow::Result<()>;
+
     /// What the next supervisor needs to take a group over; `None` for an unknown one.
     fn record(&self, group: GroupId) -> Option<GroupRecord>;
 
@@ -325,6 +345,10 @@ pub trait DataPath {
         record: &GroupRecord,
         options: &GroupOptions,
     ) -> anyhow::Result<Vec<Seated>>;
+
+    /// Copies of the listeners in which connections wait: whoever holds them while the supervisor becomes another program
+    /// keeps what waits.
+    fn waiting_rooms(&self) -> Vec<OwnedFd>;
 
     /// Groups of admitted workers that are in the kernel and have not been adopted: where there is no journal. Each can be
     /// given to [`DataPath::adopt`].

@@ -4,6 +4,7 @@
 //! cgroup v2, and is found by session, marker and parentage where it has not ([`tree`]).
 
 pub mod cgroup;
+pub mod errand;
 pub mod limits;
 pub mod output;
 pub mod spawn;

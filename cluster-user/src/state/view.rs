@@ -8,6 +8,7 @@ use super::{
     State,
     app::{App, Seat, SeatState},
     deployment::Deployment,
+    group::Vacancy,
     rollout::Stage,
     why::Why,
     worker::{Phase, Worker},
@@ -143,9 +144,20 @@ impl State {
         self.apps.get(&id).map(|app| self.app(app))
     }
 
+    /// Whether connections may be waiting for a worker now.
+    pub fn anybody_waits(&self) -> bool {
+        self.groups.values().any(|group| matches!(group.vacancy, Vacancy::Waiting(_)))
+    }
+
     /// Every open group.
     pub fn open_groups(&self) -> impl Iterator<Item = GroupId> + '_ {
         self.groups.values().filter(|group| group.open).map(|group| group.id)
+    }
+
+    /// Addresses of the TCP groups that a worker has a socket in.
+    pub fn listens_on(&self, worker: WorkerId) -> Vec<SocketAddr> {
+        let tcp = self.groups.values().filter(|group| group.key.protocol == Protocol::Tcp);
+        tcp.filter(|group| group.serves(worker)).map(|group| group.key.address).collect()
     }
 
     /// App and seat of a worker.

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
+    health,
     host::{Host, notice},
     journal::{Entry, Found, Journal, TreeRecord},
 };
@@ -94,6 +95,12 @@ impl Host {
             };
             if let Some(pid) = self.adopt_worker(&wanted) {
                 found.alive.insert(known.worker, pid);
+                if health::wants_channel(&spec)
+                    && let Some(running) = self.workers.get(&known.worker)
+                {
+                    let channel = wanted.record.and_then(|record| record.channel);
+                    self.health.adopt(known.worker, &running.tree, channel);
+                }
             }
         }
         for (group, key, options) in state.known_groups() {
@@ -118,7 +125,8 @@ impl Host {
             };
             let Ok(instance) = instance.parse().map(Instance) else { continue };
             let pipes = output::pipes_of(remains.pid);
-            let record = TreeRecord { pid: remains.pid, started: remains.started, pipes };
+            let record =
+                TreeRecord { pid: remains.pid, started: remains.started, pipes, channel: None };
             let wanted = Wanted { worker, app, instance, name, ports: &[], record: Some(record) };
             if self.adopt_worker(&wanted).is_some() {
                 strays.push(stray(app, worker, instance, &remains));
@@ -190,7 +198,7 @@ impl Host {
         let record = record.or_else(|| {
             let remains = Remains::of(&pids)?;
             let pipes = output::pipes_of(remains.pid);
-            Some(TreeRecord { pid: remains.pid, started: remains.started, pipes })
+            Some(TreeRecord { pid: remains.pid, started: remains.started, pipes, channel: None })
         })?;
         let place = Place {
             app,

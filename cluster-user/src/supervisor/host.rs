@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use cluster_common::slot::Slot;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use super::{journal::TreeRecord, options::DaemonOptions};
+use super::{health::Health, journal::TreeRecord, options::DaemonOptions};
 use crate::{
     api::message::{Line, Notice},
     config::home::Home,
@@ -39,6 +39,7 @@ pub(super) struct Host {
     pub(super) found: Vec<Notice>,
     pub(super) hierarchy: Option<Hierarchy>,
     pub(super) output: Output,
+    pub(super) health: Health,
     pub(super) workers: BTreeMap<WorkerId, Running>,
     /// What workers wrote last before they ended.
     pub(super) last_words: BTreeMap<(AppId, Instance), Vec<String>>,
@@ -143,6 +144,7 @@ impl Host {
         };
         let (news, receiver) = mpsc::unbounded_channel();
         let host = Self {
+            health: Health::new(&home.id()),
             home,
             datapath,
             missing,
@@ -195,7 +197,8 @@ impl Host {
         let trees = self.workers.iter().map(|(worker, running)| {
             let (pid, started) = (running.tree.pid(), running.tree.started());
             let pipes = self.output.pipes(*worker).unwrap_or_default();
-            (*worker, TreeRecord { pid, started, pipes })
+            let channel = self.health.channel_id(*worker);
+            (*worker, TreeRecord { pid, started, pipes, channel })
         });
         (groups.collect(), trees.collect())
     }

@@ -13,6 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::succession;
 use crate::{
     config::home::Home,
     datapath::record::GroupRecord,
@@ -32,6 +33,8 @@ pub(super) struct Entry<S> {
     release: String,
     /// The host's boot in which it was written.
     boot: String,
+    /// The program that wrote it.
+    program: PathBuf,
     /// How connections were carried.
     pub(super) mode: crate::datapath::Mode,
     /// What was known and decided.
@@ -51,6 +54,9 @@ pub(super) struct TreeRecord {
     pub(super) started: u64,
     /// Inode numbers of the pipes of its output.
     pub(super) pipes: [u64; 2],
+    /// Cookie of the daemon's end of its channel, if it has one.
+    #[serde(default)]
+    pub(super) channel: Option<u64>,
 }
 
 /// What a supervisor finds where its predecessor's journal should be.
@@ -159,7 +165,8 @@ impl<'a> Entry<&'a State> {
         trees: BTreeMap<WorkerId, TreeRecord>,
     ) -> Self {
         let release = env!("CARGO_PKG_VERSION").to_owned();
-        Self { format: FORMAT, release, boot: boot_id(), mode, state, groups, trees }
+        let program = succession::own_program();
+        Self { format: FORMAT, release, boot: boot_id(), program, mode, state, groups, trees }
     }
 }
 
@@ -169,6 +176,17 @@ struct Header {
     format: u32,
     release: String,
     boot: String,
+}
+
+/// The program that wrote a journal of this boot; `None` when that cannot be told.
+pub(super) fn program_of(path: &Path) -> Option<PathBuf> {
+    #[derive(Deserialize)]
+    struct Written {
+        boot: String,
+        program: PathBuf,
+    }
+    let written: Written = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (written.boot == boot_id()).then_some(written.program)
 }
 
 fn decode(bytes: &[u8], boot: &str) -> Found {

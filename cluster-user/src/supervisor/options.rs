@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
 };
 
+use super::succession::Inheritance;
 use crate::datapath::Mode;
 
 /// What a daemon is started with.
@@ -18,6 +19,8 @@ pub struct DaemonOptions {
     pub ready: Option<OwnedFd>,
     /// How connections are to be carried; found out when absent.
     pub mode: Option<Mode>,
+    /// What is handed over by the supervisor that this process was before.
+    pub inheritance: Inheritance,
 }
 
 /// What is written to [`DaemonOptions::ready`] when the daemon answers on its socket.

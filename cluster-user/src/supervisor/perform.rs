@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::{
     environment,
     host::{Host, News},
-    run::Supervisor,
+    run::{End, Supervisor},
 };
 use crate::{
     config::spec::AppSpec,
@@ -65,11 +65,25 @@ impl Supervisor {
                 return Some(Event::Measured { worker, traffic });
             }
             Effect::Resume { worker } => host.datapath.resume(worker),
-            Effect::Rescue { worker: _ } => {}
-            Effect::Probe { worker, probe: _ } => {
-                return Some(Event::Probed { worker, result: Ok(()) });
+            Effect::Rescue { worker } => {
+                if let Err(error) = host.datapath.rescue(worker) {
+                    log::warn!("failed to move what waits at worker {worker}: {error:#}");
+                }
             }
-            Effect::Message { worker: _, text: _ } => {}
+            Effect::Probe { worker, probe } => {
+                let listening = self.state.listens_on(worker);
+                let asked = match self.state.spec_of(worker) {
+                    Some(spec) => host.ask(worker, &probe, spec, &listening),
+                    None => Err("it is gone".to_owned()),
+                };
+                return asked.err().map(|why| Event::Probed { worker, result: Err(why) });
+            }
+            Effect::Message { worker, text } => {
+                if let Err(error) = host.message(worker, &text) {
+                    // The kill timeout follows.
+                    log::warn!("failed to send `{text}` to worker {worker}: {error:#}");
+                }
+            }
             Effect::Count { app, slots } => {
                 let counters =
                     slots.iter().map(|(group, slot)| host.datapath.counters(*group, *slot));
@@ -116,7 +130,7 @@ impl Supervisor {
                 host.flushing.push(Box::pin(flushed));
             }
             Effect::Tell { call, tale } => self.tell(call, tale),
-            Effect::End => self.ended = true,
+            Effect::End => self.end = Some(End::Orderly),
         }
         None
     }
@@ -146,8 +160,10 @@ impl Host {
                 .attach(worker, spec.name.as_str(), instance)
                 .context("failed to capture the worker's output")?;
             let marker = Marker::new(&self.home.id(), worker);
+            let equipment = self.health.equip(spec)?;
             let mut env = environment::whole(spec, instance);
             env.push(marker.variable());
+            env.extend_from_slice(&equipment.env);
             let mut args = vec![spec.program.display().to_string()];
             args.extend(spec.args.iter().cloned());
             let launch = Launch {
@@ -159,15 +175,16 @@ impl Host {
                 cgroup: cgroup.as_ref().map(WorkerCgroup::folder),
                 stdout: ends.stdout.as_fd(),
                 stderr: ends.stderr.as_fd(),
+                inherited: &equipment.inherited(),
                 filter: match admission {
                     Admission::Cgroup => None,
                     Admission::Seccomp => Some(&filter::PROGRAM),
                 },
             };
             let spawned = spawn::spawn(&launch)?;
-            anyhow::Ok((spawned, marker))
+            anyhow::Ok((spawned, marker, equipment))
         })();
-        let (spawned, marker) = match result {
+        let (spawned, marker, equipment) = match result {
             Ok(spawned) => spawned,
             Err(error) => {
                 // Nothing runs in it.
@@ -190,6 +207,7 @@ impl Host {
             drop(tree.remove());
             return Err(error).context("failed to watch the worker");
         }
+        self.health.started(worker, equipment);
         Ok(pid)
     }
 
@@ -237,6 +255,7 @@ impl Host {
 
     /// Lets go of everything that a worker had.
     pub(super) fn forget(&mut self, worker: WorkerId, words: Vec<String>) {
+        self.forget_health(worker);
         self.output.detach(worker);
         self.datapath.dismiss(worker);
         let Some(running) = self.workers.remove(&worker) else { return };

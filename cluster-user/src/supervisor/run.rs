@@ -1,6 +1,6 @@
 //! The loop: wait for what happens next, decide, carry out.
 
-use std::{collections::VecDeque, future::poll_fn};
+use std::{collections::VecDeque, future::poll_fn, path::PathBuf};
 
 use anyhow::Context as _;
 use tokio::{
@@ -16,6 +16,7 @@ use super::{
     journal::{Entry, Journal},
     options::DaemonOptions,
     source,
+    succession::Inheritance,
 };
 use crate::{
     api::{
@@ -50,7 +51,8 @@ pub fn run(options: DaemonOptions) -> anyhow::Result<()> {
 
 async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     let home = Home::at(&options.home)?;
-    let lock = Lock::acquire(&home)?;
+    let Inheritance { lock, rooms } = std::mem::take(&mut options.inheritance);
+    let lock = lock.map_or_else(|| Lock::acquire(&home), Lock::inherit)?;
     // Each worker costs a handful of descriptors here.
     limits::raise_descriptors().context("failed to raise the limit of open descriptors")?;
     watch::become_subreaper().context("failed to become a subreaper")?;
@@ -58,6 +60,8 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     let journal = Journal::at(home.journal());
     let (state, effects, found) = host.adopt(&journal)?;
     host.found = found;
+    // There are others in their place by now, to which what waits in them moves.
+    drop(rooms);
     let listener = socket::bind(&home, &lock).context("failed to listen on the daemon's socket")?;
     let (calls, requests) = mpsc::channel(CALLS);
     let (stop, stopped) = oneshot::channel::<()>();
@@ -69,9 +73,23 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     // Whoever started it may have gone.
     drop(options.announce());
     let mut supervisor =
-        Supervisor { state, host, journal, next_call: 0, mode_told: false, ended: false };
+        Supervisor { state, host, journal, next_call: 0, mode_told: false, end: None };
     supervisor.carry_out(effects);
     supervisor.work(news, requests, signals).await;
+    match supervisor.end.take() {
+        Some(End::Upgrade(program)) => {
+            drop(stop);
+            drop(server.await);
+            return Err(supervisor.become_program(&program, options.mode, &lock));
+        }
+        Some(End::HandOver) => {
+            socket::unbind(&home, &lock);
+            drop(stop);
+            drop(server.await);
+            return Ok(());
+        }
+        Some(End::Orderly) | None => {}
+    }
     socket::unbind(&home, &lock);
     // Nothing is left that could be taken over.
     if let Err(error) = supervisor.journal.remove() {
@@ -98,7 +116,19 @@ pub(super) struct Supervisor {
     pub(super) next_call: u64,
     /// Whether a user has heard how connections are carried.
     pub(super) mode_told: bool,
-    pub(super) ended: bool,
+    /// Why the loop is left.
+    pub(super) end: Option<End>,
+}
+
+/// Why a supervisor ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Nothing is left to be done.
+    Orderly,
+    /// It becomes another program, which goes on with everything.
+    Upgrade(PathBuf),
+    /// It leaves everything to whoever comes next.
+    HandOver,
 }
 
 struct Signals {
@@ -120,7 +150,7 @@ impl Supervisor {
     ) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !self.ended {
+        while self.end.is_none() {
             // 1. Wait. Workers come before users: what an answer shows is then as new as it can be.
             let deadline = self.state.deadline();
             let has_groups = self.state.open_groups().next().is_some();
@@ -128,12 +158,18 @@ impl Supervisor {
             let event = select! {
                 biased;
                 Some(news) = news.recv() => Some(self.news(news)),
+                Some(news) = self.host.health.news.recv() => {
+                    for event in self.heard(news) {
+                        self.handle(event);
+                    }
+                    None
+                }
                 report = poll_fn(|context| self.host.datapath.poll_report(context)) => Some(source::report(report)),
                 () = sleep_until(deadline.unwrap_or_else(Moment::now).instant().into()), if deadline.is_some() => Some(Event::Tick),
                 Some(call) = requests.recv() => self.call(call),
-                _ = terminate.recv() => Some(self.end()),
-                _ = interrupt.recv() => Some(self.end()),
-                _ = quit.recv() => Some(self.end()),
+                _ = terminate.recv() => Some(self.ask_to_end()),
+                _ = interrupt.recv() => Some(self.ask_to_end()),
+                _ = quit.recv() => Some(self.ask_to_end()),
                 _ = signals.reopen.recv() => { self.host.output.reopen(); None }
                 _ = signals.hangup.recv() => None,
                 _ = signals.child.recv() => { self.reap_strays(); None }
@@ -170,7 +206,7 @@ impl Supervisor {
 
     /// Writes down what was decided before it is done: should this process be killed in the middle of it, the next one
     /// finds out how far it was.
-    fn write_down(&mut self) {
+    pub(super) fn write_down(&mut self) {
         let (groups, trees) = self.host.records(self.state.open_groups());
         let entry = Entry::new(self.host.datapath.mode(), &self.state, groups, trees);
         if let Err(error) = self.journal.write(&entry)
@@ -183,7 +219,7 @@ impl Supervisor {
         }
     }
 
-    fn end(&mut self) -> Event {
+    fn ask_to_end(&mut self) -> Event {
         Event::Command { call: self.next_call(), command: Command::Kill }
     }
 
@@ -202,7 +238,11 @@ impl Supervisor {
     }
 
     fn reap_strays(&self) {
-        watch::reap_strays(|pid| self.host.workers.values().any(|worker| worker.tree.pid() == pid));
+        let host = &self.host;
+        watch::reap_strays(|pid| {
+            host.workers.values().any(|worker| worker.tree.pid() == pid)
+                || host.health.errands.have(pid)
+        });
     }
 }
 

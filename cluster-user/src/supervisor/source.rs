@@ -57,7 +57,15 @@ impl Supervisor {
 
     /// A user's request; those that only look are answered here.
     pub(super) fn call(&mut self, call: Call) -> Option<Event> {
-        let Call { request, reply, peer } = call;
+        let Call { mut request, reply, peer } = call;
+        match self.adapt(&mut request) {
+            Ok(None) => {}
+            Ok(Some(notice)) => drop(reply.send(Line::Notice(notice))),
+            Err(failure) => {
+                drop(reply.send(Line::Failed(failure)));
+                return None;
+            }
+        }
         let command = match self.command(request, peer) {
             Ok(Asked::Command(command)) => command,
             Ok(Asked::Answer(line)) => {
@@ -114,6 +122,8 @@ impl Supervisor {
             Request::Flush(TargetsRequest { targets, .. }) => {
                 Command::Flush { targets: some(&targets)? }
             }
+            Request::Upgrade(upgrade) => return self.upgrade(upgrade).map(Asked::Answer),
+            Request::HandOver(hand_over) => return self.hand_over(&hand_over).map(Asked::Answer),
             Request::Kill(_) => Command::Kill,
             Request::Apps(AppsRequest { targets, detail }) => {
                 return self.apps(&targets, detail).map(Asked::Answer);

@@ -29,6 +29,7 @@ const WALL: &[Side] = &[
         ],
     },
     Side { folder: "process", may: &["crate::process", "crate::id", "crate::config"] },
+    Side { folder: "health", may: &["crate::health", "crate::id", "crate::config"] },
     Side {
         folder: "datapath",
         may: &["crate::datapath", "crate::id", "crate::config", "cluster_common"],
@@ -81,6 +82,9 @@ mod tests {
             ("process", "crate::state"),
             ("process", "crate::supervisor::Run"),
             ("datapath", "crate::process::spawn::spawn"),
+            ("health", "crate::process::spawn::spawn"),
+            ("health", "crate::state::worker::Phase"),
+            ("process", "crate::health::News"),
             ("api", "crate::datapath::kernel::load"),
             ("api", "crate::state::worker::Phase"),
         ] {

@@ -244,6 +244,20 @@ pub(super) fn remove_connection(map: BorrowedFd<'_>, cookie: u64) -> io::Result<
     call(bpf_cmd::BPF_MAP_DELETE_ELEM, &element(map, key, 0)).map(drop)
 }
 
+/// How many elements a map with keys of 8 bytes has.
+#[cfg(test)]
+pub(super) fn count(map: BorrowedFd<'_>) -> usize {
+    let mut key = 0_u64;
+    let place = (&raw mut key).expose_provenance() as u64;
+    // Without a key the first one is asked for; then each is overwritten by the next.
+    let next = |from| call(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &element(map, from, place)).is_ok();
+    let mut count = 0;
+    while next(if count == 0 { 0 } else { place }) {
+        count += 1;
+    }
+    count
+}
+
 /// Makes a program see what happens to the sockets of a map that are put in from now on.
 pub(super) fn attach_to_sockets(
     program: BorrowedFd<'_>,

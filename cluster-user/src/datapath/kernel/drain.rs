@@ -7,7 +7,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
-    mem::offset_of,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -15,15 +14,15 @@ use std::{
 
 use anyhow::Context as _;
 use aya_obj::generated::{bpf_attach_type as attach, bpf_prog_type as program};
+#[cfg(test)]
+use cluster_common::stats::DrainStats;
 use cluster_common::{
     exchange::{Exchange, TcpSock},
     names,
-    stats::DrainStats,
 };
 
 use super::{
     bpf,
-    mapping::Mapping,
     object::{Prepared, Wanted},
     types,
 };
@@ -57,7 +56,7 @@ const PROGRAMS: [Wanted; 3] = [
 ];
 
 /// How long one call may take for connections that are new: the others have to wait for the next one.
-const TURN: Duration = Duration::from_millis(20);
+const TURN: Duration = Duration::from_millis(30);
 /// How often a connection is looked for that no process of the worker seems to have.
 const TRIES: u8 = 3;
 
@@ -94,7 +93,8 @@ pub(super) struct Programs {
     steps: OwnedFd,
     connections: OwnedFd,
     exchanges: OwnedFd,
-    stats: Mapping,
+    #[cfg(test)]
+    stats: super::mapping::Mapping,
     /// While a worker drains, [`names::ARRIVE`] is attached to the workers' cgroups.
     link: Option<OwnedFd>,
 }
@@ -126,15 +126,9 @@ impl Drain {
         if new.is_empty() {
             return;
         }
+        let mut holders = idle::holders(open(), |inode| new.contains_key(&inode));
         let began = Instant::now();
-        // Without descriptors for it nothing can be done now; there is a next time.
-        let Ok(mut holders) = idle::holders(open(), |inode| new.contains_key(&inode)) else {
-            return;
-        };
         for (inode, entry) in new {
-            if began.elapsed() > TURN {
-                return;
-            }
             let holder = holders.remove(&inode);
             let place = match holder.map(|holder| programs.insert(&holder, entry)) {
                 Some(Ok(true)) => Place::Inside,
@@ -146,6 +140,9 @@ impl Drain {
                 },
             };
             known.insert(entry.cookie, place);
+            if began.elapsed() > TURN {
+                return;
+            }
         }
     }
 
@@ -172,14 +169,21 @@ impl Drain {
         }
     }
 
+    /// How many connections the programs see.
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> usize {
+        let State::Loaded(programs) = &self.state else { return 0 };
+        bpf::count(programs.connections.as_fd())
+    }
+
     /// What the programs have counted; absent before the first drain.
     #[cfg(test)]
     pub(super) fn stats(&self) -> Option<DrainStats> {
         let State::Loaded(Programs { stats, .. }) = &self.state else { return None };
         let counter = |offset: usize| stats.counter(offset / 8);
         Some(DrainStats {
-            told: counter(offset_of!(DrainStats, told)),
-            failed: counter(offset_of!(DrainStats, failed)),
+            told: counter(std::mem::offset_of!(DrainStats, told)),
+            failed: counter(std::mem::offset_of!(DrainStats, failed)),
             ..DrainStats::default()
         })
     }
@@ -243,9 +247,20 @@ impl Programs {
         bpf::attach_to_sockets(depart.as_fd(), connections.as_fd(), attach_type)
             .context("attach to a map of sockets")?;
         let exchanges = loaded.take_map(names::EXCHANGES)?;
-        let stats = loaded.take_map(names::DRAIN_STATS)?;
-        let stats = Mapping::new(stats.as_fd(), size_of::<DrainStats>(), false)?;
-        Ok(Self { arrive, steps, connections, exchanges, stats, link: None })
+        #[cfg(test)]
+        let stats = {
+            let stats = loaded.take_map(names::DRAIN_STATS)?;
+            super::mapping::Mapping::new(stats.as_fd(), size_of::<DrainStats>(), false)?
+        };
+        Ok(Self {
+            arrive,
+            steps,
+            connections,
+            exchanges,
+            #[cfg(test)]
+            stats,
+            link: None,
+        })
     }
 
     /// Sees what arrives at all workers from now on, if it does not yet.

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::Context as _;
+use aya::maps::MapData;
 use aya_obj::generated::{bpf_attach_type as attach, bpf_prog_type as program};
 use cluster_common::{
     abi, names,
@@ -16,6 +17,7 @@ use super::{
     ids::Program,
     mapping::Mapping,
     object::{Prepared, Wanted},
+    steering::Steering,
 };
 
 /// Bytes of the ring buffer of a traced group: 2000 decisions or so until somebody reads them.
@@ -41,6 +43,8 @@ pub(super) struct SelectMaps {
     pub(super) sockets: OwnedFd,
     /// [`names::CONFIG`]
     pub(super) config: OwnedFd,
+    /// [`names::STEERING`]
+    pub(super) steering: Steering,
     /// [`names::ROUTES`]
     pub(super) routes: Mapping,
     /// [`names::CURSORS`]
@@ -108,7 +112,9 @@ impl SelectMaps {
         let config = open(&program, names::CONFIG, size_of::<abi::Config>())?;
         // Not mapped: the kernel maps an array's pages at once, and these are 256 KiB a group.
         let slot_stats = open(&program, names::SLOT_STATS, size_of::<SlotStats>())?;
-        Ok(Self { program, sockets, config, routes, cursors, slot_stats, group_stats })
+        let steering = open(&program, names::STEERING, size_of::<u32>())?;
+        let steering = Steering::new(MapData::from_fd(steering)?).context("map STEERING")?;
+        Ok(Self { program, sockets, config, steering, routes, cursors, slot_stats, group_stats })
     }
 }
 

@@ -22,8 +22,10 @@ mod object;
 mod owners;
 pub mod probe;
 mod report;
+mod rescue;
 mod selftest;
 mod spare;
+mod steering;
 mod trace;
 mod types;
 mod waiting;
@@ -35,6 +37,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
+    net::SocketAddr,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
@@ -362,7 +365,7 @@ impl DataPath for Kernel {
         let found: BTreeSet<u64> = found.iter().map(|entry| entry.inode.into()).collect();
         let open = self.watch.open_sockets(worker);
         let left_alone = |socket: BorrowedFd<'_>| self.drain.is_strange(socket);
-        idle::hang_up(open, &found, idle, left_alone).context("close idle connections")
+        Ok(idle::hang_up(open, &found, idle, left_alone))
     }
 
     fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>> {
@@ -384,6 +387,18 @@ impl DataPath for Kernel {
         self.groups.get(&group).map(|group| group.counters(slot)).unwrap_or_default()
     }
 
+    fn steer(&mut self, worker: WorkerId, to: SocketAddr, from: SocketAddr) -> anyhow::Result<()> {
+        self.steer_to(worker, to, from)
+    }
+
+    fn unsteer(&mut self, _worker: WorkerId, to: SocketAddr, from: SocketAddr) {
+        self.unsteer_from(to, from);
+    }
+
+    fn rescue(&mut self, worker: WorkerId) -> anyhow::Result<()> {
+        self.rescue_queues(worker)
+    }
+
     fn record(&self, group: GroupId) -> Option<GroupRecord> {
         self.groups.get(&group).map(Group::record)
     }
@@ -396,6 +411,10 @@ impl DataPath for Kernel {
         options: &GroupOptions,
     ) -> anyhow::Result<Vec<Seated>> {
         self.take_over(group, key, record, options)
+    }
+
+    fn waiting_rooms(&self) -> Vec<OwnedFd> {
+        self.groups.values().filter_map(Group::copy_of_room).collect()
     }
 
     fn unadopted(&mut self) -> Vec<(GroupKey, GroupRecord)> {

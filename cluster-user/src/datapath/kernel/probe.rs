@@ -17,6 +17,7 @@ use aya_obj::generated::{
 
 use super::{
     bpf::{self, MapShape, ProgramShape},
+    drain::Programs,
     ids,
     selftest::{self, Moved},
 };
@@ -38,6 +39,17 @@ pub fn features(root: Option<&Path>) -> Vec<Feature> {
         "draining",
         diag::traffic(1, &BTreeSet::new(), &BTreeSet::new()).map(drop).map_err(Into::into),
         |_| "Linux 5.9 or later, built with INET_DIAG".to_owned(),
+    ));
+    features.push(tried(
+        "telling kept connections to close (sk_msg, cgroup_skb, kernel types)",
+        "draining without waiting for clients",
+        Programs::load().map(drop),
+        |error| {
+            privileges_or(
+                error,
+                "5.14, built with BPF_STREAM_PARSER and DEBUG_INFO_BTF, and CAP_PERFMON",
+            )
+        },
     ));
     features.push(tried(
         "notifications of system calls (seccomp)",

@@ -140,6 +140,16 @@ impl Watch {
         self.workers.get(&id)
     }
 
+    /// The processes of a worker, the first one first.
+    pub(super) fn processes(&self, id: WorkerId) -> Vec<u32> {
+        let Some(worker) = self.workers.get(&id) else { return Vec::new() };
+        let mut pids: Vec<u32> = worker.pid.into_iter().collect();
+        if let Some(path) = &worker.cgroup_path {
+            report::processes_below(path, &mut pids);
+        }
+        pids
+    }
+
     /// Inode numbers of the sockets that a worker has open.
     pub(super) fn sockets(&self, id: WorkerId) -> BTreeSet<u64> {
         self.open_sockets(id).into_iter().map(|(_, socket)| socket.inode).collect()
@@ -147,15 +157,10 @@ impl Watch {
 
     /// The sockets that a worker has open, and which of its processes has them.
     pub(super) fn open_sockets(&self, id: WorkerId) -> Vec<(u32, OpenSocket)> {
-        let Some(worker) = self.workers.get(&id) else { return Vec::new() };
-        let mut pids: Vec<u32> = worker.pid.into_iter().collect();
-        if let Some(path) = &worker.cgroup_path {
-            report::processes_below(path, &mut pids);
-        }
         // A process that has ended meanwhile has none.
         let of =
             |pid| socket::sockets_of(pid).unwrap_or_default().into_iter().map(move |s| (pid, s));
-        pids.into_iter().flat_map(of).collect()
+        self.processes(id).into_iter().flat_map(of).collect()
     }
 
     /// Every admitted worker.

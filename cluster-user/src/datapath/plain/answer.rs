@@ -12,7 +12,7 @@ use rustix::net::{listen, sockopt};
 use super::{
     Listener, Pending, Plain, Port,
     caller::{Caller, parse},
-    notify::{Answer, Call},
+    notify::{Answer, Call, Notifier},
 };
 use crate::{
     datapath::{
@@ -26,7 +26,8 @@ impl Plain {
     /// Takes one call of a worker and answers it.
     pub(super) fn take_call(&mut self, worker: WorkerId) {
         let running = self.workers.get(&worker).and_then(|known| known.running.as_ref());
-        let Some(call) = running.and_then(|running| running.notifier.receive()) else { return };
+        let notifier = running.and_then(|running| running.notifier.as_ref());
+        let Some(call) = notifier.and_then(Notifier::receive) else { return };
         let answer = match call.number {
             libc::SYS_bind => self.bind(worker, &call),
             libc::SYS_listen => self.listen(worker, &call),
@@ -34,8 +35,9 @@ impl Plain {
         };
         // What cannot be examined is left as it would have been.
         let answer = answer.unwrap_or(Answer::Continue);
-        if let Some(running) = self.workers.get(&worker).and_then(|known| known.running.as_ref()) {
-            running.notifier.answer(&call, answer);
+        let running = self.workers.get(&worker).and_then(|known| known.running.as_ref());
+        if let Some(notifier) = running.and_then(|running| running.notifier.as_ref()) {
+            notifier.answer(&call, answer);
         }
     }
 
@@ -132,7 +134,7 @@ impl Plain {
     }
 
     /// Reports a socket that listens (TCP) or is bound (UDP), unless it was reported before.
-    fn report(&mut self, worker: WorkerId, socket: OwnedFd) {
+    pub(super) fn report(&mut self, worker: WorkerId, socket: OwnedFd) {
         let (Ok(inode), Some(known)) = (socket::inode(socket.as_fd()), self.workers.get(&worker))
         else {
             return;
@@ -146,7 +148,7 @@ impl Plain {
             Ok(key) => {
                 self.last += 1;
                 let ticket = Ticket(self.last);
-                self.tickets.insert(ticket, Pending { worker, key: key.clone(), _socket: socket });
+                self.tickets.insert(ticket, Pending { worker, key: key.clone(), socket });
                 Report::Listening { worker, ticket, key }
             }
             Err(unfit) => {
@@ -166,12 +168,13 @@ impl Plain {
             self.workers.get(&worker).and_then(|known| known.running.as_ref()).ok_or_else(gone)?;
         let socket = caller.descriptor((running.pid, running.process.as_fd()), call.args[0])?;
         // Everything was read of the caller by now; was it the caller?
-        if running.notifier.waits(call) { Ok(socket) } else { Err(gone()) }
+        let waits = running.notifier.as_ref().is_some_and(|notifier| notifier.waits(call));
+        if waits { Ok(socket) } else { Err(gone()) }
     }
 }
 
 /// Whether a port is to be balanced.
-fn wanted(ports: &[u16], port: u16) -> bool {
+pub(super) fn wanted(ports: &[u16], port: u16) -> bool {
     port != 0 && (ports.is_empty() || ports.contains(&port))
 }
 

@@ -6,10 +6,14 @@
 //! slots and routes are kept account of and change nothing.
 //!
 //! The kernel makes one notification descriptor per filter and never another. While nobody holds it the
-//! two calls fail with `ENOSYS`: sockets that listen go on, new ones cannot.
+//! two calls fail with `ENOSYS`: sockets that listen go on, new ones cannot. So a worker holds a duplicate of its own:
+//! when the supervisor dies its calls wait, until the next one has taken a duplicate from there ([`adopt`]). A program
+//! that closes whatever it has inherited loses that, and can bind and listen only under the supervisor that started it.
+//! A call that a supervisor had taken up when it died is never answered.
 
 pub mod filter;
 
+mod adopt;
 mod answer;
 mod caller;
 mod notify;
@@ -19,7 +23,8 @@ mod traffic;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
-    os::fd::{BorrowedFd, OwnedFd},
+    net::SocketAddr,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -35,7 +40,7 @@ use super::{
     SlotCounters, Traffic,
     holder::{self, BoundSocket},
     record::{GroupRecord, Seated},
-    socket,
+    rescue, socket,
 };
 use crate::id::{AppId, GroupId, Ticket, WorkerId};
 
@@ -55,7 +60,7 @@ pub struct Plain {
     listeners: BTreeMap<u64, Listener>,
     /// `SO_NETNS_COOKIE` of the network namespace the supervisor is in; absent where the kernel does not tell.
     netns: Option<u64>,
-    groups: BTreeSet<GroupId>,
+    groups: BTreeMap<GroupId, Group>,
     reports: VecDeque<Report>,
     last: u64,
 }
@@ -76,7 +81,17 @@ struct Worker {
 struct Running {
     pid: u32,
     process: OwnedFd,
-    notifier: Notifier,
+    /// Absent when it could not be found again.
+    notifier: Option<Notifier>,
+}
+
+/// A group, as far as there is one: an account of who sits where.
+#[derive(Debug)]
+struct Group {
+    on_miss: OnMiss,
+    route: Vec<Slot>,
+    /// Cookies of the sockets in its slots.
+    seats: BTreeMap<Slot, u64>,
 }
 
 /// Whose a socket is, and where.
@@ -107,7 +122,7 @@ struct Pending {
     worker: WorkerId,
     key: GroupKey,
     /// A duplicate.
-    _socket: OwnedFd,
+    socket: OwnedFd,
 }
 
 impl Plain {
@@ -125,7 +140,7 @@ impl Plain {
             tickets: BTreeMap::new(),
             listeners: BTreeMap::new(),
             netns: socket::own_netns().ok(),
-            groups: BTreeSet::new(),
+            groups: BTreeMap::new(),
             reports: VecDeque::new(),
             last: 0,
         })
@@ -134,9 +149,9 @@ impl Plain {
     /// Stops listening to a worker.
     fn unhook(&mut self, worker: WorkerId) {
         let running = self.workers.get_mut(&worker).and_then(|worker| worker.running.take());
-        if let Some(running) = running {
-            // It is closed in any case; that removes it too.
-            epoll::delete(self.events.get_ref(), &running.notifier).unwrap_or_default();
+        if let Some(notifier) = running.and_then(|running| running.notifier) {
+            // The worker has a duplicate: closing this one would not remove it.
+            epoll::delete(self.events.get_ref(), &notifier).unwrap_or_default();
         }
     }
 
@@ -171,19 +186,22 @@ impl DataPath for Plain {
         notifier: Option<OwnedFd>,
     ) {
         let Some(admitted) = self.workers.get_mut(&worker) else { return };
-        let begun = notifier.context("it has no seccomp filter").and_then(|notifier| {
-            let notifier = Notifier::new(notifier);
-            let data = epoll::EventData::new_u64(worker.0);
-            epoll::add(self.events.get_ref(), &notifier, data, epoll::EventFlags::IN)?;
-            Ok(Running { pid, process: process.try_clone_to_owned()?, notifier })
-        });
+        let begun = (|| {
+            let notifier = notifier.or_else(|| adopt::notifier_of(pid)).map(Notifier::new);
+            if let Some(notifier) = &notifier {
+                let data = epoll::EventData::new_u64(worker.0);
+                epoll::add(self.events.get_ref(), notifier, data, epoll::EventFlags::IN)?;
+            } else {
+                log::warn!("worker {worker} (pid {pid}) cannot bind or listen any more");
+            }
+            io::Result::Ok(Running { pid, process: process.try_clone_to_owned()?, notifier })
+        })();
         match begun {
             Ok(running) => admitted.running = Some(running),
-            // The notifier is closed then, and the worker's calls fail at once instead of waiting forever.
             Err(error) => self.reports.push_back(Report::Unusable {
                 worker,
                 address: None,
-                reason: format!("its sockets cannot be seen: {error:#}"),
+                reason: format!("its sockets cannot be seen: {error}"),
             }),
         }
     }
@@ -232,26 +250,42 @@ impl DataPath for Plain {
             self.tickets.remove(&ticket);
             return Err(JoinError::Stranger { holder: stranger.holder().to_string() });
         }
-        self.groups.insert(group);
+        let seats = BTreeMap::new();
+        self.groups.insert(group, Group { on_miss: OnMiss::Wait, route: Vec::new(), seats });
         Ok(())
     }
 
-    fn join(&mut self, ticket: Ticket, _group: GroupId, _slot: Slot) -> Result<(), JoinError> {
-        self.tickets.remove(&ticket).map(drop).ok_or(JoinError::Gone)
+    fn join(&mut self, ticket: Ticket, group: GroupId, slot: Slot) -> Result<(), JoinError> {
+        let pending = self.tickets.remove(&ticket).ok_or(JoinError::Gone)?;
+        let cookie = socket::cookie(pending.socket.as_fd());
+        if let (Some(group), Ok(cookie)) = (self.groups.get_mut(&group), cookie) {
+            group.seats.insert(slot, cookie);
+        }
+        Ok(())
     }
 
     fn refuse(&mut self, ticket: Ticket) {
         self.tickets.remove(&ticket);
     }
 
-    fn publish(&mut self, group: GroupId, _route: &[Slot]) -> anyhow::Result<()> {
-        anyhow::ensure!(self.groups.contains(&group), "there is no group {}", group.0);
+    fn publish(&mut self, group: GroupId, route: &[Slot]) -> anyhow::Result<()> {
+        let known = self.groups.get_mut(&group);
+        let known = known.with_context(|| format!("there is no group {}", group.0))?;
+        route.clone_into(&mut known.route);
         Ok(())
     }
 
-    fn vacate(&mut self, _group: GroupId, _slot: Slot) {}
+    fn vacate(&mut self, group: GroupId, slot: Slot) {
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.seats.remove(&slot);
+        }
+    }
 
-    fn on_miss(&mut self, _group: GroupId, _on_miss: OnMiss) {}
+    fn on_miss(&mut self, group: GroupId, on_miss: OnMiss) {
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.on_miss = on_miss;
+        }
+    }
 
     fn close(&mut self, group: GroupId) {
         self.groups.remove(&group);
@@ -293,26 +327,54 @@ impl DataPath for Plain {
         SlotCounters::default()
     }
 
-    fn record(&self, _group: GroupId) -> Option<GroupRecord> {
-        None
+    fn steer(
+        &mut self,
+        _worker: WorkerId,
+        _to: SocketAddr,
+        _from: SocketAddr,
+    ) -> anyhow::Result<()> {
+        anyhow::bail!("plain mode cannot probe one worker through a shared port")
+    }
+
+    fn unsteer(&mut self, _worker: WorkerId, _to: SocketAddr, _from: SocketAddr) {}
+
+    fn rescue(&mut self, worker: WorkerId) -> anyhow::Result<()> {
+        rescue::moves_without_program()?;
+        let running = self.workers.get(&worker).and_then(|worker| worker.running.as_ref());
+        let pid = running.context("the worker does not run")?.pid;
+        let pids: Vec<u32> = traffic::pids(pid)?.into_iter().collect();
+        let tcp = |at: &Port| at.protocol == Protocol::Tcp;
+        let listeners = self.listeners.iter();
+        let listeners = listeners.filter(|(_, listener)| listener.at.as_ref().is_some_and(tcp));
+        rescue::stop_listening(&pids, listeners.map(|(inode, _)| *inode).collect())
+    }
+
+    fn record(&self, group: GroupId) -> Option<GroupRecord> {
+        self.groups.get(&group).map(Group::record)
     }
 
     fn adopt(
         &mut self,
         group: GroupId,
-        _key: &GroupKey,
-        _record: &GroupRecord,
+        key: &GroupKey,
+        record: &GroupRecord,
         _options: &GroupOptions,
     ) -> anyhow::Result<Vec<Seated>> {
-        self.groups.insert(group);
-        Ok(Vec::new())
+        self.take_over(group, key, record)
     }
 
-    fn unadopted(&mut self) -> Vec<(GroupKey, GroupRecord)> {
+    fn waiting_rooms(&self) -> Vec<OwnedFd> {
         Vec::new()
     }
 
-    fn settle(&mut self) {}
+    fn unadopted(&mut self) -> Vec<(GroupKey, GroupRecord)> {
+        // There is nothing of ours in the kernel: all sockets are reported in the end.
+        Vec::new()
+    }
+
+    fn settle(&mut self) {
+        self.look_around();
+    }
 }
 
 /// Workers of which a call waits (true), or whose last process that runs under the filter is gone (false).

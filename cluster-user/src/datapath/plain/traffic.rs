@@ -30,6 +30,11 @@ pub(super) fn of(pid: u32) -> ProcResult<Traffic> {
     Ok(traffic)
 }
 
+/// Pids of a process and its descendants.
+pub(super) fn pids(pid: u32) -> ProcResult<BTreeSet<u32>> {
+    Ok(family(&Kin::all()?, pid))
+}
+
 /// Closes connections of process `pid` and its descendants over which nothing has happened for `idle`.
 pub(super) fn hang_up(pid: u32, idle: Duration) -> anyhow::Result<u32> {
     let family = family(&Kin::all()?, pid);
@@ -49,7 +54,7 @@ pub(super) fn hang_up(pid: u32, idle: Duration) -> anyhow::Result<u32> {
     })?;
     found.retain(|entry| listened.contains(&entry.local.port()));
     let found = found.iter().map(|entry| entry.inode.into()).collect();
-    Ok(idle::hang_up(open, &found, idle, |_| false)?)
+    Ok(idle::hang_up(open, &found, idle, |_| false))
 }
 
 /// Connections of every worker, given the pids of their main processes, in one look at all of them.
@@ -63,6 +68,17 @@ pub(super) fn of_all(workers: &BTreeMap<WorkerId, u32>) -> anyhow::Result<BTreeM
     let counted = diag::connections(BTreeSet::new(), owner)?;
     let count = |worker: &WorkerId| (*worker, counted.get(worker).copied().unwrap_or_default());
     Ok(workers.keys().map(count).collect())
+}
+
+/// Process `pid`, the members of its session, and descendants of all of them; `pid` alone if that cannot be told.
+pub(super) fn processes(pid: u32) -> BTreeSet<u32> {
+    Kin::all().map_or_else(|_| BTreeSet::from([pid]), |all| family(&all, pid))
+}
+
+/// As [`processes`], of many in one look at all.
+pub(super) fn families<K: Ord + Copy>(mains: &BTreeMap<K, u32>) -> BTreeMap<K, BTreeSet<u32>> {
+    let all = Kin::all().unwrap_or_default();
+    mains.iter().map(|(id, pid)| (*id, family(&all, *pid))).collect()
 }
 
 /// Inode numbers of the sockets that processes have open.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read as _},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
@@ -35,7 +35,9 @@ pub(super) struct Pipe {
 #[derive(Debug)]
 pub(super) struct Glass {
     inlet: OwnedFd,
-    outlet: OwnedFd,
+    outlet: File,
+    /// Where pages go that nobody needs to look at; without it they are read.
+    null: Option<File>,
 }
 
 /// What a look into the pipe found.
@@ -101,16 +103,15 @@ impl Pipe {
         inode_of(&self.end)
     }
 
-    /// Looks at what is there, as far as `buffer` reaches, and leaves it there; never waits.
-    pub(super) fn peek(&mut self, glass: &Glass, buffer: &mut [u8]) -> io::Result<Arrived> {
-        match tee(&self.end, &glass.inlet, buffer.len(), SpliceFlags::NONBLOCK) {
+    /// Copies what is there into `glass`, which must be empty, and leaves it there; never waits. Copies are of references to
+    /// pages, not of bytes.
+    pub(super) fn look(&mut self, glass: &Glass) -> io::Result<Arrived> {
+        match tee(&self.end, &glass.inlet, CAPACITY, SpliceFlags::NONBLOCK) {
             Ok(0) => Ok(Arrived::End),
             Ok(length) => {
                 if length >= self.capacity {
                     self.grow();
                 }
-                let seen = buffer.get_mut(..length).unwrap_or_default();
-                io::Read::read_exact(&mut File::from(glass.outlet.try_clone()?), seen)?;
                 Ok(Arrived::Bytes(length))
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(Arrived::Nothing),
@@ -129,15 +130,8 @@ impl Pipe {
     }
 
     /// Takes bytes out that have been seen and are nowhere to go, or have gone there.
-    pub(super) fn skip(&self, mut length: usize) {
-        let mut buffer = [0; 4096];
-        while length > 0 {
-            let wanted = length.min(buffer.len());
-            match read(&self.end, buffer.get_mut(..wanted).unwrap_or_default()) {
-                Ok(0) | Err(_) => return,
-                Ok(taken) => length -= taken,
-            }
-        }
+    pub(super) fn skip(&self, length: usize) {
+        skip(&self.end, length);
     }
 
     fn grow(&mut self) {
@@ -154,7 +148,38 @@ impl Glass {
         let (outlet, inlet) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // Where that is refused less is seen at a time.
         fcntl_setpipe_size(&inlet, CAPACITY).unwrap_or(0);
-        Ok(Self { inlet, outlet })
+        let null = File::options().write(true).open("/dev/null").ok();
+        Ok(Self { inlet, outlet: outlet.into(), null })
+    }
+
+    /// Reads as much as `buffer` has room for, which must be in there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<()> {
+        (&self.outlet).read_exact(buffer)
+    }
+
+    /// Drops the next bytes.
+    pub(super) fn pass(&self, mut length: usize) {
+        while let Some(null) = self.null.as_ref().filter(|_| length > 0) {
+            match splice(&self.outlet, None, null, None, length, SpliceFlags::NONBLOCK) {
+                Ok(passed) if passed > 0 => length -= passed,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        skip(&self.outlet, length);
+    }
+}
+
+fn skip(end: impl AsFd, mut length: usize) {
+    let mut buffer = [0; 4096];
+    while length > 0 {
+        let wanted = length.min(buffer.len());
+        match read(&end, buffer.get_mut(..wanted).unwrap_or_default()) {
+            Ok(0) | Err(_) => return,
+            Ok(taken) => length -= taken,
+        }
     }
 }
 
@@ -198,15 +223,18 @@ mod tests {
     #[test]
     fn a_pipe_ends_with_its_last_writer() {
         let (mut pipe, worker) = Pipe::new().unwrap();
-        let (glass, mut buffer) = (Glass::new().unwrap(), [0; 16]);
-        assert_eq!(pipe.peek(&glass, &mut buffer).unwrap(), Arrived::Nothing);
+        let (glass, mut buffer) = (Glass::new().unwrap(), [0; 5]);
+        assert_eq!(pipe.look(&glass).unwrap(), Arrived::Nothing);
         File::from(worker).write_all(b"last words").unwrap();
-        assert_eq!(pipe.peek(&glass, &mut buffer).unwrap(), Arrived::Bytes(10));
-        assert_eq!(&buffer[..10], b"last words");
+        assert_eq!(pipe.look(&glass).unwrap(), Arrived::Bytes(10));
+        glass.pass(5);
+        glass.read(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"words");
         pipe.skip(5);
-        assert_eq!(pipe.peek(&glass, &mut buffer).unwrap(), Arrived::Bytes(5), "it is there still");
+        assert_eq!(pipe.look(&glass).unwrap(), Arrived::Bytes(5), "it is there still");
+        glass.pass(5);
         pipe.skip(5);
-        assert_eq!(pipe.peek(&glass, &mut buffer).unwrap(), Arrived::End);
+        assert_eq!(pipe.look(&glass).unwrap(), Arrived::End);
     }
 
     #[test]
@@ -215,8 +243,8 @@ mod tests {
         assert_eq!(pipe.capacity == CAPACITY, geteuid().is_root());
         let mut worker = File::from(worker);
         worker.write_all(&vec![b'x'; pipe.capacity]).unwrap();
-        let (glass, mut buffer) = (Glass::new().unwrap(), vec![0; CAPACITY]);
-        let seen = pipe.peek(&glass, &mut buffer).unwrap();
+        let glass = Glass::new().unwrap();
+        let seen = pipe.look(&glass).unwrap();
         assert_eq!(seen, Arrived::Bytes(fcntl_getpipe_size(&glass.inlet).unwrap()));
         assert!(pipe.capacity == CAPACITY || !pipe.growable);
     }
@@ -232,8 +260,8 @@ mod tests {
 
         let mut found = Pipe::reopen(inode, &[me], 1).unwrap();
 
-        let (glass, mut buffer) = (Glass::new().unwrap(), [0; 16]);
-        assert_eq!(found.peek(&glass, &mut buffer).unwrap(), Arrived::Bytes(6));
+        let glass = Glass::new().unwrap();
+        assert_eq!(found.look(&glass).unwrap(), Arrived::Bytes(6));
         assert_ne!(other.inode(), Some(inode));
         drop((found, worker));
         assert!(Pipe::reopen(inode, &[me], 1).is_none(), "nobody has it");

@@ -20,6 +20,7 @@ use super::{
     file::{LogFile, empty},
     names::{Age, belongs},
     pipe::{Arrived, Glass, Pipe},
+    recent::KEPT,
     rotate::absent_is_fine,
     stream::{Stream, StreamId},
 };
@@ -27,6 +28,9 @@ use crate::id::{Instance, WorkerId};
 
 /// Size of the one buffer: larger ones leave the CPU's cache and are slower.
 const BUFFER: usize = 256 * 1024;
+
+/// Bytes looked at of what goes into a file unseen: one more than is kept of them.
+const END: usize = KEPT + 1;
 
 /// Bytes taken from one stream before the others get their turn.
 const TURN: usize = 1024 * 1024;
@@ -212,15 +216,35 @@ impl Pump {
         let Some(stream) = self.streams.get_mut(&id) else { return 0 };
         let Some(shared) = self.files.get_mut(&stream.path) else { return 0 };
         let mut moved = 0;
+        let mut careful = false;
         while moved < limit {
             let Some(pipe) = &mut stream.pipe else { break };
-            match pipe.peek(&self.glass, &mut self.buffer) {
+            match pipe.look(&self.glass) {
                 Ok(Arrived::Bytes(length)) => {
-                    moved += length;
-                    let bytes = self.buffer.get(..length).unwrap_or_default();
-                    stream.take(bytes, &mut shared.file, shared.writers > 1, now);
-                    // A pipe that gave less than was asked for is empty; epoll says when it is not.
-                    if length < self.buffer.len() && limit != DRAIN {
+                    let shared_file = shared.writers > 1;
+                    let unseen =
+                        !careful && !shared_file && stream.may_pass(length, &mut shared.file, now);
+                    // Of what goes into the file as it is only the end is looked at.
+                    let seen = if unseen { END } else { length.min(self.buffer.len()) };
+                    let bytes = self.buffer.get_mut(..seen).unwrap_or_default();
+                    self.glass.pass(if unseen { length - seen } else { 0 });
+                    if self.glass.read(bytes).is_err() {
+                        // Never, but what is left in there would be taken for what comes next.
+                        self.glass.pass(usize::MAX);
+                        break;
+                    }
+                    if unseen {
+                        let passed = stream.pass(length, bytes, &mut shared.file);
+                        careful = passed < length;
+                        moved += passed;
+                    } else {
+                        self.glass.pass(length - seen);
+                        stream.take(bytes, &mut shared.file, shared_file, now);
+                        careful = false;
+                        moved += seen;
+                    }
+                    // A pipe that gave less than that is empty; epoll says when it is not.
+                    if length < BUFFER && !careful && limit != DRAIN {
                         break;
                     }
                 }

@@ -4,7 +4,7 @@ use std::mem;
 
 /// Bytes kept per stream. They are there when the disk is full and when another worker writes to the same
 /// file, and 500 workers' fit beside everything else.
-const KEPT: usize = 4096;
+pub(super) const KEPT: usize = 4096;
 
 /// The last lines of a worker, oldest first. What was cut off at the beginning of a long one is not marked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

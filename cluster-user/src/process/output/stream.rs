@@ -9,7 +9,13 @@ use std::{
     time::Instant,
 };
 
-use super::{Kind, file::LogFile, pipe::Pipe, recent::Recent, rotate::last_line_end};
+use super::{
+    Kind,
+    file::LogFile,
+    pipe::Pipe,
+    recent::{KEPT, Recent},
+    rotate::last_line_end,
+};
 use crate::id::WorkerId;
 
 /// A line held back until it is whole, so that another writer to the file cannot break into it, is given
@@ -94,6 +100,21 @@ impl Stream {
             let held = std::mem::take(&mut self.held);
             self.write(&held, file, now);
         }
+    }
+
+    /// Whether the next `length` bytes need not be seen: they all go into the current file, and nobody else writes to it.
+    pub(super) fn may_pass(&self, length: usize, file: &mut LogFile, now: Instant) -> bool {
+        length > KEPT && self.held.is_empty() && file.has_room(self.id, length, now)
+    }
+
+    /// Moves the next `length` bytes, of which only the `end` has been seen, more than is kept. Says how many were moved.
+    pub(super) fn pass(&mut self, length: usize, end: &[u8], file: &mut LogFile) -> usize {
+        let Some(pipe) = &self.pipe else { return 0 };
+        let moved = file.take_from(self.id, pipe, length, end.last() != Some(&b'\n'));
+        if moved == length {
+            self.recent.add(end);
+        }
+        moved
     }
 
     /// Moves what is at the head of the pipe.

@@ -64,6 +64,10 @@ impl Step {
 /// In place of a step: the message carries the notification descriptor.
 pub(super) const NOTIFIER: u32 = u32::MAX;
 
+/// Where a process keeps the notifier of its filter: beyond the numbers that programs count on to be free, and below the
+/// limit that most have (1024).
+const KEPT: RawFd = 1000;
+
 /// Length of a message: step and error number.
 pub(super) const MESSAGE: usize = 8;
 
@@ -75,9 +79,12 @@ pub(super) struct Plan {
     pub(super) cwd: *const libc::c_char,
     /// `cgroup.procs`, when the child has to move itself.
     pub(super) procs: Option<RawFd>,
-    /// What becomes standard input, output and error; each above 2, so that none overwrites another.
+    /// What becomes standard input, output and error; each at least `OWN`, so that none overwrites another.
     pub(super) streams: [RawFd; 3],
-    /// Where steps that failed, and the notifier, are sent to; above 2.
+    /// What else is passed on, at least `OWN`, and the numbers it gets, below `OWN`.
+    pub(super) passed: *const (RawFd, RawFd),
+    pub(super) passed_count: usize,
+    /// Where steps that failed, and the notifier, are sent to; at least `OWN`.
     pub(super) report: RawFd,
     pub(super) identity: Option<Identity>,
     pub(super) filter: Option<libc::sock_fprog>,
@@ -131,6 +138,10 @@ impl Plan {
         if let Some(filter) = &self.filter {
             let notifier = install(filter)?;
             send(self.report, NOTIFIER, 0, Some(notifier));
+            // One for the program itself, which knows nothing of it: there the next daemon finds it when this one has
+            // died. It is no harm where that is refused, for few descriptors say.
+            // SAFETY: takes no memory.
+            unsafe { libc::fcntl(notifier, libc::F_DUPFD, KEPT) };
         }
         self.identity()?;
         // SAFETY: a null-terminated path, by the caller's promise.
@@ -140,7 +151,7 @@ impl Plan {
         Err((Step::Execute, Errno::UnknownErrno))
     }
 
-    /// Puts the three streams in place and marks all else to be closed at exec.
+    /// Puts the three streams in place, marks all else to be closed at exec, and passes on what is to be.
     fn streams(&self) -> Result<(), (Step, Errno)> {
         for (target, source) in (0..).zip(self.streams) {
             // SAFETY: takes no memory.
@@ -150,6 +161,15 @@ impl Plan {
         // it may fail, as it does before Linux 5.11.
         // SAFETY: takes no memory.
         unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+        // Duplicates are not close-on-exec, hence the order.
+        for index in 0..self.passed_count {
+            // SAFETY: one of `passed_count` pairs, by the promise made to `run`.
+            let pair = unsafe { self.passed.add(index) };
+            // SAFETY: as above.
+            let (source, target) = unsafe { pair.read() };
+            // SAFETY: takes no memory.
+            at(Step::Streams, unsafe { libc::dup2(source, target) }.into())?;
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::{
     ffi::{CString, NulError, OsStr},
     io,
     os::{
-        fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -31,6 +31,9 @@ use self::{
 use super::limits;
 use crate::config::spec::User;
 
+/// The child's own descriptors have numbers from here on, so that none it passes on overwrites them.
+pub const OWN: RawFd = 100;
+
 /// A process to be.
 #[derive(Clone, Debug)]
 pub struct Launch<'a> {
@@ -50,6 +53,8 @@ pub struct Launch<'a> {
     pub stdout: BorrowedFd<'a>,
     /// Standard error.
     pub stderr: BorrowedFd<'a>,
+    /// Further descriptors, and the numbers they have in the process: above 2 and below [`OWN`], each once.
+    pub inherited: &'a [(BorrowedFd<'a>, RawFd)],
     /// A seccomp filter to run under, whose notifications the caller answers.
     pub filter: Option<&'a [libc::sock_filter]>,
 }
@@ -68,8 +73,9 @@ pub struct Spawned {
 /// Starts a process and waits until it runs its program.
 ///
 /// It leads a session of its own, reads from /dev/null, has every signal at its default and none
-/// blocked, and no descriptor but the three streams. Umask, priorities and limits are inherited, except
-/// for the limit of descriptors where [`limits::raise_descriptors`] changed it.
+/// blocked, and no descriptor but the three streams, those it is to inherit and, far above them, the notifier of its
+/// filter. Umask, priorities and limits are inherited, except for the limit of descriptors where
+/// [`limits::raise_descriptors`] changed it.
 ///
 /// # Errors
 /// [`SpawnError`]; no process is left then.
@@ -99,7 +105,7 @@ fn start(way: Way, launch: &Launch<'_>) -> Result<Spawned, SpawnError> {
     let before = |error: io::Error| fail(Step::Clone, to_errno(&error));
     let prepared = Prepared::new(launch).map_err(before)?;
     let (ours, theirs) = report::channel().map_err(before)?;
-    let theirs = above_streams(theirs).map_err(before)?;
+    let theirs = out_of_the_way(theirs).map_err(before)?;
     let made = match way {
         Way::Clone => {
             let plan = prepared.plan(launch, &theirs, None);
@@ -133,6 +139,9 @@ struct Prepared {
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
     streams: [OwnedFd; 3],
+    /// Holds the first of each pair in `passed` open.
+    _inherited: Vec<(OwnedFd, RawFd)>,
+    passed: Vec<(RawFd, RawFd)>,
 }
 
 impl Prepared {
@@ -146,7 +155,13 @@ impl Prepared {
         let pair = |(name, value): &(String, String)| CString::new(format!("{name}={value}"));
         let env = launch.env.iter().map(pair).collect::<Result<Vec<_>, NulError>>()?;
         let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let copy = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, 3);
+        let copy = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, OWN);
+        let inherited = launch
+            .inherited
+            .iter()
+            .map(|&(fd, number)| Ok((copy(fd)?, number)))
+            .collect::<io::Result<Vec<_>>>()?;
+        let passed = inherited.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
         Ok(Self {
             program: text(launch.program.as_os_str())?,
             cwd: text(launch.cwd.as_os_str())?,
@@ -154,7 +169,9 @@ impl Prepared {
             envp: pointers(&env),
             args,
             env,
-            streams: [above_streams(null)?, copy(launch.stdout)?, copy(launch.stderr)?],
+            streams: [out_of_the_way(null)?, copy(launch.stdout)?, copy(launch.stderr)?],
+            _inherited: inherited,
+            passed,
         })
     }
 
@@ -170,6 +187,8 @@ impl Prepared {
             cwd: self.cwd.as_ptr(),
             procs: procs.map(AsRawFd::as_raw_fd),
             streams: self.streams.each_ref().map(AsRawFd::as_raw_fd),
+            passed: self.passed.as_ptr(),
+            passed_count: self.passed.len(),
             report: report.as_raw_fd(),
             identity: launch.user.filter(|user| !is_me(user)).map(|user| Identity {
                 uid: user.uid,
@@ -198,9 +217,9 @@ fn is_me(user: &User) -> bool {
         && nix::unistd::getegid().as_raw() == user.gid
 }
 
-/// Moves a descriptor to where no stream will overwrite it.
-fn above_streams(fd: OwnedFd) -> io::Result<OwnedFd> {
-    if fd.as_raw_fd() >= 3 { Ok(fd) } else { Ok(fcntl_dupfd_cloexec(fd, 3)?) }
+/// Moves a descriptor to where none that is passed on will overwrite it.
+fn out_of_the_way(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() >= OWN { Ok(fd) } else { Ok(fcntl_dupfd_cloexec(fd, OWN)?) }
 }
 
 fn members_of(cgroup: BorrowedFd<'_>) -> io::Result<OwnedFd> {

@@ -62,6 +62,22 @@ fn nothing_but_the_streams_is_left_open() {
 }
 
 #[test]
+fn what_is_to_be_inherited_has_its_number() {
+    let (zero, null) = (fs::File::open("/dev/zero").unwrap(), fs::File::open("/dev/null").unwrap());
+    let inherited = [(zero.as_fd(), 98), (null.as_fd(), 3), (zero.as_fd(), 99)];
+    for way in [Way::Clone, Way::Fork] {
+        let ls = Script::program("/usr/bin/ls", &["ls", "-l", "/proc/self/fd"]);
+        let script = Script { inherited: &inherited, ..ls };
+        let shown = run(way, &script).unwrap();
+        for (number, target) in [(98, "/dev/zero"), (3, "/dev/null"), (99, "/dev/zero")] {
+            assert!(shown.contains(&format!(" {number} -> {target}\n")), "{way:?}: {shown}");
+        }
+        // Those, the streams, and the folder being listed.
+        assert_eq!(shown.lines().filter(|line| line.contains(" -> ")).count(), 7, "{shown}");
+    }
+}
+
+#[test]
 fn a_child_leads_a_session_in_its_folder() {
     let shown = run(
         Way::Clone,
@@ -167,6 +183,7 @@ struct Script<'a> {
     cwd: &'a str,
     user: Option<User>,
     filter: Option<&'a [libc::sock_filter]>,
+    inherited: &'a [(BorrowedFd<'a>, RawFd)],
 }
 
 impl<'a> Script<'a> {
@@ -176,7 +193,7 @@ impl<'a> Script<'a> {
 
     fn program(program: &'a str, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self { program, args, cwd: "/tmp", user: None, filter: None }
+        Self { program, args, cwd: "/tmp", user: None, filter: None, inherited: &[] }
     }
 }
 
@@ -214,6 +231,7 @@ fn launch(
             cgroup,
             stdout,
             stderr: stdout,
+            inherited: script.inherited,
             filter: script.filter,
         },
     )

@@ -149,6 +149,7 @@ fn start(script: &str, cgroup: Option<WorkerCgroup>) -> Tree {
         cgroup: cgroup.as_ref().map(WorkerCgroup::folder),
         stdout: null.as_fd(),
         stderr: null.as_fd(),
+        inherited: &[],
         filter: None,
     })
     .unwrap();

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    mem::offset_of,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
     sync::Arc,
@@ -145,9 +146,10 @@ impl Group {
 
     /// What becomes of connections that find no worker, as the program has been told.
     fn configured(&self) -> io::Result<OnMiss> {
-        let [word] = bpf::lookup(self.config.as_fd(), 0)?;
-        let config = word.to_ne_bytes();
-        let [_, _, _, _, on_miss @ ..] = config;
+        const AT: usize = offset_of!(abi::Config, on_miss);
+        let words: [u64; CONFIG_WORDS] = bpf::lookup(self.config.as_fd(), 0)?;
+        let bytes = words[AT / 8].to_ne_bytes();
+        let on_miss = [0, 1, 2, 3].map(|byte| bytes[AT % 8 + byte]);
         Ok(match choose::OnMiss::from_word(u32::from_ne_bytes(on_miss)) {
             // Its supervisor died while it founded the group.
             choose::OnMiss::Wait | choose::OnMiss::Hash => OnMiss::Wait,
@@ -227,4 +229,5 @@ fn add(one: SlotCounters, other: SlotCounters) -> SlotCounters {
     }
 }
 
-const _: () = assert!(size_of::<abi::Config>() == size_of::<u64>());
+/// Words of a group's settings.
+const CONFIG_WORDS: usize = size_of::<abi::Config>() / size_of::<u64>();

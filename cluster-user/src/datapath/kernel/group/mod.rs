@@ -25,6 +25,7 @@ use super::{
     ids::Program,
     load::SelectMaps,
     mapping::Mapping,
+    steering::Steering,
     trace::Trace,
     waiting::WaitingRoom,
 };
@@ -50,6 +51,9 @@ pub(super) struct Group {
     program: Program,
     sockets: OwnedFd,
     config: OwnedFd,
+    /// What the program has been told of connections that find no worker.
+    told: choose::OnMiss,
+    pub(super) steering: Steering,
     board: Mapped,
     /// The memory behind `board`.
     _tables: [Mapping; 2],
@@ -114,8 +118,16 @@ impl Group {
     }
 
     fn new(id: GroupId, key: &GroupKey, maps: SelectMaps, hub: Arc<Hub>) -> Self {
-        let SelectMaps { program, sockets, config, routes, cursors, slot_stats, group_stats } =
-            maps;
+        let SelectMaps {
+            program,
+            sockets,
+            config,
+            steering,
+            routes,
+            cursors,
+            slot_stats,
+            group_stats,
+        } = maps;
         // SAFETY: both mappings have the size of the tables and are kept in `_tables`; nobody else has them, for there
         // is one daemon.
         let board = unsafe { Mapped::new(routes.start(), cursors.start()) };
@@ -126,6 +138,8 @@ impl Group {
             program,
             sockets,
             config,
+            told: choose::OnMiss::Hash,
+            steering,
             board,
             _tables: [routes, cursors],
             slot_stats,
@@ -208,6 +222,7 @@ impl Group {
 
     /// Empties a slot.
     pub(super) fn vacate(&mut self, slot: Slot) {
+        self.unsteer_slot(slot);
         self.filled.remove(&slot);
         // A socket that was closed has emptied it already.
         drop(bpf::delete(self.sockets.as_fd(), slot.index()));
@@ -250,6 +265,11 @@ impl Group {
         Ok(())
     }
 
+    /// A copy of the waiting room, if there is one.
+    pub(super) fn copy_of_room(&self) -> Option<OwnedFd> {
+        self.waiting_room.as_ref().and_then(|room| room.as_fd().try_clone_to_owned().ok())
+    }
+
     fn replace_waiting_room(&mut self) -> anyhow::Result<()> {
         let room = WaitingRoom::new(&self.key)?;
         self.hub.watch(&room, Source::WaitingRoom(self.id))?;
@@ -269,6 +289,17 @@ impl Group {
         let gone =
             |(slot, filled): (&Slot, &Filled)| (!self.holds(*slot, filled.cookie)).then_some(*slot);
         self.filled.iter().filter_map(gone).collect()
+    }
+
+    /// Makes the next look at the slots a thorough one.
+    pub(super) fn look_again(&mut self) {
+        self.filled_since = true;
+    }
+
+    /// A slot that has one of these sockets.
+    pub(super) fn slot_of(&self, cookies: &BTreeSet<u64>) -> Option<Slot> {
+        let mut filled = self.filled.iter();
+        filled.find(|(_, filled)| cookies.contains(&filled.cookie)).map(|(slot, _)| *slot)
     }
 
     /// Counters of a slot since it was last filled.
@@ -331,10 +362,22 @@ impl Group {
         bpf::update_socket(self.sockets.as_fd(), slot.index(), socket)
     }
 
-    fn configure(&self, on_miss: choose::OnMiss) -> anyhow::Result<()> {
+    fn configure(&mut self, on_miss: choose::OnMiss) -> anyhow::Result<()> {
+        self.told = on_miss;
+        self.tell()
+    }
+
+    /// Writes the group's settings.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn tell(&self) -> anyhow::Result<()> {
         let mut config = [0; size_of::<abi::Config>()];
-        config[..4].copy_from_slice(&abi::VERSION.to_ne_bytes());
-        config[4..].copy_from_slice(&(on_miss as u32).to_ne_bytes());
+        let mut set =
+            |at: usize, word: u32| config[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        set(offset_of!(abi::Config, abi), abi::VERSION);
+        set(offset_of!(abi::Config, on_miss), self.told as u32);
+        set(offset_of!(abi::Config, steered), self.steering.count());
         bpf::update(self.config.as_fd(), 0, &config).context("configure the group")
     }
 

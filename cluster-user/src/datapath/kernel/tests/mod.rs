@@ -4,8 +4,11 @@
 
 mod adopting;
 mod balance;
+mod draining;
 mod joining;
 mod owners;
+mod puppet;
+mod steering;
 mod succession;
 mod waiting;
 mod world;

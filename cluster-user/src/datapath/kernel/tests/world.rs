@@ -225,6 +225,11 @@ impl World {
         }
     }
 
+    /// Whether a worker's first process lives.
+    pub(super) fn is_alive(&mut self, worker: WorkerId) -> bool {
+        self.workers.get_mut(&worker).unwrap().try_wait().unwrap().is_none()
+    }
+
     /// Ends a worker at once and waits until it is gone.
     pub(super) fn kill(&mut self, worker: WorkerId) {
         let mut child = self.workers.remove(&worker).unwrap();

@@ -118,6 +118,45 @@ impl LogFile {
         dropped
     }
 
+    /// Whether `length` bytes of `writer` can go into the open file as they are.
+    pub(super) fn has_room(&mut self, writer: StreamId, length: usize, now: Instant) -> bool {
+        self.look(now);
+        let goes_on = !self.line_open || self.writer == writer;
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        let max = self.options.max_size.saturating_add(self.reprieve);
+        self.file.is_some()
+            && self.movable
+            && self.trouble.is_none()
+            && goes_on
+            && self.size.saturating_add(length) <= max
+    }
+
+    /// Moves bytes from the head of a pipe, and says how many: fewer when something is in the way, which will be seen when
+    /// the rest is appended. `line_open` says that they end in the middle of a line.
+    pub(super) fn take_from(
+        &mut self,
+        writer: StreamId,
+        pipe: &Pipe,
+        length: usize,
+        line_open: bool,
+    ) -> usize {
+        let Some(file) = &self.file else { return 0 };
+        let mut moved = 0;
+        while moved < length {
+            let end = file.metadata().map_or(self.size, |metadata| metadata.len());
+            match pipe.move_to(file, end, length - moved) {
+                Ok(more) if more > 0 => moved += more,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        if moved > 0 {
+            self.writer = writer;
+            self.line_open = line_open || moved < length;
+            self.size += u64::try_from(moved).unwrap_or(0);
+        }
+        moved
+    }
+
     /// Ends in a clean state: says what was dropped, if that can be said now.
     pub(super) fn finish(&mut self, now: Instant) {
         if let Some(trouble) = &mut self.trouble {

@@ -2,28 +2,24 @@
 //!
 //! Each test runs itself again in a process of its own, in a network namespace of its own.
 
+mod adopting;
+mod host;
+mod rescue;
+
 use std::{
     env,
-    future::poll_fn,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::{
-        fd::AsFd as _,
-        unix::process::{CommandExt as _, ExitStatusExt as _},
-    },
-    path::{Path, PathBuf},
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::PathBuf,
     process::Command,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use nix::sched::{CloneFlags, unshare};
 
+use self::host::{Host, options};
 use super::*;
-use crate::process::{
-    spawn::{Launch, Spawned, spawn},
-    watch::{ExitStatus, reap},
-};
 
 const PORT: u16 = 8080;
 
@@ -37,19 +33,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(('127.0.0.1', 8080), Handler).serve_forever()
 ";
 
-const NODE: &str = "
-require('http').createServer((request, response) => response.end(String(process.pid))).listen(8080)
-";
+const NODE: &str =
+    "require('http').createServer((_, answer) => answer.end(String(process.pid))).listen(8080)";
 
 const GO: &str = "
 package main
-
 import (
     \"fmt\"
     \"net/http\"
     \"os\"
 )
-
 func main() {
     http.HandleFunc(\"/\", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, os.Getpid()) })
     fmt.Println(http.ListenAndServe(\"127.0.0.1:8080\", nil))
@@ -306,145 +299,6 @@ fn a_worker_that_dies_or_is_dismissed_is_forgotten() {
         // The port is free: the duplicate went with the ticket.
         drop(TcpListener::bind(address()).unwrap());
     });
-}
-
-/// A data path, its runtime, and workers, which end with it.
-struct Host {
-    plain: Plain,
-    runtime: tokio::runtime::Runtime,
-    ports: Vec<u16>,
-    workers: Vec<(WorkerId, Spawned)>,
-}
-
-impl Host {
-    fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let plain = {
-            let _context = runtime.enter();
-            Plain::new().unwrap()
-        };
-        Self { plain, runtime, ports: Vec::new(), workers: Vec::new() }
-    }
-
-    fn start(&mut self, command: &[&str]) -> WorkerId {
-        self.start_of(AppId(0), command)
-    }
-
-    fn start_of(&mut self, app: AppId, command: &[&str]) -> WorkerId {
-        let worker = WorkerId(self.workers.len() as u64);
-        let place = Place { app, cgroup: None, cgroup_path: None, ports: &self.ports };
-        assert_eq!(self.plain.admit(worker, &place).unwrap(), Admission::Seccomp);
-        let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
-        let args: Vec<String> = command.iter().map(|arg| (*arg).to_owned()).collect();
-        let path = ("PATH".to_owned(), env::var("PATH").unwrap());
-        let spawned = spawn(&Launch {
-            program: Path::new(command[0]),
-            args: &args,
-            env: &[path, ("GODEBUG".to_owned(), "multipathtcp=0".to_owned())],
-            cwd: Path::new("/tmp"),
-            user: None,
-            cgroup: None,
-            stdout: null.as_fd(),
-            stderr: io::stderr().as_fd(),
-            filter: Some(&filter::PROGRAM),
-        });
-        let mut spawned = spawned.unwrap();
-        let notifier = spawned.notifier.take();
-        self.plain.started(worker, spawned.pid, spawned.process.as_fd(), notifier);
-        self.workers.push((worker, spawned));
-        worker
-    }
-
-    /// The next report, if there is one in time.
-    fn poll(&mut self, patience: Duration) -> Option<Report> {
-        let plain = &mut self.plain;
-        self.runtime.block_on(async {
-            tokio::time::timeout(patience, poll_fn(|context| plain.poll_report(context))).await.ok()
-        })
-    }
-
-    fn next(&mut self, is_it: impl Fn(&Report) -> bool) -> Report {
-        loop {
-            let report = self.poll(Duration::from_secs(30)).expect("a report in time");
-            if is_it(&report) {
-                return report;
-            }
-        }
-    }
-
-    /// Lets `count` sockets join one group.
-    fn join_all(&mut self, count: u16) -> Vec<GroupKey> {
-        let mut keys = Vec::new();
-        for slot in 1..=count {
-            let report = self.next(|report| !matches!(report, Report::Binding { .. }));
-            let Report::Listening { ticket, key, .. } = report else { panic!("{report:?}") };
-            if slot == 1 {
-                self.plain.open(GroupId(0), ticket, &options()).unwrap();
-            }
-            self.plain.join(ticket, GroupId(0), Slot::masked(slot)).unwrap();
-            keys.push(key);
-        }
-        assert!(keys.windows(2).all(|pair| pair[0] == pair[1]));
-        self.plain.publish(GroupId(0), &[Slot::masked(1)]).unwrap();
-        assert!(self.plain.publish(GroupId(1), &[Slot::masked(1)]).is_err());
-        keys
-    }
-
-    /// How often each worker answered.
-    fn asked(&self, times: usize) -> BTreeMap<String, u32> {
-        let mut answers = BTreeMap::new();
-        for _ in 0..times {
-            let mut stream = TcpStream::connect(address()).unwrap();
-            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).unwrap();
-            let pid = answer.lines().last().unwrap().to_owned();
-            assert!(
-                self.workers.iter().any(|(_, worker)| worker.pid.to_string() == pid),
-                "{answer}"
-            );
-            *answers.entry(pid).or_default() += 1;
-        }
-        answers
-    }
-
-    /// Waits until a worker has ended by itself, and badly, without having listened.
-    fn fails_to_bind(&mut self, worker: WorkerId) {
-        let at = self.workers.iter().position(|(id, _)| *id == worker).unwrap();
-        let (_, spawned) = self.workers.remove(at);
-        let begin = Instant::now();
-        let status = loop {
-            assert!(begin.elapsed() < Duration::from_secs(30), "it goes on");
-            let report = self.poll(Duration::from_millis(5));
-            assert!(matches!(report, None | Some(Report::Binding { .. })), "{report:?}");
-            if let Some(status) = reap(spawned.process.as_fd()).unwrap() {
-                break status;
-            }
-        };
-        assert_eq!(status, ExitStatus::Code(1));
-    }
-
-    fn end(&mut self, worker: WorkerId) {
-        let at = self.workers.iter().position(|(id, _)| *id == worker).unwrap();
-        end(self.workers.remove(at).1);
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.workers.drain(..).for_each(|(_, spawned)| end(spawned));
-    }
-}
-
-fn end(spawned: Spawned) {
-    rustix::process::pidfd_send_signal(&spawned.process, rustix::process::Signal::KILL).unwrap();
-    let mut ready = [rustix::event::PollFd::new(&spawned.process, rustix::event::PollFlags::IN)];
-    rustix::event::poll(&mut ready, None).unwrap();
-    reap(spawned.process.as_fd()).unwrap();
-}
-
-fn options() -> GroupOptions {
-    GroupOptions { app: "app".to_owned(), trace: false }
 }
 
 /// A socket that shares its port by its own will.
