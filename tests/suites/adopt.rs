@@ -548,6 +548,37 @@ fn killed_again_and_again_it_comes_to_rest() {
     assert!(programs.len() < 20, "the programs of its predecessors are gone: {programs:?}");
 }
 
+/// After a few bad beginnings a guardian takes its time; nobody need wait for it, and it need not come back then.
+#[test]
+fn a_guardian_that_pauses_is_not_waited_for_and_does_not_come_back() {
+    let host = Host::plain();
+    host.cluster(&["start", "app"]).ok();
+    let worker = host.pids("app");
+    let mut daemon = host.ping().pid;
+    let guardian = parent(daemon);
+    for _ in 0..5 {
+        signal(daemon, Signal::SIGKILL);
+        let before = daemon;
+        wait::until_true("its guardian has started the next", || {
+            // Asking with a command would start one.
+            let holder = fs::read_to_string(home(&host).lock()).unwrap_or_default();
+            daemon = holder.trim().parse().unwrap_or(before);
+            daemon != before && is_alive(daemon)
+        });
+        assert_eq!(parent(daemon), guardian);
+    }
+    signal(daemon, Signal::SIGKILL);
+    wait::until_true("the daemon has ended", || !is_alive(daemon));
+
+    host.cluster(&["list"]).ok().complains("started another");
+
+    assert_eq!(host.pids("app"), worker);
+    assert!(is_alive(guardian), "it still pauses");
+    host.cluster(&["kill"]).ok();
+    wait::until_true("nobody is left", || host.processes().is_empty());
+    assert!(!home(&host).journal().exists());
+}
+
 /// Checks that daemon, guardian and workers are all there is.
 #[track_caller]
 fn assert_only_workers_are_left(host: &Host) {
