@@ -20,6 +20,7 @@ in_both_modes!(
     a_command_says_whether_a_worker_is_ready,
     a_command_says_whether_a_worker_still_works,
     one_worker_can_be_asked_over_its_port,
+    a_worker_does_not_lose_its_channel_with_the_daemon,
 );
 
 fn a_worker_is_ready_when_it_sends_ready(host: &Host) {
@@ -108,9 +109,7 @@ fn one_worker_can_be_asked_over_its_port(host: &Host) {
     host.cluster(&sick).fails().complains("503");
 }
 
-#[test]
-fn a_worker_does_not_lose_its_channel_with_the_daemon() {
-    let host = &Host::kernel();
+fn a_worker_does_not_lose_its_channel_with_the_daemon(host: &Host) {
     host.cluster(&["start", &fixture("health.js"), "--shutdown-with-message"]).ok();
     let pids = host.pids("health");
     let daemon = host.ping().pid;

@@ -26,6 +26,7 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Everything it keeps is in CLUSTER_HOME: /var/lib/cluster for root, else
 $XDG_STATE_HOME/cluster or ~/.local/state/cluster.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(super) struct Daemon {
     /// How connections are carried; by default as the host allows
     #[arg(long, value_enum, env = "CLUSTER_MODE", hide_env_values = true)]

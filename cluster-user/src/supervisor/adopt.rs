@@ -154,29 +154,25 @@ impl Host {
 
     /// Every worker of this home that is there, with its processes.
     fn found(&self) -> Vec<(AppId, WorkerId, Vec<u32>)> {
-        match &self.hierarchy {
-            Some(hierarchy) => {
-                let found = hierarchy.found().unwrap_or_else(|error| {
-                    log::error!("failed to look for workers: {error}");
-                    Vec::new()
-                });
-                found.into_iter().map(|found| (found.app, found.worker, found.pids)).collect()
-            }
-            // Which of them belong together is said by the name of their app.
-            None => {
-                let mut names: BTreeMap<String, u32> = BTreeMap::new();
-                let marked = tree::marked(&self.home.id()).into_iter();
-                marked
-                    .map(|(worker, pids)| {
-                        let name = Remains::of(&pids)
-                            .and_then(|remains| remains.variable("CLUSTER_APP").map(str::to_owned));
-                        let next = u32::try_from(names.len()).unwrap_or(u32::MAX);
-                        let app = *names.entry(name.unwrap_or_default()).or_insert(next);
-                        (AppId(app), worker, pids)
-                    })
-                    .collect()
-            }
+        if let Some(hierarchy) = &self.hierarchy {
+            let found = hierarchy.found().unwrap_or_else(|error| {
+                log::error!("failed to look for workers: {error}");
+                Vec::new()
+            });
+            return found.into_iter().map(|found| (found.app, found.worker, found.pids)).collect();
         }
+        // Which of them belong together is said by the name of their app.
+        let mut names: BTreeMap<String, u32> = BTreeMap::new();
+        let marked = tree::marked(&self.home.id()).into_iter();
+        marked
+            .map(|(worker, pids)| {
+                let name = Remains::of(&pids)
+                    .and_then(|remains| remains.variable("CLUSTER_APP").map(str::to_owned));
+                let next = u32::try_from(names.len()).unwrap_or(u32::MAX);
+                let app = *names.entry(name.unwrap_or_default()).or_insert(next);
+                (AppId(app), worker, pids)
+            })
+            .collect()
     }
 
     /// Takes over one worker, and says its pid; `None` when its main process is gone.

@@ -21,7 +21,7 @@ use crate::{
 impl Supervisor {
     /// Prepares for becoming another program, which happens when this answer is on its way.
     pub(super) fn upgrade(&mut self, asked: UpgradeRequest) -> Result<Line, Failure> {
-        self.may_take_over(&asked.release, asked.journal)?;
+        Self::may_take_over(&asked.release, asked.journal)?;
         let program = asked.program;
         let executable = rustix::fs::access(&program, rustix::fs::Access::EXEC_OK);
         if !program.is_absolute() || !program.is_file() || executable.is_err() {
@@ -35,7 +35,7 @@ impl Supervisor {
 
     /// Prepares for leaving everything to whoever comes next.
     pub(super) fn hand_over(&mut self, asked: &HandOverRequest) -> Result<Line, Failure> {
-        self.may_take_over(&asked.release, asked.journal)?;
+        Self::may_take_over(&asked.release, asked.journal)?;
         if self.state.anybody_waits() {
             // They wait in sockets of this process, which end with it.
             return Err(Failure::new(
@@ -48,7 +48,7 @@ impl Supervisor {
         Ok(Line::Done(Done::default()))
     }
 
-    fn may_take_over(&self, release: &str, reads: u32) -> Result<(), Failure> {
+    fn may_take_over(release: &str, reads: u32) -> Result<(), Failure> {
         let own = env!("CARGO_PKG_VERSION");
         let older = match (Version::parse(release), Version::parse(own)) {
             (Ok(new), Ok(own)) => new < own,

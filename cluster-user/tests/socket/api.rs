@@ -53,6 +53,17 @@ fn bad_requests_are_named_and_harm_nothing() {
     bad_spec["spec"]["instances"] = Value::from(1);
     bad_spec["spec"]["stop"]["kill_timeout"] = Value::from(u64::MAX);
     let for_ever = bad_spec.to_string();
+    bad_spec["spec"]["stop"]["kill_timeout"] = Value::from(1);
+    let mut probing = |what: &str, interval: u64| {
+        let what: Value = serde_json::from_str(what).unwrap();
+        bad_spec["spec"]["probe"] = serde_json::json!({
+            "what": what, "interval": interval, "timeout": 1, "successes": 1, "failures": 1,
+        });
+        bad_spec.to_string()
+    };
+    let no_path = probing(r#"{"http":{"host":null,"port":80,"path":"x"}}"#, 1);
+    let no_port = probing(r#"{"tcp":{"port":null}}"#, 1);
+    let no_pause = probing(r#"{"command":"true"}"#, 0);
     let deep = "[".repeat(100_000);
     for (head, body, status, message) in [
         ("POST /v1/stop", "{", 400, "EOF while parsing"),
@@ -67,6 +78,9 @@ fn bad_requests_are_named_and_harm_nothing() {
         ("POST /v1/start", &wrong_type, 400, "at `spec.instances`"),
         ("POST /v1/start", &no_workers, 400, "instances is 0"),
         ("POST /v1/start", &for_ever, 400, "stop.kill_timeout is longer than a year"),
+        ("POST /v1/start", &no_path, 400, "`x` does not begin with a slash"),
+        ("POST /v1/start", &no_port, 400, "serves no port that could be asked"),
+        ("POST /v1/start", &no_pause, 400, "its interval is 0"),
         ("POST /v1/kill", r#"{"now":true}"#, 400, "unknown field"),
         ("GET /v1/apps?taget=a", "", 400, "unknown parameter `taget`"),
         ("GET /v1/apps?detail=all", "", 400, "unknown detail `all`"),

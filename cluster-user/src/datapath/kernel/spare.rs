@@ -21,7 +21,7 @@ pub(super) struct Spare {
 enum State {
     Nothing,
     Loading(JoinHandle<anyhow::Result<SelectMaps>>),
-    Loaded(SelectMaps),
+    Loaded(Box<SelectMaps>),
 }
 
 impl Spare {
@@ -30,7 +30,7 @@ impl Spare {
     /// # Errors
     /// What the kernel said.
     pub(super) fn new(select: Select) -> anyhow::Result<Self> {
-        let state = State::Loaded(select.load()?);
+        let state = State::Loaded(Box::new(select.load()?));
         Ok(Self { select: Arc::new(select), state })
     }
 
@@ -55,7 +55,7 @@ impl Spare {
             State::Loading(thread) => {
                 thread.join().map_err(|_panic| anyhow!("loading the program panicked"))?
             }
-            State::Loaded(maps) => Ok(maps),
+            State::Loaded(maps) => Ok(*maps),
         }
     }
 }

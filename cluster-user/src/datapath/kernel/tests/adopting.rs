@@ -16,6 +16,7 @@ use cluster_common::names;
 
 use super::{
     super::{bpf, ids::Program, join},
+    steering::Question,
     world::{TCP, UDP, World, answer, ask, ask_many, in_a_world, slot, wait_until},
 };
 use crate::{
@@ -86,6 +87,27 @@ fn there_is_a_waiting_room_again_and_what_waits_is_served() {
         world.publish(GROUP, &[1]);
 
         assert_eq!(answer(waiting).unwrap(), "1");
+    });
+}
+
+#[test]
+fn what_the_killed_daemon_steered_is_forgotten() {
+    in_a_world(|world| {
+        let (stale, to) = ("127.0.0.1:40000", ADDRESS.parse().unwrap());
+        let record = world.killed_after(|world| {
+            let workers = world.group_of(GROUP, 2, TCP, "0.0.0.0", 8080);
+            world.publish(GROUP, &[1]);
+            world.kernel.steer(workers[1], to, stale.parse().unwrap()).unwrap();
+            world.kernel.record(GROUP).unwrap()
+        });
+        world.succeed();
+        adopt(world, &record);
+        // From now on sources are looked up again.
+        let other = Question::new("127.0.0.1:0");
+        world.kernel.steer(WorkerId(2), to, other.from).unwrap();
+
+        assert_eq!(Question::new(stale).ask(ADDRESS).unwrap(), "1");
+        assert_eq!(other.ask(ADDRESS).unwrap(), "2");
     });
 }
 

@@ -19,13 +19,13 @@ const GROUP: GroupId = GroupId(0);
 const ADDRESS: &str = "127.0.0.1:8080";
 
 /// A socket whose source is known before it connects.
-struct Question {
+pub(super) struct Question {
     socket: Socket,
-    from: SocketAddr,
+    pub(super) from: SocketAddr,
 }
 
 impl Question {
-    fn new(from: &str) -> Self {
+    pub(super) fn new(from: &str) -> Self {
         let from: SocketAddr = from.parse().unwrap();
         let socket = Socket::new(Domain::for_address(from), Type::STREAM, None).unwrap();
         socket.bind(&from.into()).unwrap();
@@ -33,7 +33,7 @@ impl Question {
         Self { socket, from }
     }
 
-    fn ask(self, to: &str) -> std::io::Result<String> {
+    pub(super) fn ask(self, to: &str) -> std::io::Result<String> {
         self.socket.connect(&to.parse::<SocketAddr>().unwrap().into())?;
         answer(TcpStream::from(self.socket))
     }
