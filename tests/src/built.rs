@@ -32,23 +32,31 @@ pub const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 /// The Go fixture as a static program, compiled once.
 pub fn static_go_server() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let folder = programs().join("fixtures");
-        let program = folder.join("server-go");
-        let built = Command::new("go")
-            .args(["build", "-o"])
-            .arg(&program)
-            .arg(fixture("server.go"))
-            .envs([
-                ("CGO_ENABLED", "0"),
-                ("GO111MODULE", "off"),
-                ("GOFLAGS", ""),
-                ("PATH", SYSTEM_PATH),
-            ])
-            .env("GOCACHE", folder.join("go-cache"))
-            .output()
-            .expect("failed to run `go`");
-        assert!(built.status.success(), "go build: {}", String::from_utf8_lossy(&built.stderr));
-        program
-    })
+    PROGRAM.get_or_init(|| go_program("server"))
+}
+
+/// The Go server of pages as a static program, compiled once.
+pub fn static_go_pages() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| go_program("pages"))
+}
+
+fn go_program(name: &str) -> PathBuf {
+    let folder = programs().join("fixtures");
+    let program = folder.join(format!("{name}-go"));
+    let built = Command::new("go")
+        .args(["build", "-o"])
+        .arg(&program)
+        .arg(fixture(&format!("{name}.go")))
+        .envs([
+            ("CGO_ENABLED", "0"),
+            ("GO111MODULE", "off"),
+            ("GOFLAGS", ""),
+            ("PATH", SYSTEM_PATH),
+        ])
+        .env("GOCACHE", folder.join("go-cache"))
+        .output()
+        .expect("failed to run `go`");
+    assert!(built.status.success(), "go build: {}", String::from_utf8_lossy(&built.stderr));
+    program
 }

@@ -2,9 +2,9 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _, Seek as _},
-    os::unix::process::ExitStatusExt as _,
-    process::{Command, Stdio},
+    io,
+    os::unix::{fs::FileExt as _, process::ExitStatusExt as _},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -30,10 +30,7 @@ pub struct Output {
 
 /// Runs to the end. Output goes to files, so a daemon that kept a descriptor could not hold it up.
 pub fn run(command: &mut Command) -> Output {
-    let output = try_run(command)
-        .unwrap_or_else(|error| panic!("failed to run `{}`: {error}", show(command)));
-    assert!(output.code >= 0, "still running after {} s{}", LIMIT.as_secs(), output.told());
-    output
+    Begun::begin(command).end()
 }
 
 /// The same, for where a panic would hide another. The exit code is -1 when it had to be killed.
@@ -41,26 +38,89 @@ pub fn run(command: &mut Command) -> Output {
 /// # Errors
 /// Whatever kept it from being run.
 pub fn try_run(command: &mut Command) -> io::Result<Output> {
-    let shown = show(command);
-    let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(stdout.try_clone()?)
-        .stderr(stderr.try_clone()?)
-        .spawn()?;
-    let status = wait::within(LIMIT, || child.try_wait().transpose()).transpose()?;
-    if status.is_none() {
-        child.kill()?;
-        child.wait()?;
+    Begun::try_begin(command)?.try_end()
+}
+
+/// A run of a program that the test goes on beside; it is killed when dropped before its end.
+#[derive(Debug)]
+pub struct Begun {
+    command: String,
+    child: Child,
+    stdout: File,
+    stderr: File,
+}
+
+impl Begun {
+    /// Begins to run.
+    pub fn begin(command: &mut Command) -> Self {
+        Self::try_begin(command)
+            .unwrap_or_else(|error| panic!("failed to run `{}`: {error}", show(command)))
     }
-    Ok(Output {
-        command: shown,
-        code: status.map_or(-1, |status| {
-            status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
-        }),
-        stdout: contents(&mut stdout)?,
-        stderr: contents(&mut stderr)?,
-    })
+
+    fn try_begin(command: &mut Command) -> io::Result<Self> {
+        let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone()?)
+            .stderr(stderr.try_clone()?)
+            .spawn()?;
+        Ok(Self { command: show(command), child, stdout, stderr })
+    }
+
+    /// Waits until it has written a text to standard output. Panics when it ends without that.
+    #[track_caller]
+    pub fn until_says(&mut self, text: &str) {
+        wait::until_true(&format!("`{}` says `{text}`", self.command), || {
+            // In this order: what it writes last comes before its end.
+            let has_ended = self.has_ended();
+            let said = contents(&self.stdout).expect("a file can be read");
+            let is_said = said.contains(text);
+            assert!(
+                is_said || !has_ended,
+                "`{}` ended and never said `{text}`: {said}\n{}",
+                self.command,
+                contents(&self.stderr).expect("a file can be read")
+            );
+            is_said
+        });
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_some()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn end(self) -> Output {
+        let output = self.try_end().expect("a child can be waited for");
+        assert!(output.code >= 0, "still running after {} s{}", LIMIT.as_secs(), output.told());
+        output
+    }
+
+    fn try_end(mut self) -> io::Result<Output> {
+        let status = wait::within(LIMIT, || self.child.try_wait().transpose()).transpose()?;
+        if status.is_none() {
+            self.child.kill()?;
+            self.child.wait()?;
+        }
+        Ok(Output {
+            command: self.command.clone(),
+            code: status.map_or(-1, |status| {
+                status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+            }),
+            stdout: contents(&self.stdout)?,
+            stderr: contents(&self.stderr)?,
+        })
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        // Both succeed for a child, whatever has become of it.
+        self.child.kill().unwrap_or_default();
+        drop(self.child.wait());
+    }
 }
 
 #[expect(clippy::return_self_not_must_use, reason = "a check may be the last thing asked")]
@@ -142,9 +202,10 @@ fn show(command: &Command) -> String {
         .join(" ")
 }
 
-fn contents(file: &mut File) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
+/// All of a file, whose position is that of whoever writes it.
+fn contents(file: &File) -> io::Result<String> {
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

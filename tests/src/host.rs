@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::{
     built,
-    command::{self, Output},
+    command::{self, Begun, Output},
     leftover::Leftover,
     namespace::Namespace,
     wait,
@@ -168,6 +168,11 @@ impl Host {
         command::run(self.command("cluster").args(args))
     }
 
+    /// Begins to run `cluster` with these arguments.
+    pub fn begin(&self, args: &[&str]) -> Begun {
+        Begun::begin(self.command("cluster").args(args))
+    }
+
     /// Starts a program that is none of `cluster`'s; it is ended with the guard.
     pub fn stranger(&self, program: &str, args: &[&str]) -> Stranger {
         let child = self.command(program).args(args).stdout(std::process::Stdio::null()).spawn();
@@ -263,8 +268,18 @@ pub fn freeze(pid: u32) {
     });
 }
 
-/// Whether a process is there and no zombie.
+/// Whether a process is there and no zombie. One whose first thread has ended is there as long as another has not.
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']) || threads() > 1)
+}
+
+/// The parent of a process that is there.
+#[track_caller]
+pub fn parent(pid: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .unwrap_or_else(|error| panic!("process {pid} is not there: {error}"));
+    let (_, fields) = stat.rsplit_once(") ").expect("as in proc(5)");
+    fields.split(' ').nth(1).expect("as in proc(5)").parse().expect("as in proc(5)")
 }

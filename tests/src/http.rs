@@ -94,8 +94,17 @@ impl Connection {
     /// # Errors
     /// When it cannot be sent.
     pub fn send(&mut self, connection: &str) -> io::Result<()> {
+        self.send_to("/", connection)
+    }
+
+    /// Sends a request for a path and does not wait for the answer.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn send_to(&mut self, path: &str, connection: &str) -> io::Result<()> {
+        let host = self.host;
         let request =
-            format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: {connection}\r\n\r\n", self.host);
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n\r\n");
         self.stream.get_mut().write_all(request.as_bytes())
     }
 

@@ -7,7 +7,9 @@
 
 pub mod api;
 pub mod built;
+pub mod clients;
 pub mod command;
+pub mod deploy;
 pub mod host;
 pub mod http;
 pub mod load;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, thread, 
 use cluster_tests::{
     api,
     built::fixture,
-    host::{Host, is_alive, signal},
+    host::{Host, is_alive, parent, signal},
     http::local,
     in_both_modes, wait,
 };
@@ -172,10 +172,4 @@ fn own_memory(pid: u32) -> u64 {
     };
     println!("guardian: RSS {} KiB, PSS {} KiB", of("Rss:"), of("Pss:"));
     of("Private_Dirty:") + of("Private_Clean:")
-}
-
-fn parent(pid: u32) -> u32 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, fields) = stat.rsplit_once(") ").unwrap();
-    fields.split(' ').nth(1).unwrap().parse().unwrap()
 }

@@ -3,11 +3,15 @@
 #[cfg(test)]
 mod addresses;
 #[cfg(test)]
+mod adopt;
+#[cfg(test)]
 mod api;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod balance;
+#[cfg(test)]
+mod canary;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
@@ -32,6 +36,10 @@ mod lifecycle;
 mod logs;
 #[cfg(test)]
 mod ports;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod rollback;
 #[cfg(test)]
 mod scale;
 #[cfg(test)]

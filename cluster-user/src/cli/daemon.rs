@@ -69,19 +69,18 @@ impl Daemon {
             .filter_level(log::LevelFilter::Info)
             .parse_env("CLUSTER_LOG")
             .init();
-        let (ready, again) = match self.role() {
+        let home = Home::from_env()?;
+        let (ready, again) = match self.role(&home) {
             Ok(Role::Daemon { ready, again }) => (ready, again),
             Ok(Role::Guardian) => return Ok(()),
             Err(error) => return Err(Error::failed(format!("failed to detach: {error}"))),
         };
         if again {
             // The program that was started in the beginning may not be the one that was running.
-            if let Ok(home) = Home::from_env() {
-                succession::follow_upgrade(&home, self.mode());
-            }
+            succession::follow_upgrade(&home, self.mode());
         }
         let listener = ready.as_ref().and_then(|ready| ready.try_clone().ok());
-        let result = self.supervise(ready);
+        let result = self.supervise(&home, ready);
         if let (Err(failure), Some(listener)) = (&result, listener) {
             let said = match failure {
                 Ended::Held => launch::HELD.to_owned(),
@@ -99,16 +98,15 @@ impl Daemon {
         })
     }
 
-    fn role(&self) -> io::Result<Role> {
+    fn role(&self, home: &Home) -> io::Result<Role> {
         if self.background {
-            guardian::stand_by(detach()?)
+            guardian::stand_by(detach()?, home)
         } else {
             Ok(Role::Daemon { ready: None, again: false })
         }
     }
 
-    fn supervise(&self, ready: Option<OwnedFd>) -> Result<(), Ended> {
-        let home = Home::from_env()?;
+    fn supervise(&self, home: &Home, ready: Option<OwnedFd>) -> Result<(), Ended> {
         home.create()?;
         let inheritance = if self.succeed { Inheritance::take() } else { Inheritance::default() };
         let (home, mode) = (home.path().to_owned(), self.mode());

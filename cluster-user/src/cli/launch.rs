@@ -24,7 +24,7 @@ use crate::{
         socket::Lock,
     },
     config::home::{self, Home},
-    supervisor::options::READY,
+    supervisor::{journal, options::READY},
 };
 
 /// What a daemon says that found another one in its place.
@@ -37,11 +37,48 @@ const RETRY: Duration = Duration::from_millis(5);
 /// Longest error that is read from a daemon.
 const LONGEST: usize = 64 << 10;
 
-/// Starts a daemon and connects to it, or to the one that was faster; whether it was ours.
+/// A connection to a daemon, and who started that.
+#[derive(Debug)]
+pub(super) enum Launched {
+    /// It was there, or somebody else was faster.
+    Before(Client),
+    /// This command.
+    Now(Client),
+}
+
+/// Connects to a daemon if there is one, and starts one if there was one that was killed.
+///
+/// # Errors
+/// When it cannot be talked to, or as [`daemon`].
+pub(super) async fn successor(home: &Home) -> Result<Option<Launched>, Error> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Client::connect(home).await {
+            Ok(client) => return Ok(Some(Launched::Before(client))),
+            Err(ClientError::NoDaemon) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // In this order: one that ends as it was told to lets go of its home when its journal is gone.
+        let is_held = Lock::is_held(home);
+        if !journal::is_left(home) {
+            return Ok(None);
+        }
+        if !is_held {
+            return daemon(home).await.map(Some);
+        }
+        // It is on its way: its guardian has started it again, or it is about to end.
+        if Instant::now() >= deadline {
+            return Err(Error::failed("the daemon does not answer").hint(see_log(home)));
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// Starts a daemon and connects to it, or to the one that was faster.
 ///
 /// # Errors
 /// The daemon's own, or what was last in its log.
-pub(super) async fn daemon(home: &Home) -> Result<(Client, bool), Error> {
+pub(super) async fn daemon(home: &Home) -> Result<Launched, Error> {
     home.create()?;
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -51,7 +88,8 @@ pub(super) async fn daemon(home: &Home) -> Result<(Client, bool), Error> {
         let read = interpret(&said, home)?;
         while Instant::now() < deadline {
             match Client::connect(home).await {
-                Ok(client) => return Ok((client, read == Said::Ready)),
+                Ok(client) if read == Said::Ready => return Ok(Launched::Now(client)),
+                Ok(client) => return Ok(Launched::Before(client)),
                 Err(ClientError::NoDaemon) => sleep(RETRY).await,
                 Err(error) => return Err(error.into()),
             }

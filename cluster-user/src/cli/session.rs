@@ -5,7 +5,12 @@ use std::cell::RefCell;
 use indicatif::ProgressBar;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{error::Error, human, launch, output};
+use super::{
+    error::Error,
+    human,
+    launch::{self, Launched},
+    output,
+};
 use crate::{
     api::{
         client::{Client, ClientError},
@@ -47,18 +52,21 @@ impl Session {
     /// # Errors
     /// Exit code 3 when there is none.
     pub(super) async fn connect(&self) -> Result<Client, Error> {
-        Ok(Client::connect(&self.home).await?)
+        self.find().await?.ok_or_else(|| ClientError::NoDaemon.into())
     }
 
-    /// Connects to a daemon if there is one.
+    /// Connects to a daemon if there is one. One that was killed is started again: its workers run on without it.
     ///
     /// # Errors
-    /// When there is one that cannot be talked to.
+    /// When there is one that cannot be talked to, or that cannot be started again.
     pub(super) async fn find(&self) -> Result<Option<Client>, Error> {
-        match Client::connect(&self.home).await {
-            Ok(client) => Ok(Some(client)),
-            Err(ClientError::NoDaemon) => Ok(None),
-            Err(error) => Err(error.into()),
+        match launch::successor(&self.home).await? {
+            Some(Launched::Before(client)) => Ok(Some(client)),
+            Some(Launched::Now(mut client)) => {
+                self.greet(&mut client, "the daemon had been killed; started another").await?;
+                Ok(Some(client))
+            }
+            None => Ok(None),
         }
     }
 
@@ -70,13 +78,21 @@ impl Session {
         if let Some(client) = self.find().await? {
             return Ok(client);
         }
-        let (mut client, ours) = launch::daemon(&self.home).await?;
-        if ours {
-            let pong = ping(&mut client).await?;
-            output::quiet(&format!("started the daemon (pid {})", pong.pid));
-            pong.found.iter().for_each(|notice| self.tell(notice));
+        match launch::daemon(&self.home).await? {
+            Launched::Before(client) => Ok(client),
+            Launched::Now(mut client) => {
+                self.greet(&mut client, "started the daemon").await?;
+                Ok(client)
+            }
         }
-        Ok(client)
+    }
+
+    /// Says that there is a daemon now, and what it found.
+    async fn greet(&self, client: &mut Client, what: &str) -> Result<(), Error> {
+        let pong = ping(client).await?;
+        output::quiet(&format!("{what} (pid {})", pong.pid));
+        pong.found.iter().for_each(|notice| self.tell(notice));
+        Ok(())
     }
 
     /// The apps that `targets` mean, all when there are none; `None` without a daemon.

@@ -20,7 +20,7 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
-use crate::process::watch;
+use crate::{api::socket::Lock, config::home::Home, process::watch};
 
 /// Signals that are meant for the daemon, whichever of the two gets them.
 const PASSED_ON: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR2];
@@ -29,6 +29,8 @@ const PASSED_ON: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT
 const WELL: Duration = Duration::from_secs(10);
 /// Pause after the second bad beginning in a row; it doubles each time. After the first there is none.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often it looks, meanwhile, whether somebody was faster.
+const LOOK: Duration = Duration::from_millis(50);
 /// So many bad beginnings in a row are the last.
 const ENOUGH: u32 = 10;
 
@@ -46,13 +48,13 @@ pub enum Role {
     Guardian,
 }
 
-/// Makes the calling process the guardian of a daemon, which it starts as often as need be.
+/// Makes the calling process the guardian of the daemon of a home, which it starts as often as need be.
 ///
 /// Returns in every daemon, and at last in the guardian. To be called while there is only one thread.
 ///
 /// # Errors
 /// When no process can be made.
-pub fn stand_by(ready: OwnedFd) -> io::Result<Role> {
+pub fn stand_by(ready: OwnedFd, home: &Home) -> io::Result<Role> {
     watch::become_subreaper()?;
     let heard = PASSED_ON.into_iter().chain([Signal::SIGCHLD, Signal::SIGHUP]).collect::<SigSet>();
     let before = heard.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
@@ -83,7 +85,7 @@ pub fn stand_by(ready: OwnedFd) -> io::Result<Role> {
             }
             Next::Start(pause) => {
                 log::warn!("the daemon (pid {daemon}) {end}; starting it again");
-                if !pause.is_zero() && is_ended(pause, &heard)? {
+                if !pause.is_zero() && is_ended(pause, &heard, home)? {
                     return Ok(Role::Guardian);
                 }
             }
@@ -182,16 +184,26 @@ fn reap(daemon: Pid) -> io::Result<Option<End>> {
     }
 }
 
-/// Waits for a while; whether a signal came that would have ended the daemon.
-fn is_ended(pause: Duration, heard: &SigSet) -> io::Result<bool> {
+/// Waits for a while; whether no daemon is wanted of this guardian any more: a signal came that would have ended it, or a
+/// command did not wait and started another, which may have been ended since.
+fn is_ended(pause: Duration, heard: &SigSet, home: &Home) -> io::Result<bool> {
     let deadline = Instant::now() + pause;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let Some(signal) = next_signal(heard, left)? else { return Ok(false) };
-        if signal == Signal::SIGCHLD {
+        let signal = next_signal(heard, left.min(LOOK))?;
+        if signal == Some(Signal::SIGCHLD) {
             reap(Pid::from_raw(0))?;
-        } else if PASSED_ON.contains(&signal) && signal != Signal::SIGUSR2 {
+        } else if signal
+            .is_some_and(|signal| signal != Signal::SIGUSR2 && PASSED_ON.contains(&signal))
+        {
             return Ok(true);
+        }
+        // A daemon that is ended removes its journal.
+        if Lock::is_held(home) || !home.journal().exists() {
+            return Ok(true);
+        }
+        if left.is_zero() {
+            return Ok(false);
         }
     }
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::succession;
 use crate::{
+    config::home::Home,
     datapath::record::GroupRecord,
     id::{GroupId, WorkerId},
     state::State,
@@ -69,6 +70,18 @@ pub(super) enum Found {
     EarlierBoot,
     /// One that cannot be read, and why.
     Broken(String),
+}
+
+/// Whether a daemon of this home was killed and may have left workers: there is a journal of this boot, or one that does
+/// not tell when it was written.
+///
+/// A daemon that ends as it was told to removes its journal before it lets go of the home's lock.
+pub fn is_left(home: &Home) -> bool {
+    fs::read(home.journal()).is_ok_and(|bytes| may_be_of(&bytes, &boot_id()))
+}
+
+fn may_be_of(bytes: &[u8], boot: &str) -> bool {
+    serde_json::from_slice::<Header>(bytes).map_or(true, |header| header.boot == boot)
 }
 
 /// The file.
@@ -247,6 +260,9 @@ mod tests {
         let state = State::default();
         let bytes = serde_json::to_vec(&entry(&state)).unwrap();
         assert!(matches!(decode(&bytes, "another boot"), Found::EarlierBoot));
+        assert!(!may_be_of(&bytes, "another boot"));
+        assert!(may_be_of(&bytes, &boot_id()));
+        assert!(may_be_of(&bytes[1..], "another boot"), "who knows");
     }
 
     fn entry(state: &State) -> Entry<&State> {
