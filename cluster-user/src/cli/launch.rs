@@ -58,15 +58,11 @@ pub(super) async fn successor(home: &Home) -> Result<Option<Launched>, Error> {
             Err(ClientError::NoDaemon) => {}
             Err(error) => return Err(error.into()),
         }
-        // In this order: one that ends as it was told to lets go of its home when its journal is gone.
-        let is_held = Lock::is_held(home);
-        if !journal::is_left(home) {
-            return Ok(None);
+        // One that ends as it was told to lets go of its home when its journal is gone.
+        if !Lock::is_held(home) {
+            return if journal::is_left(home) { daemon(home).await.map(Some) } else { Ok(None) };
         }
-        if !is_held {
-            return daemon(home).await.map(Some);
-        }
-        // It is on its way: its guardian has started it again, or it is about to end.
+        // It begins, perhaps because its guardian has started it again, or it is about to end.
         if Instant::now() >= deadline {
             return Err(Error::failed("the daemon does not answer").hint(see_log(home)));
         }

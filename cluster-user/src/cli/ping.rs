@@ -35,7 +35,7 @@ impl Ping {
             pong.home.display(),
         );
         output::answer(&text)?;
-        pong.missing.iter().for_each(output::notice);
+        pong.missing.iter().chain(&pong.found).for_each(output::notice);
         Ok(())
     }
 }

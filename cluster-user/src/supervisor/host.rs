@@ -37,6 +37,8 @@ pub(super) struct Host {
     pub(super) missing: Vec<Notice>,
     /// What a killed daemon of this home left, and what became of it.
     pub(super) found: Vec<Notice>,
+    /// What of that no user has heard yet.
+    pub(super) untold: Vec<Notice>,
     pub(super) hierarchy: Option<Hierarchy>,
     pub(super) output: Output,
     pub(super) health: Health,
@@ -149,6 +151,7 @@ impl Host {
             datapath,
             missing,
             found: Vec::new(),
+            untold: Vec::new(),
             hierarchy,
             output,
             workers: BTreeMap::new(),

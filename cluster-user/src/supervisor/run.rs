@@ -59,6 +59,7 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     let (mut host, news) = Host::new(home.clone(), &options)?;
     let journal = Journal::at(home.journal());
     let (state, effects, found) = host.adopt(&journal)?;
+    host.untold.clone_from(&found);
     host.found = found;
     // There are others in their place by now, to which what waits in them moves.
     drop(rooms);

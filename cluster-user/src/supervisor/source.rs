@@ -83,6 +83,9 @@ impl Supervisor {
         {
             drop(reply.send(Line::Notice(notice)));
         }
+        for notice in std::mem::take(&mut self.host.untold) {
+            drop(reply.send(Line::Notice(notice)));
+        }
         let call = self.next_call();
         self.host.callers.insert(call, reply);
         Some(Event::Command { call, command })
@@ -145,7 +148,8 @@ impl Supervisor {
         Ok(Line::Done(Done { apps: self.views(&ids, detail), deleted: Vec::new() }))
     }
 
-    fn pong(&self) -> Pong {
+    fn pong(&mut self) -> Pong {
+        self.host.untold.clear();
         Pong {
             version: VERSION,
             release: env!("CARGO_PKG_VERSION").to_owned(),
