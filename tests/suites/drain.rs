@@ -10,10 +10,11 @@ use std::{
 
 use cluster_tests::{
     built::{fixture, static_go_server},
-    host::Host,
+    host::{self, Host},
     http::{Connection, local},
     load::Load,
 };
+use nix::sys::signal::Signal;
 
 /// Far longer than any drain below takes.
 const NEVER: &str = "60s";
@@ -46,6 +47,25 @@ fn leaves(program: &str, name: &str) {
     let score = load.stop();
     assert_eq!(score.failed(), 0, "{score:#?}");
     assert!(score.answered() > 100, "{score:#?}");
+}
+
+#[test]
+fn a_connection_that_has_waited_for_a_worker_is_told_as_well() {
+    let host = Host::kernel();
+    let server = fixture("server.js");
+    let delay = ["--restart-delay", "500ms", "--drain-timeout", NEVER];
+    host.cluster(&[&["start", &server, "--instances", "1"][..], &delay].concat()).ok();
+    host::signal(host.pids("server")[0], Signal::SIGKILL);
+    let mut waited = Connection::open(local(8080)).unwrap();
+    waited.get().unwrap();
+
+    let reload = host.begin(&["reload", "server"]);
+    while !waited.is_closing() {
+        assert!(waited.get().is_ok(), "it was not told, and the drain time is over");
+    }
+    drop(waited);
+
+    reload.end().ok();
 }
 
 #[test]

@@ -30,6 +30,9 @@ pub(super) struct App {
     pub(super) created: Moment,
     /// One per instance number in use.
     pub(super) seats: BTreeMap<Instance, Seat>,
+    /// Seats whose workers are to be restarted when those before them are online again.
+    #[serde(default)]
+    pub(super) restarting: BTreeSet<Instance>,
     /// The reload that is under way.
     pub(super) rollout: Option<Rollout>,
     /// What was deployed, the latest last.
@@ -91,6 +94,7 @@ impl App {
             next_generation: 2,
             created: now,
             seats: BTreeMap::new(),
+            restarting: BTreeSet::new(),
             rollout: None,
             history: Vec::new(),
             deleting: false,

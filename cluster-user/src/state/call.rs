@@ -164,6 +164,7 @@ impl State {
                     }
                     SeatState::Empty { failed: false } => Progress::Superseded,
                     SeatState::Taken(_) if !seat.wanted => Progress::Superseded,
+                    SeatState::Taken(_) if self.awaits_restart(app, instance) => Progress::Underway,
                     SeatState::Taken(worker)
                         if self.workers.get(&worker).is_some_and(Worker::online) =>
                     {
@@ -174,6 +175,10 @@ impl State {
             }
             Goal::Rolled(_) => Progress::Underway,
         }
+    }
+
+    fn awaits_restart(&self, app: AppId, instance: Instance) -> bool {
+        self.apps.get(&app).is_some_and(|app| app.restarting.contains(&instance))
     }
 
     pub(super) fn name(&self, app: AppId) -> String {

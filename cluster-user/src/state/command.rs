@@ -103,7 +103,7 @@ impl State {
     }
 
     /// Makes sure that a wanted worker sits there, or will.
-    fn sit(&mut self, now: Moment, id: AppId, instance: Instance) -> (AppId, Instance) {
+    pub(super) fn sit(&mut self, now: Moment, id: AppId, instance: Instance) -> (AppId, Instance) {
         let Some(app) = self.apps.get_mut(&id) else { return (id, instance) };
         let deployed = app.generation;
         let seat = app.seats.entry(instance).or_insert_with(|| Seat::new(deployed));
@@ -156,23 +156,6 @@ impl State {
         match leaving.and_then(|(id, _)| self.apps.get(&id)).filter(|_| seats.is_empty()) {
             Some(app) => Err(Refusal::Superseded { name: app.spec().name.to_string() }),
             None => self.not_rolling(seats.iter().map(|(id, _)| *id)).map(|()| seats),
-        }
-    }
-
-    fn restart(&mut self, now: Moment, seats: &Seats) {
-        for &(id, instance) in seats {
-            self.sit(now, id, instance);
-            let Some(seat) = self.apps.get_mut(&id).and_then(|app| app.seats.get_mut(&instance))
-            else {
-                continue;
-            };
-            if let SeatState::Taken(worker) = seat.state {
-                (seat.unstable, seat.proven) = (0, false);
-                // One that was spawned this moment is as new as it can be.
-                if self.workers.get(&worker).is_some_and(|worker| worker.pid.is_some()) {
-                    self.step(now, worker, Input::Retire(Leave::Soon));
-                }
-            }
         }
     }
 

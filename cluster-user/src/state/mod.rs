@@ -28,6 +28,7 @@ mod call;
 mod joining;
 mod seating;
 mod rollout;
+mod restart;
 mod reload;
 mod rolling;
 mod canary;
@@ -194,6 +195,7 @@ impl State {
     /// Brings what follows from the workers' phases in line: reloads move on, routes are published, and whoever waits
     /// is told.
     fn settle(&mut self, now: Moment) {
+        self.settle_restarts(now);
         self.settle_rollouts(now);
         let publications = self.settle_groups(now);
         // A route never names a worker that is being told to end: publications come before signals.

@@ -72,7 +72,7 @@ fn doing(worker: &Worker, rollout: &Rollout) -> Doing {
             }
         },
         Phase::Draining { .. } => {
-            Doing::Draining(worker.traffic.map(|traffic| traffic.established + traffic.queued))
+            Doing::Draining(worker.traffic.map(|traffic| traffic.established))
         }
         Phase::Stopping { .. } | Phase::Killing { .. } => Doing::Stopping,
         Phase::Sweeping => Doing::Gone,

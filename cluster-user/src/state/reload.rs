@@ -119,6 +119,8 @@ impl State {
         };
         let serves = self.served(id, &spec);
         let Some(app) = self.apps.get_mut(&id) else { return };
+        // All of them are replaced now.
+        app.restarting.clear();
         let target = app.define(spec);
         for seat in app.seats.values_mut() {
             seat.attempts = (0, None);

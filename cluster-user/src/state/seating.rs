@@ -104,7 +104,8 @@ impl State {
         let policy = &worker.spec.restart;
         let wait = match worker.ending.unwrap_or(Ending::Asked) {
             Ending::Asked => {
-                seat.reason = None;
+                // The next one has to show anew that it can run.
+                (seat.reason, seat.unstable, seat.proven) = (None, 0, false);
                 seat.restarts += 1;
                 return self.spawn(now, worker.app, worker.instance);
             }

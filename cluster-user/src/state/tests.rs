@@ -328,3 +328,42 @@ fn connections_that_stay_silent_are_closed_when_the_drain_time_is_over() {
     world.deliver_all();
     assert_eq!(world.signals.len(), 1);
 }
+
+#[test]
+fn half_of_the_workers_serve_while_the_other_half_is_restarted() {
+    let mut world = online("web", 3);
+    let call = world.command(Command::Restart { targets: targets("web"), wait: true });
+    assert_eq!(world.routes[&GROUP], [Slot::masked(3)], "the larger half is away");
+    world.deliver_all();
+    for worker in [0, 1] {
+        world.exit(WorkerId(worker), Exit::Signal(15));
+    }
+    world.deliver_all();
+    for instance in [0, 1] {
+        assert_eq!(world.answer(call), None);
+        world.listen(world.worker(0, instance).unwrap(), 80);
+        world.deliver_all();
+    }
+    assert_eq!(world.routes[&GROUP], [Slot::masked(1), Slot::masked(2)]);
+    world.exit(WorkerId(2), Exit::Signal(15));
+    world.deliver_all();
+    world.listen(world.worker(0, 2).unwrap(), 80);
+    world.deliver_all();
+    assert!(matches!(world.answer(call), Some(Tale::Done { .. })));
+}
+
+#[test]
+fn a_restart_that_fails_leaves_half_of_the_workers_alone() {
+    let mut world = online("web", 2);
+    let call = world.command(Command::Restart { targets: targets("web"), wait: true });
+    world.deliver_all();
+    for _ in 0..5 {
+        if let Some(worker) = world.worker(0, 0) {
+            world.exit(worker, Exit::Code(1));
+        }
+        world.deliver_all();
+        world.pass(Duration::from_secs(1));
+    }
+    assert!(matches!(world.answer(call), Some(Tale::Failed { .. })));
+    assert_eq!(world.routes[&GROUP], [Slot::masked(2)]);
+}

@@ -53,7 +53,7 @@ pub struct AppView {
     pub generation: Generation,
     /// The reload that is under way.
     pub reload: Option<ReloadView>,
-    /// What was deployed since it was started, the latest last; absent unless [`Detail::History`] was asked for.
+    /// What was deployed since it was started, the latest last; absent unless [`Detail::History`](super::Detail::History) was asked for.
     #[serde(default)]
     pub history: Option<Vec<DeploymentView>>,
     /// Every port it serves.
@@ -160,7 +160,7 @@ pub struct WorkerView {
     pub memory_bytes: u64,
     /// Since it got ready.
     pub uptime_ms: Option<u64>,
-    /// Open connections, queued ones included; absent unless [`Detail::Connections`] was asked for.
+    /// Open connections, queued ones included; absent unless [`Detail::Connections`](super::Detail::Connections) was asked for.
     pub connections: Option<u32>,
     /// Connections sent to it by the kernel program; absent in plain mode.
     pub selected: Option<u64>,

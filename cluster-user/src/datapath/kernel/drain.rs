@@ -24,7 +24,7 @@ use cluster_common::{
 use super::{
     bpf,
     object::{Prepared, Wanted},
-    types,
+    probe, types,
 };
 use crate::{
     datapath::{
@@ -95,8 +95,8 @@ pub(super) struct Programs {
     exchanges: OwnedFd,
     #[cfg(test)]
     stats: super::mapping::Mapping,
-    /// While a worker drains, [`names::ARRIVE`] is attached to the workers' cgroups.
-    link: Option<OwnedFd>,
+    /// While a worker drains, [`names::ARRIVE`] is attached to the workers' cgroups, and to the daemon's own.
+    links: Vec<OwnedFd>,
 }
 
 impl Drain {
@@ -157,7 +157,7 @@ impl Drain {
             }
         }
         if self.workers.is_empty() {
-            programs.link = None;
+            programs.links.clear();
         }
     }
 
@@ -221,6 +221,18 @@ impl State {
     }
 }
 
+/// The cgroups that connections of workers are in: those of workers, and that of the daemon, where a connection stays
+/// that has waited for a worker (a connection is in the cgroup of the listener that completed it, `sk_clone_lock`).
+///
+/// A program sees what is below it too, and must see everything once.
+fn homes(root: &Path, own: Option<PathBuf>) -> Vec<PathBuf> {
+    match own {
+        Some(own) if root.starts_with(&own) => vec![own],
+        Some(own) if !own.starts_with(root) => vec![root.to_owned(), own],
+        Some(_) | None => vec![root.to_owned()],
+    }
+}
+
 impl Programs {
     /// Loads them. Takes some milliseconds, for the kernel's type information and the verifier.
     ///
@@ -259,18 +271,23 @@ impl Programs {
             exchanges,
             #[cfg(test)]
             stats,
-            link: None,
+            links: Vec::new(),
         })
     }
 
     /// Sees what arrives at all workers from now on, if it does not yet.
     fn attach(&mut self, root: &Path) -> anyhow::Result<()> {
-        if self.link.is_none() {
-            let cgroup = File::open(root).with_context(|| format!("open {}", root.display()))?;
+        if !self.links.is_empty() {
+            return Ok(());
+        }
+        let mut links = Vec::new();
+        for path in homes(root, probe::own_cgroup().ok()) {
+            let cgroup = File::open(&path).with_context(|| format!("open {}", path.display()))?;
             let attach_type = attach::BPF_CGROUP_INET_INGRESS as u32;
             let link = bpf::link_to_cgroup(self.arrive.as_fd(), cgroup.as_fd(), attach_type);
-            self.link = Some(link.with_context(|| format!("attach to {}", root.display()))?);
+            links.push(link.with_context(|| format!("attach to {}", path.display()))?);
         }
+        self.links = links;
         Ok(())
     }
 

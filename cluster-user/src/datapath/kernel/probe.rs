@@ -219,6 +219,16 @@ impl Drop for ProbeCgroup {
 }
 
 /// Where the cgroup v2 hierarchy is: not always at the top, on hybrid hosts in `unified`.
+/// The cgroup that this process is in.
+///
+/// # Errors
+/// Where there is no cgroup v2.
+pub(super) fn own_cgroup() -> anyhow::Result<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    Ok(cgroup_mount()?.join(path.context("it is in no cgroup")?))
+}
+
 fn cgroup_mount() -> anyhow::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts").context("read /proc/mounts")?;
     let mut mounts = mounts.lines().map(|line| line.split(' '));
