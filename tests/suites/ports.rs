@@ -127,6 +127,11 @@ fn an_address_in_the_way_of_another_apps_is_refused(host: &Host) {
 fn an_app_may_have_a_port_on_two_addresses(host: &Host) {
     let listen = "LISTEN=0.0.0.0:8080 [::]:8080";
     host.cluster(&["start", &fixture("addresses.py"), "-i", "2", "--env", listen]).ok();
+    // A worker is ready when it listens on one of them.
+    wait::until_true("both workers serve both", || {
+        let ports = host.app("addresses").ports;
+        ports.len() == 2 && ports.iter().all(|port| port.workers == 2)
+    });
     host.assert_balanced(local(8080), 2);
     host.assert_balanced(local6(8080), 2);
 }

@@ -1,0 +1,204 @@
+//! What travels over the daemon's socket. A change here changes [`VERSION`].
+//!
+//! Requests are `GET` for nouns and `POST` for verbs. A verb answers with a stream of JSON lines
+//! ([`Line`]): progress, then exactly one `done` or `failed`.
+
+mod line;
+mod view;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+// What is asked is here, what is answered beside it; those who speak with the daemon need not know where.
+pub use self::{
+    line::{Done, Failure, Line, Notice, Pong, Progress, Reason, Rolling, Step},
+    view::{
+        AppView, DeploymentView, LogFiles, OtherView, PortView, ReloadView, Stage, Status,
+        WorkerView,
+    },
+};
+use crate::config::{change::Change, instances::Scale, pace::Pace, spec::AppSpec};
+
+/// Version of these messages; a command and a daemon that differ refuse each other.
+pub const VERSION: u32 = 3;
+
+/// A request to the supervisor, decoded.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// `POST /v1/start`
+    Start(Box<StartRequest>),
+    /// `POST /v1/stop`
+    Stop(TargetsRequest),
+    /// `POST /v1/restart`: running ones stop first; stopped and errored ones start.
+    Restart(TargetsRequest),
+    /// `POST /v1/reload`: replaced by new ones, without a connection lost.
+    Reload(Box<ReloadRequest>),
+    /// `POST /v1/promote`: what a canary has shown, for all workers.
+    Promote(TargetsRequest),
+    /// `POST /v1/rollback`: back to what there was before.
+    Rollback(TargetsRequest),
+    /// `POST /v1/delete`: stopped and forgotten.
+    Delete(TargetsRequest),
+    /// `POST /v1/scale`
+    Scale(ScaleRequest),
+    /// `POST /v1/flush`: log files emptied.
+    Flush(TargetsRequest),
+    /// `POST /v1/upgrade`: the daemon becomes another program, and its workers go on. Understood by every version.
+    Upgrade(UpgradeRequest),
+    /// `POST /v1/handover`: the daemon ends and leaves its workers to the next one. Understood by every version.
+    HandOver(HandOverRequest),
+    /// `POST /v1/kill`: every app is stopped, then the daemon ends.
+    Kill(KillRequest),
+    /// `GET /v1/apps`, with `?target=` any number of times; answers `done` with the apps.
+    Apps(AppsRequest),
+    /// `GET /v1/ping`; answers `pong`.
+    Ping,
+}
+
+impl Request {
+    /// Whether it is the same in every version of these messages: what a command and a daemon of different releases
+    /// need to get to the same one.
+    pub fn is_timeless(&self) -> bool {
+        match self {
+            Self::Upgrade(_) | Self::HandOver(_) | Self::Ping => true,
+            Self::Start(_)
+            | Self::Stop(_)
+            | Self::Restart(_)
+            | Self::Reload(_)
+            | Self::Promote(_)
+            | Self::Rollback(_)
+            | Self::Delete(_)
+            | Self::Scale(_)
+            | Self::Flush(_)
+            | Self::Kill(_)
+            | Self::Apps(_) => false,
+        }
+    }
+
+    /// Where it is sent.
+    pub fn path(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "/v1/start",
+            Self::Stop(_) => "/v1/stop",
+            Self::Restart(_) => "/v1/restart",
+            Self::Reload(_) => "/v1/reload",
+            Self::Promote(_) => "/v1/promote",
+            Self::Rollback(_) => "/v1/rollback",
+            Self::Delete(_) => "/v1/delete",
+            Self::Scale(_) => "/v1/scale",
+            Self::Flush(_) => "/v1/flush",
+            Self::Upgrade(_) => "/v1/upgrade",
+            Self::HandOver(_) => "/v1/handover",
+            Self::Kill(_) => "/v1/kill",
+            Self::Apps(_) => "/v1/apps",
+            Self::Ping => "/v1/ping",
+        }
+    }
+}
+
+/// Starts a new app.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRequest {
+    /// The app.
+    pub spec: AppSpec,
+    /// Whether to answer only when all workers are ready or the start has failed.
+    pub wait: bool,
+}
+
+/// Names apps and workers as typed: `name | id | name:instance | namespace | all | /regex/`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetsRequest {
+    /// At least one for verbs; none means all for nouns.
+    pub targets: Vec<String>,
+    /// Whether to answer only when it is done.
+    #[serde(default = "yes")]
+    pub wait: bool,
+}
+
+/// Asks about apps.
+#[derive(Clone, Debug, Default)]
+pub struct AppsRequest {
+    /// Which; none means all.
+    pub targets: Vec<String>,
+    /// What is wanted beyond the usual.
+    pub detail: Detail,
+}
+
+/// What is wanted beyond what every answer about apps has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// Nothing.
+    #[default]
+    Usual,
+    /// `?detail=connections`: how many connections each worker has, which takes a look at all there are.
+    Connections,
+    /// `?detail=history`: what was deployed.
+    History,
+}
+
+/// Changes the number of workers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleRequest {
+    /// Which app.
+    pub target: String,
+    /// To how many, or by how many.
+    pub to: Scale,
+    /// Whether to answer only when it is done.
+    #[serde(default = "yes")]
+    pub wait: bool,
+}
+
+/// Replaces workers by new ones.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Which apps; at least one.
+    pub targets: Vec<String>,
+    /// What is to be different about them.
+    #[serde(default)]
+    pub change: Change,
+    /// How it is to go about.
+    #[serde(default)]
+    pub pace: Pace,
+    /// Whether to take over from a reload that is under way.
+    #[serde(default)]
+    pub force: bool,
+    /// Whether to answer only when it is done.
+    #[serde(default = "yes")]
+    pub wait: bool,
+}
+
+/// Has the daemon become another program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeRequest {
+    /// Its absolute path.
+    pub program: PathBuf,
+    /// Its release.
+    pub release: String,
+    /// The newest format of the journal that it reads.
+    pub journal: u32,
+}
+
+/// Has the daemon end and leave its workers to the next one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandOverRequest {
+    /// The release of whoever takes over.
+    pub release: String,
+    /// The newest format of the journal that it reads.
+    pub journal: u32,
+}
+
+/// Ends the daemon.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KillRequest {}
+
+fn yes() -> bool {
+    true
+}
