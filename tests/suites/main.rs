@@ -31,9 +31,13 @@ mod health;
 #[cfg(test)]
 mod join;
 #[cfg(test)]
+mod journal;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod logs;
+#[cfg(test)]
+mod midway;
 #[cfg(test)]
 mod ports;
 #[cfg(test)]

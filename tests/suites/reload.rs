@@ -214,7 +214,8 @@ fn what_is_removed_meanwhile_is_removed(host: &Host) {
         assert!(before.iter().all(|pid| !is_alive(*pid)));
         assert_eq!(host.apps().len(), left);
         let workers = host.apps().into_iter().flat_map(|app| app.workers);
-        assert!(workers.filter_map(|worker| worker.pid).next().is_none());
+        let mut workers = workers;
+        assert!(workers.find_map(|worker| worker.pid).is_none());
         host.cluster(&["delete", "all"]).ok();
     }
 }

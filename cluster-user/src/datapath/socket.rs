@@ -203,6 +203,26 @@ pub fn is_listening(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(sockopt::socket_acceptconn(socket)?)
 }
 
+/// Takes the program off the group that a bound socket is in: the kernel's hash chooses from now on
+/// (`SO_DETACH_REUSEPORT_BPF`, Linux 5.3).
+///
+/// # Errors
+/// `ENOENT` when there is none.
+pub fn detach_program(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let ignored: libc::c_int = 0;
+    // SAFETY: the kernel reads an int, whatever it is.
+    let status = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_REUSEPORT_BPF,
+            (&raw const ignored).cast(),
+            u32::LENGTH,
+        )
+    };
+    if status != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// `SO_COOKIE`: names a socket uniquely for as long as the kernel runs.
 ///
 /// # Errors

@@ -90,8 +90,27 @@ impl Plain {
             seats.push(Seated { slot, cookie, worker: owner.map(|(worker, _)| worker) });
         }
         ensure!(!seats.is_empty(), "none of its sockets is on {} any more", key.address);
+        if record.program != 0 {
+            self.take_program_off(&seats, &there, key);
+        }
         self.groups.insert(id, group);
         Ok(seats)
+    }
+
+    /// The group of a supervisor in kernel mode has its program still, which would go on choosing among the sockets it knew,
+    /// and find nobody when they are gone.
+    fn take_program_off(&self, seats: &[Seated], there: &BTreeMap<u64, u64>, key: &GroupKey) {
+        let taken = seats.iter().find_map(|seat| {
+            let socket = self.duplicate_of(seat.worker?, *there.get(&seat.cookie)?)?;
+            Some(socket::detach_program(socket.as_fd()))
+        });
+        match taken {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                log::warn!("failed to take the program off {}: {error}", key.address);
+            }
+            None => log::warn!("failed to take the program off {}: no socket", key.address),
+        }
     }
 
     /// Reports the sockets of workers that listen and are in no group.
