@@ -46,7 +46,7 @@ impl State {
             let Some(app) = self.apps.get_mut(&id) else { continue };
             let staying = |seat: &&Seat| seat.wanted && !seat.retiring;
             let seats = &app.seats;
-            app.restarting.retain(|instance| seats.get(instance).filter(staying).is_some());
+            app.restarting.retain(|instance| seats.get(instance).as_ref().is_some_and(staying));
             let others =
                 app.seats.iter().filter(|(instance, _)| !app.restarting.contains(instance));
             let others: Vec<_> = others.map(|(_, seat)| seat).filter(staying).collect();
