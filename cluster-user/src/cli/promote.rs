@@ -57,7 +57,7 @@ impl Typed {
         request: impl FnOnce(TargetsRequest) -> Request,
         verb: &'static str,
     ) -> Result<(), Error> {
-        Selection::parse(&self.targets)?;
+        Selection::parse(&self.targets)?.whole()?;
         let session = Session::new()?;
         let request = request(TargetsRequest { targets: self.targets, wait: !self.no_wait });
         reload::carry_out(&session, &request, verb, self.json)
