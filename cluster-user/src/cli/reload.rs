@@ -34,6 +34,7 @@ New workers start beside the old ones and take over, a batch at a time, when the
 --probe, --notify and --wait-ready of start. Old ones finish what they have, up to --drain-timeout.
 
 Exit code 1: a new worker failed, and everything is back as it was; or somebody rolled it back.
+Files on disk are yours: an old worker that has to be started again runs the code that is there.
 With --json each step is a line: {\"type\": \"rolling\", app, instance, generation, step, detail},
 {\"type\": \"notice\", message, hint}, and at the end {\"type\": \"done\", apps} or {\"type\": \"failed\",
 reason, message, hint, output}. step: starting | probing | soaking | ready | canary | serving |
