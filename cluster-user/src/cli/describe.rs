@@ -52,6 +52,11 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
     pair("namespace", (&app.namespace).into());
     pair("status", Cell::styled(human::status(app.status), human::status_style(app.status)));
     pair("mode", list::mode(app.mode).into());
+    pair("generation", human::generation(app).into());
+    if let Some(reload) = &app.reload {
+        let ago = human::uptime(human::ago(reload.began_ms));
+        pair("reload", format!("by {}, {ago} ago", reload.who).into());
+    }
     pair("instances", format!("{} online of {}", app.online, app.instances).into());
     for port in &app.ports {
         let protocol = match port.protocol {
@@ -74,6 +79,7 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
         column("instance", KEEP, true),
         column("pid", 9, true),
         column("status", KEEP, false),
+        column("generation", if human::in_transit(app) { KEEP } else { 0 }, true),
         Column { title: "reason", importance: 8, right: false, cut: true },
         column("↺", 7, true),
         column("unstable", 1, true),
@@ -90,6 +96,7 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
             worker.instance.into(),
             worker.pid.map_or_else(dash, |pid| pid.to_string()).into(),
             Cell::styled(human::status(worker.status), human::status_style(worker.status)),
+            worker.generation.to_string().into(),
             worker.reason.clone().unwrap_or_default().into(),
             worker.restarts.into(),
             worker.unstable.into(),
@@ -99,6 +106,14 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
             human::bytes(worker.memory_bytes).into(),
             worker.uptime_ms.map_or_else(dash, human::uptime).into(),
         ]);
+        for other in &worker.others {
+            let mut row = vec![Cell::from(""); 12];
+            row[0] = worker.instance.into();
+            row[1] = other.pid.map_or_else(dash, |pid| pid.to_string()).into();
+            row[2] = Cell::styled(human::status(other.status), human::status_style(other.status));
+            row[3] = other.generation.to_string().into();
+            workers.row(row);
+        }
         let instance = worker.instance;
         logs.row(vec![format!("{instance} out").into(), worker.logs.out.display().into()]);
         logs.row(vec![format!("{instance} err").into(), worker.logs.err.display().into()]);
@@ -191,6 +206,7 @@ mod tests {
         │ namespace       │ default                       │
         │ status          │ online                        │
         │ mode            │ kernel                        │
+        │ generation      │ 1                             │
         │ instances       │ 1 online of 2                 │
         │ port            │ tcp 0.0.0.0:8080, served by 1 │
         │ port            │ tcp [::]:8080, served by 1    │

@@ -1,6 +1,6 @@
 //! `cluster history`.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -84,15 +84,13 @@ fn table(app: &AppView) -> String {
 }
 
 fn row(app: &AppView, one: &DeploymentView) -> Vec<Cell> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
     vec![
         app.name.as_str().into(),
         one.generation.to_string().into(),
         one.from.map_or_else(|| "-".to_owned(), |from| from.to_string()).into(),
         one.kind.clone().into(),
         one.outcome.replace('_', " ").into(),
-        human::uptime(now.saturating_sub(one.began_ms)).into(),
+        human::uptime(human::ago(one.began_ms)).into(),
         format!("{:.1} s", Duration::from_millis(one.took_ms).as_secs_f64()).into(),
         one.moved.to_string().into(),
         one.who.as_str().into(),

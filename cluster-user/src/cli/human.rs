@@ -1,8 +1,10 @@
-//! Sizes, times and names as people read them.
+//! Sizes, times, names and generations as people read them.
+
+use std::time::SystemTime;
 
 use anstyle::{AnsiColor, Style};
 
-use crate::api::message::Status;
+use crate::api::message::{AppView, Stage, Status};
 
 /// `52.4 MB`, in powers of 1024 as PM2 shows them.
 pub(super) fn bytes(bytes: u64) -> String {
@@ -23,6 +25,13 @@ pub(super) fn uptime(millis: u64) -> String {
         Some((unit, name)) => format!("{}{name}", millis / unit),
         None => format!("{}s", millis / 1000),
     }
+}
+
+/// Milliseconds from a moment, itself in milliseconds since the epoch, until now.
+pub(super) fn ago(moment_ms: u64) -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    now.saturating_sub(moment_ms)
 }
 
 /// `0%`, `12.5%`, `340%`.
@@ -76,6 +85,27 @@ pub(super) fn status_style(status: Status) -> Style {
         | Status::Stopping
         | Status::Backoff => AnsiColor::Yellow.on_default(),
         Status::Errored | Status::Stopped => AnsiColor::Red.on_default(),
+    }
+}
+
+/// Whether there are two generations of an app.
+pub(super) fn in_transit(app: &AppView) -> bool {
+    app.reload.is_some()
+        || app
+            .workers
+            .iter()
+            .any(|worker| !worker.others.is_empty() || worker.generation != app.generation)
+}
+
+/// `3`; `3 → 4`; `3 → 4, canary 5%`; `3 ← 4` while it goes back.
+pub(super) fn generation(app: &AppView) -> String {
+    let now = app.generation;
+    let Some(reload) = &app.reload else { return now.to_string() };
+    let to = reload.generation;
+    match (reload.stage, &reload.canary) {
+        (Stage::Back, _) => format!("{now} ← {to}"),
+        (Stage::Canary, Some(canary)) => format!("{now} → {to}, canary {canary}"),
+        (Stage::Canary | Stage::Forward, _) => format!("{now} → {to}"),
     }
 }
 

@@ -29,7 +29,7 @@ const COMMANDS: [(&[&str], &str); 11] = [
 ];
 
 /// Words of other tools, and what they are here.
-const OTHERS: [(&[&str], &str); 9] = [
+const OTHERS: [(&[&str], &str); 10] = [
     (&["version"], "cluster --version; cluster ping shows that of the daemon"),
     (&["rm", "remove", "uninstall"], "cluster delete TARGET"),
     (&["log", "tail"], "cluster logs TARGET"),
@@ -39,10 +39,15 @@ const OTHERS: [(&[&str], &str); 9] = [
     (&["enable", "disable"], "run `cluster daemon` from a systemd unit, and start apps after it"),
     (&["inspect"], "cluster describe TARGET"),
     (&["is-active"], "cluster list TARGET"),
+    (
+        &["rollout", "update", "set-image"],
+        "cluster reload TARGET deploys, cluster list shows how far it is, cluster rollback TARGET undoes it, \
+         cluster history TARGET tells of those before",
+    ),
 ];
 
 /// Options of other commands, and what to do instead.
-const OTHER_OPTIONS: [(&[&str], &str); 4] = [
+const OTHER_OPTIONS: [(&[&str], &str); 7] = [
     (
         &["--update-env"],
         "restart keeps the environment; cluster reload NAME --update-env takes the one of the shell",
@@ -52,7 +57,23 @@ const OTHER_OPTIONS: [(&[&str], &str); 4] = [
         "cluster logs follows by itself; to start a script a second time, give another --name",
     ),
     (&["--tail"], "cluster logs --lines N"),
-    (&["--replicas"], "cluster scale NAME N"),
+    (&["--replicas", "-i", "--instances"], "cluster scale NAME N"),
+    (
+        &[
+            "--readiness",
+            "--readiness-probe",
+            "--health",
+            "--health-check",
+            "--healthcheck",
+            "--health-cmd",
+        ],
+        "--probe says when a worker is ready, --liveness what it must go on answering",
+    ),
+    (&["--liveness-probe"], "--liveness PROBE"),
+    (
+        &["--to-revision", "--to"],
+        "cluster rollback goes back to what was deployed before; twice, and it is as it was",
+    ),
 ];
 
 /// Options of `start`, and what to do instead.

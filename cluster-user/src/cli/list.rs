@@ -11,18 +11,21 @@ use super::{
     table::{Cell, Column, KEEP, Table},
 };
 use crate::{
-    api::message::{AppView, Detail, PortView, WorkerView},
+    api::message::{AppView, Detail, OtherView, PortView, WorkerView},
     datapath::{Mode, Protocol},
 };
 
 /// Lists apps
 #[derive(Args, Debug)]
 #[command(after_help = "With --json: an array with one object per app. Its members:
-  id, name, namespace, mode (kernel | plain), status, online, instances, ports [{protocol, address,
-  workers}], policy, restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
-  workers [{instance, pid, status, reason, restarts, unstable, cpu_percent, memory_bytes, uptime_ms,
-  connections (with -v), selected, migrated, logs {out, err}, dropped_bytes, last_words, env}].
-  status: starting | online | draining | stopping | backoff | errored | stopped.
+  id, name, namespace, mode (kernel | plain), status, online, instances, generation, reload (null,
+  or {generation, stage (canary | forward | back), canary, who, began_ms}), ports [{protocol,
+  address, workers}], policy, restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
+  workers [{instance, generation, pid, status, reason, restarts, unstable, cpu_percent,
+  memory_bytes, uptime_ms, connections (with -v), selected, migrated, logs {out, err},
+  dropped_bytes, last_words, env, others [{pid, generation, status}]}]. others: processes of a
+  reload that are to take the worker's place, or had it and finish what they have.
+  status: starting | ready | online | draining | stopping | backoff | errored | stopped.
   Members may be added, never changed. spec.env is left empty: see `cluster env`.")]
 pub(super) struct List {
     /// Only these; see `cluster --help`
@@ -92,12 +95,27 @@ fn draw(apps: &[AppView], verbose: bool, width: Option<usize>, colour: bool) -> 
         let known = apps.iter().any(|app| app.mode == Mode::Kernel);
         columns.insert(7, column("selected", u8::from(known), true));
     }
+    // Only while it says something.
+    let generations = apps.iter().any(human::in_transit);
+    if generations {
+        let after = if verbose { 10 } else { 9 };
+        columns.insert(after, column("generation", KEEP, false));
+    }
     let mut table = Table::new(&columns);
+    let mut add = |mut row: Vec<Cell>, generation: Cell| {
+        if generations {
+            row.insert(if verbose { 10 } else { 9 }, generation);
+        }
+        table.row(row);
+    };
     for app in apps {
-        table.row(app_row(app, verbose));
+        add(app_row(app, verbose), human::generation(app).into());
         if verbose {
             for worker in &app.workers {
-                table.row(worker_row(app, worker));
+                add(worker_row(app, worker), worker.generation.to_string().into());
+                for other in &worker.others {
+                    add(other_row(app, worker, other), other.generation.to_string().into());
+                }
             }
         }
     }
@@ -149,6 +167,16 @@ fn worker_row(app: &AppView, worker: &WorkerView) -> Vec<Cell> {
     ]
 }
 
+/// A process beside a worker: its successor, or one that had its place.
+fn other_row(app: &AppView, worker: &WorkerView, other: &OtherView) -> Vec<Cell> {
+    let mut row = vec![Cell::from(""); 13];
+    row[0] = format!("{}:{}", app.id, worker.instance).into();
+    row[1] = format!("{}:{}", app.name, worker.instance).into();
+    row[4] = other.pid.map_or_else(dash, |pid| pid.to_string()).into();
+    row[9] = Cell::styled(human::status(other.status), human::status_style(other.status));
+    row
+}
+
 fn dash() -> String {
     "-".to_owned()
 }
@@ -184,6 +212,10 @@ fn uptime(millis: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::sample::app, *};
+    use crate::{
+        api::message::{ReloadView, Stage, Status},
+        id::Generation,
+    };
 
     #[test]
     fn a_wide_terminal_shows_every_column() {
@@ -220,6 +252,29 @@ mod tests {
         │ 0:1 │ web:1 │           │        │    - │            │     - │      120 │ 16 │ errored │ 12.3% │ 52.4 MB │      - │
         └─────┴───────┴───────────┴────────┴──────┴────────────┴───────┴──────────┴────┴─────────┴───────┴─────────┴────────┘
         ");
+    }
+
+    #[test]
+    fn a_reload_shows_both_generations_and_a_canary_its_share() {
+        let mut app = app();
+        app.reload = Some(ReloadView {
+            generation: Generation(2),
+            stage: Stage::Canary,
+            canary: Some("5%".to_owned()),
+            who: "root (pid 1)".to_owned(),
+            began_ms: 0,
+        });
+        let status = Status::Ready;
+        app.workers[0].others =
+            vec![OtherView { pid: Some(4003), generation: Generation(2), status }];
+        assert!(draw(&[app.clone()], false, Some(80), false).contains("1 → 2, canary 5%"));
+        let text = draw(&[app.clone()], true, None, false);
+        let successor = text.lines().find(|line| line.contains("4003")).unwrap();
+        let cells: Vec<_> = successor.split('│').map(str::trim).collect();
+        assert_eq!(cells[1..4], ["0:0", "web:0", ""]);
+        assert_eq!(cells[10..12], ["ready", "2"]);
+        app.reload.as_mut().unwrap().stage = Stage::Back;
+        assert_eq!(human::generation(&app), "1 ← 2");
     }
 
     #[test]

@@ -17,7 +17,10 @@ pub(super) struct Promote {
 
 /// Turns a reload back; without one, goes back to what was deployed before
 #[derive(Args, Debug)]
-#[command(after_help = "Example: cluster rollback web")]
+#[command(after_help = "Example: cluster rollback web
+
+Program, arguments, environment and options go back. Files on disk do not: put the old code in its
+place first, if the new one replaced it. A second rollback undoes the first.")]
 pub(super) struct Rollback {
     #[command(flatten)]
     typed: Typed,
@@ -57,7 +60,7 @@ impl Typed {
         request: impl FnOnce(TargetsRequest) -> Request,
         verb: &'static str,
     ) -> Result<(), Error> {
-        Selection::parse(&self.targets)?;
+        Selection::parse(&self.targets)?.whole()?;
         let session = Session::new()?;
         let request = request(TargetsRequest { targets: self.targets, wait: !self.no_wait });
         reload::carry_out(&session, &request, verb, self.json)

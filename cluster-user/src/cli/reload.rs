@@ -24,12 +24,17 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cluster reload web                          after the code has changed
+  cluster reload web --soak 10s               10 s without a failure before they serve
   cluster reload web --update-env             with the environment as it is here
-  cluster reload web --env MODE=b -- --port 80   with another variable and other arguments
-  cluster reload web --canary 5% --soak 60s   5 of 100 connections for a minute, then all, if all is well
+  cluster reload web --env MODE=b -- --fast   with another variable and other arguments
+  cluster reload web --canary 5% --soak 60s   5% of the connections for a minute, then all
   cluster reload web --canary 1/16            until cluster promote web or cluster rollback web
 
-Exit code 1 says that a new worker failed: the old ones serve, as if nothing had been asked.
+New workers start beside the old ones and take over, a batch at a time, when they are ready: see
+--probe, --notify and --wait-ready of start. Old ones finish what they have, up to --drain-timeout.
+
+Exit code 1: a new worker failed, and everything is back as it was; or somebody rolled it back.
+Files on disk are yours: an old worker that has to be started again runs the code that is there.
 With --json each step is a line: {\"type\": \"rolling\", app, instance, generation, step, detail},
 {\"type\": \"notice\", message, hint}, and at the end {\"type\": \"done\", apps} or {\"type\": \"failed\",
 reason, message, hint, output}. step: starting | probing | soaking | ready | canary | serving |
@@ -79,7 +84,7 @@ pub(super) struct Reload {
 
 impl Reload {
     pub(super) fn run(self) -> Result<(), Error> {
-        Selection::parse(&self.targets)?;
+        Selection::parse(&self.targets)?.whole()?;
         let session = Session::new()?;
         let json = self.json;
         let request = Request::Reload(Box::new(ReloadRequest {

@@ -1,6 +1,6 @@
 //! The apps and workers that targets mean, picked from what the daemon answered.
 
-use super::error::Error;
+use super::{error::Error, human};
 use crate::{
     api::message::{AppView, WorkerView},
     config::target::{Scope, Target},
@@ -19,6 +19,23 @@ impl Selection {
         let read = texts.iter().map(|text| Target::parse(text));
         let targets = read.collect::<Result<_, _>>();
         targets.map(Self).map_err(|error| Error::usage(error.to_string()))
+    }
+
+    /// The same, for a command that is about whole apps.
+    ///
+    /// # Errors
+    /// When one means a worker.
+    pub(super) fn whole(self) -> Result<Self, Error> {
+        match self.0.iter().find_map(|target| Some((target, target.app_of_worker()?))) {
+            None => Ok(self),
+            Some((target, app)) => {
+                let (target, app) = (human::plain(target.as_str()), human::plain(app));
+                Err(Error::usage(format!("`{target}` is one worker, and this is about whole apps"))
+                    .hint(format!(
+                        "leave the number out: {app}; cluster restart {target} renews one worker"
+                    )))
+            }
+        }
     }
 
     /// Whether a worker is meant.

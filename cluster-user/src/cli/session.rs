@@ -16,6 +16,7 @@ use crate::{
         client::{Client, ClientError},
         message::{
             AppView, AppsRequest, Detail, Done, Line, Notice, Pong, Progress, Request, Rolling,
+            Step,
         },
     },
     config::home::Home,
@@ -137,7 +138,7 @@ impl Session {
         while let Some(line) = answer.next().await? {
             match line {
                 Line::Progress(progress) => bar.show(&progress),
-                Line::Rolling(rolling) => bar.aside(|| output::quiet(&rolling_line(&rolling))),
+                Line::Rolling(rolling) => bar.roll(&rolling),
                 Line::Notice(notice) => bar.aside(|| self.tell(&notice)),
                 Line::Done(done) => return Ok(done),
                 Line::Failed(failure) => return Err(failure.into()),
@@ -224,6 +225,16 @@ fn rolling_line(rolling: &Rolling) -> String {
     format!("{app}:{instance} generation {generation} {step}{detail}")
 }
 
+/// Whether a step is more than what happens between two others as a matter of course.
+fn worth_a_line(rolling: &Rolling) -> bool {
+    match rolling.step {
+        Step::Starting | Step::Soaking | Step::Canary | Step::Serving | Step::Gone => true,
+        // An answer that was not good; connections that are waited for.
+        Step::Probing | Step::Draining => rolling.detail.is_some(),
+        Step::Ready | Step::Stopping => false,
+    }
+}
+
 fn nonsense() -> Error {
     Error::failed("the daemon's answer makes no sense")
 }
@@ -248,6 +259,18 @@ impl Bar {
             let Doing { verb, reached: state } = self.doing;
             let app = human::plain(app);
             spinner.set_message(format!("{verb} {app}: {reached}/{wanted} workers {state}"));
+        }
+    }
+
+    /// One step of a reload: all of them pass by on a terminal, and those that say something stay.
+    fn roll(&mut self, rolling: &Rolling) {
+        let line = rolling_line(rolling);
+        if let Some(spinner) = &self.spinner {
+            let verb = self.doing.verb;
+            spinner.set_message(format!("{verb}: {line}"));
+        }
+        if worth_a_line(rolling) {
+            self.aside(|| output::quiet(&line));
         }
     }
 

@@ -33,7 +33,8 @@ TIME is 1600 (milliseconds), 500ms, 10s, 1m or 2h.
 
 A script is run by what its first line (#!) names, else by its extension (js mjs cjs ts py rb
 php pl sh), else it is executed. Its workers get the environment of this command, and keep it:
-`restart`, and `start` of a stopped app, change neither the environment nor other options.
+`restart`, and `start` of a stopped app, change neither the environment nor other options;
+`reload --update-env` takes the environment of its own shell.
 
 An app that serves no port needs --no-port; otherwise its start fails after --listen-timeout.
 
@@ -224,7 +225,7 @@ fn is_ecosystem(script: &str, around: &Surroundings) -> bool {
 }
 
 /// What to try after a start.
-const NEXT: [&str; 3] = ["cluster list", "cluster logs NAME", "cluster restart NAME"];
+const NEXT: [&str; 3] = ["cluster list", "cluster logs NAME", "cluster reload NAME"];
 
 fn next(app: &AppView) -> Vec<String> {
     let name = shell_words::quote(&app.name);
@@ -262,7 +263,7 @@ mod tests {
         app.name = "my app".to_owned();
         assert_eq!(
             next(&app),
-            ["cluster list", "cluster logs 'my app'", "cluster restart 'my app'"]
+            ["cluster list", "cluster logs 'my app'", "cluster reload 'my app'"]
         );
     }
 

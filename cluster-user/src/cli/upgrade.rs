@@ -80,12 +80,14 @@ impl Upgrade {
         };
         let began = Instant::now();
         let (before, after) = block_on(upgrade(&session, program, what))?;
+        let (pid, release, away) = (after.pid, after.release, began.elapsed().as_millis());
+        let from = if before.release == release {
+            String::new()
+        } else {
+            format!(", from {}", before.release)
+        };
         output::answer(&format!(
-            "the daemon (pid {}) was release {} and is {}; it was away for {} ms",
-            after.pid,
-            before.release,
-            after.release,
-            began.elapsed().as_millis()
+            "the daemon (pid {pid}) is release {release} now{from}; it was away for {away} ms, its workers were not"
         ))?;
         after.found.iter().for_each(output::notice);
         Ok(())

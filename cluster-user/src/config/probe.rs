@@ -1,6 +1,10 @@
 //! Probes as typed: `http://:8080/health`, `/health`, `tcp`, `tcp://:5432`, or a command line.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 use super::spec::ProbeTarget;
 
@@ -44,6 +48,14 @@ pub fn parse(text: &str) -> Result<ProbeTarget, ProbeError> {
             "`{}` is no probe: write tcp://:{digits} or http://:{digits}/PATH",
             shown()
         )));
+    }
+    if let Some((host, rest)) = text.split_once(':')
+        && !text.contains(char::is_whitespace)
+        && rest.starts_with(|c: char| c.is_ascii_digit())
+        && (host.is_empty() || host == "localhost" || host.parse::<Ipv4Addr>().is_ok())
+    {
+        let path = if rest.contains('/') { "" } else { "/PATH" };
+        return Err(ProbeError(format!("`{}` is no probe: write http://{text}{path}", shown())));
     }
     command(text)
 }
@@ -182,6 +194,7 @@ impl fmt::Display for ProbeTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let colon = |port: &Option<u16>| port.map(|port| format!(":{port}")).unwrap_or_default();
         match self {
+            Self::Http { host: None, port: None, path } => f.write_str(path),
             Self::Http { host, port, path } => {
                 write!(f, "http://{}{}{path}", host.as_deref().unwrap_or_default(), colon(port))
             }

@@ -157,7 +157,12 @@ pub fn consistent(spec: &AppSpec) -> Result<(), String> {
 /// # Errors
 /// When it cannot be run.
 pub fn command(line: &str, lookup: &Lookup) -> Result<script::Run, Refusal> {
-    script::locate(line, &[], &Interpreting::default(), lookup)
+    script::locate(line, &[], &Interpreting::default(), lookup).map_err(|refusal| Refusal {
+        hint: Some(
+            "a probe is http://:PORT/PATH, /PATH, tcp, tcp://:PORT, or a command line".to_owned(),
+        ),
+        ..refusal
+    })
 }
 
 /// Which of the addresses that a worker listens on a probe is for; `None` for a command, which needs none.
@@ -263,7 +268,7 @@ mod tests {
             (&["--wait-ready", "--no-port", "--notify"], "READY=1 on NOTIFY_SOCKET, within 30s"),
             (
                 &["--notify", "--probe", "/up", "--listen-timeout", "5s"],
-                "http:///up every 1s, answered in 1s, failed after 3, within 5s",
+                "/up every 1s, answered in 1s, failed after 3, within 5s",
             ),
             (
                 &["--probe", "tcp://:80", "--probe-successes", "2", "--probe-interval", "200"],

@@ -57,6 +57,14 @@ impl Target {
         &self.text
     }
 
+    /// The app of which it means one worker, as typed.
+    pub fn app_of_worker(&self) -> Option<&str> {
+        match &self.meaning {
+            Meaning::Worker(app, _) => Some(app),
+            Meaning::All | Meaning::Id(_) | Meaning::Name | Meaning::Matching(_) => None,
+        }
+    }
+
     /// Whether it means every app, none included.
     pub fn is_all(&self) -> bool {
         matches!(self.meaning, Meaning::All)

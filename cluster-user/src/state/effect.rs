@@ -301,6 +301,15 @@ pub enum Refusal {
         who: String,
         /// Since when.
         since: Moment,
+        /// Whether it is a canary, which may wait for a word for as long as it likes.
+        canary: bool,
+    },
+    /// The reload that was waited for has been turned back.
+    TurnedBack {
+        /// Name of the app.
+        name: String,
+        /// By whom.
+        who: String,
     },
     /// There is no canary.
     NothingToPromote {

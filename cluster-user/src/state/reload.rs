@@ -82,10 +82,15 @@ impl State {
             let Some(app) = self.apps.get_mut(id) else { continue };
             match (&mut app.rollout, app.previous) {
                 (Some(rollout), _) => {
+                    let mut surprised = Vec::new();
                     if rollout.advancing() {
                         rollout.stage = Stage::Back(Setback::Asked { who: who.to_owned() });
+                        surprised = std::mem::take(&mut rollout.calls);
                     }
                     rollout.calls.push(call);
+                    // Who waits for the reload must not take this end for the one that was wanted.
+                    let turned = Refusal::TurnedBack { name: self.name(*id), who: who.to_owned() };
+                    self.rolled(surprised, *id, &Tale::Refused(turned));
                     self.tell_back(*id);
                 }
                 (None, Some(previous)) => {
@@ -214,6 +219,7 @@ impl State {
                 name: self.name(id),
                 who: rollout.who.clone(),
                 since: rollout.began,
+                canary: matches!(rollout.stage, Stage::Canary { .. }),
             }),
         }
     }

@@ -213,6 +213,23 @@ fn a_canary_goes_back_in_one_publication() {
 }
 
 #[test]
+fn who_waits_for_a_reload_that_somebody_turns_back_is_told_that_it_failed() {
+    let mut world = online(2);
+    let call = reload(&mut world, batch(1));
+    world.deliver_all();
+    let new = world.successor(0, 0).unwrap();
+    let back = rollback(&mut world);
+    world.deliver_all();
+    let Some(Tale::Refused(Refusal::TurnedBack { name, .. })) = world.answer(call) else {
+        panic!()
+    };
+    assert_eq!(name, "web");
+    world.exit(new, Exit::Signal(15));
+    world.deliver_all();
+    assert!(matches!(world.answer(back), Some(Tale::Done { .. })), "{:?}", world.answer(back));
+}
+
+#[test]
 fn a_healthy_canary_is_promoted_by_itself_and_a_congested_one_goes_back() {
     for (queued, stays) in [(0, true), (100, false)] {
         let mut world = online(2);

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::run::Supervisor;
 use crate::{
     api::message::{Detail, Done, Failure, Line, Notice, Progress, Reason, Rolling, Step},
-    config::{instances::MAX_INSTANCES, spec::Readiness},
+    config::{instances::MAX_INSTANCES, pace::Canary, spec::Readiness},
     datapath::{Protocol, holder, socket},
     id::{AppId, Instance, WorkerId},
     moment::Moment,
@@ -198,7 +198,12 @@ fn step(doing: &Doing) -> (Step, Option<String>) {
             (Step::Soaking, Some(format!("{left:.0} s to go")))
         }
         Doing::Ready => (Step::Ready, None),
-        Doing::Canary(canary) => (Step::Canary, Some(format!("gets {canary} of the connections"))),
+        Doing::Canary(Canary::Workers(_)) => {
+            (Step::Canary, Some("gets as many connections as any other worker".to_owned()))
+        }
+        Doing::Canary(canary @ Canary::Share { .. }) => {
+            (Step::Canary, Some(format!("the new workers get {canary} of the connections")))
+        }
         Doing::Serving => (Step::Serving, None),
         Doing::Draining(None) => (Step::Draining, None),
         Doing::Draining(Some(1)) => (Step::Draining, Some("1 connection".to_owned())),
@@ -231,16 +236,23 @@ fn refused(refusal: &Refusal) -> Failure {
             Failure::new(Reason::Conflict, format!("app `{name}` is not running"))
                 .hint(format!("cluster start {name} starts it"))
         }
-        Refusal::Rolling { name, who, since } => {
+        Refusal::Rolling { name, who, since, canary } => {
             let ago = Moment::now().since(*since).as_secs();
-            Failure::new(
-                Reason::Conflict,
-                format!("app `{name}` is being reloaded, by {who}, since {ago} s"),
-            )
-            .hint(format!(
-                "wait for it, cluster rollback {name} turns it back, cluster reload {name} --force takes over"
-            ))
+            let (what, first) = if *canary {
+                ("has a canary", format!("cluster promote {name} rolls it out"))
+            } else {
+                ("is being reloaded", "wait for it".to_owned())
+            };
+            Failure::new(Reason::Conflict, format!("app `{name}` {what}, by {who}, for {ago} s"))
+                .hint(format!(
+                    "{first}, cluster rollback {name} turns it back, cluster reload {name} --force takes over"
+                ))
         }
+        Refusal::TurnedBack { name, who } => Failure::new(
+            Reason::Failed,
+            format!("the reload of app `{name}` was turned back, by {who}"),
+        )
+        .hint(format!("cluster history {name} shows what was deployed")),
         Refusal::NothingToPromote { name } => {
             Failure::new(Reason::Conflict, format!("app `{name}` has no canary to promote"))
                 .hint(format!("cluster reload {name} --canary 5% makes one"))
