@@ -180,7 +180,7 @@ fn draining(
     let held = side::hold(wait)?;
     let old = side.pids()?;
     thread::scope(|scope| {
-        let reload = scope.spawn(|| side.reload());
+        let reload = scope.spawn(|| side.reload_at_once());
         let has_begun = || side.pids().is_ok_and(|now| now.is_disjoint(&old) || now.len() > 4);
         let begun = process::until(Duration::from_secs(5), || has_begun().then_some(()));
         begun.context("no drain began")?;

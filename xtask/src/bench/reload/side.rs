@@ -134,7 +134,19 @@ impl<'a> Side<'a> {
             let output = self.pm2()?.args([verb, self.app.name]).output()?;
             return Ok(output.status.code());
         }
-        let called = self.manager.call(&[verb, self.app.name])?;
+        self.call(&[verb, self.app.name])
+    }
+
+    /// Replaces all workers in one step, so that all of the old ones drain at the same time.
+    pub(super) fn reload_at_once(&self) -> anyhow::Result<Option<i32>> {
+        match self.by {
+            By::Reload => self.call(&["reload", self.app.name, "--batch", "100%"]),
+            By::Restart => self.reload(),
+        }
+    }
+
+    fn call(&self, words: &[&str]) -> anyhow::Result<Option<i32>> {
+        let called = self.manager.call(words)?;
         if called.code != Some(0) {
             println!("bench: {}", called.told());
         }
