@@ -79,9 +79,18 @@ impl State {
     /// What can be known without a journal: apps with the settings that `start` has when nothing else is typed.
     pub fn of_strays(now: Moment, strays: &[Stray]) -> Self {
         let mut state = Self::default();
+        state.take_in(now, strays, &BTreeMap::new());
+        state
+    }
+
+    /// Puts in workers that a journal does not know, because it could not be written when they were spawned; `alive` are
+    /// those that are found. The seats of others that it knows and that have gone are theirs.
+    pub fn take_in(&mut self, now: Moment, strays: &[Stray], alive: &BTreeMap<WorkerId, u32>) {
+        let before: BTreeSet<_> = self.apps.keys().copied().collect();
         for stray in strays {
             let Ok(name) = stray.name.parse() else { continue };
-            let app = state.apps.entry(stray.app).or_insert_with(|| {
+            self.drop_namesakes(stray, alive);
+            let app = self.apps.entry(stray.app).or_insert_with(|| {
                 let spec = AppSpec {
                     program: stray.program.clone(),
                     args: stray.args.clone(),
@@ -100,7 +109,11 @@ impl State {
             let (generation, spec) = (app.generation, Arc::clone(app.spec()));
             let seat = app.seats.entry(stray.instance).or_insert_with(|| Seat::new(generation));
             let id = stray.worker;
-            let seated = seat.worker().is_some();
+            let strays = |id: &WorkerId| strays.iter().any(|stray| stray.worker == *id);
+            // Whoever it took the place of has been stopped by now.
+            let gone = seat.worker().filter(|id| !alive.contains_key(id) && !strays(id));
+            seat.leaving.extend(gone);
+            let seated = seat.worker().is_some() && gone.is_none();
             if seated {
                 // It was in the middle of a reload; which one is the newer cannot be told.
                 seat.leaving.insert(id);
@@ -116,11 +129,11 @@ impl State {
                 worker.ending = Some(Ending::Asked);
                 worker.phase = Phase::Stopping { kill_at: now };
             }
-            state.workers.insert(id, worker);
-            state.next_worker = state.next_worker.max(id.0 + 1);
-            state.next_app = state.next_app.max(stray.app.0 + 1);
+            self.workers.insert(id, worker);
+            self.next_worker = self.next_worker.max(id.0 + 1);
+            self.next_app = self.next_app.max(stray.app.0 + 1);
         }
-        for app in state.apps.values_mut() {
+        for app in self.apps.values_mut().filter(|app| !before.contains(&app.id)) {
             let instances = app.seats.keys().last().map_or(1, |last| last.0 + 1);
             for definition in app.definitions.values_mut() {
                 Arc::make_mut(definition).instances = instances;
@@ -135,7 +148,21 @@ impl State {
                 }
             }
         }
-        state
+    }
+
+    /// Forgets an app of which nothing is left, and whose name another one has by now.
+    fn drop_namesakes(&mut self, stray: &Stray, alive: &BTreeMap<WorkerId, u32>) {
+        let namesake = self
+            .apps
+            .values()
+            .find(|app| app.id != stray.app && app.spec().name.as_str() == stray.name);
+        let Some(id) = namesake.map(|app| app.id) else { return };
+        if self.workers.values().any(|w| w.app == id && alive.contains_key(&w.id)) {
+            return;
+        }
+        self.apps.remove(&id);
+        self.workers.retain(|_, worker| worker.app != id);
+        self.groups.retain(|_, group| group.app != id);
     }
 
     /// Puts in a group that is found without a journal that knows it.
@@ -242,6 +269,14 @@ impl State {
             group.slots.retain(|slot, member| slots.get(slot) == Some(&member.worker));
             for member in group.slots.values_mut() {
                 member.state = MemberState::Joined;
+            }
+            // The journal may be older than that.
+            let missed = slots.iter().filter(|(slot, worker)| {
+                !group.slots.contains_key(slot) && self.workers.contains_key(worker)
+            });
+            let missed: Vec<_> = missed.map(|(slot, worker)| (*slot, *worker)).collect();
+            for (slot, worker) in missed {
+                group.slots.insert(slot, Member { worker, state: MemberState::Joined });
             }
             // A socket that nobody knows of must not keep its slot.
             let unknown: BTreeSet<_> =

@@ -1,11 +1,13 @@
 //! Stories of reloads, canaries, rollbacks, and of supervisors that die in the middle of them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use cluster_common::slot::Slot;
 
 use super::{
-    effect::{Refusal, Tale},
+    State,
+    adopt::{Found, Stray},
+    effect::{Effect, Refusal, Tale},
     event::{CallId, Command, Event, Exit, Reload, Word},
     view::Status,
     world::{World, spec, start, targets},
@@ -14,10 +16,10 @@ use crate::{
     config::{
         change::Change,
         pace::{Batch, Canary, Pace},
-        spec::{AppSpec, Probe, ProbeTarget, Readiness},
+        spec::{AppSpec, Probe, ProbeTarget, Readiness, User},
     },
     datapath::Traffic,
-    id::{AppId, GroupId, WorkerId},
+    id::{AppId, GroupId, Instance, WorkerId},
 };
 
 const GROUP: GroupId = GroupId(0);
@@ -429,6 +431,46 @@ fn a_reload_goes_on_with_the_next_supervisor() {
     }
     let view = world.state.app_of(AppId(0)).unwrap();
     assert!(view.rollout.is_none(), "{view:?}");
+}
+
+#[test]
+fn workers_that_an_old_journal_does_not_know_keep_serving() {
+    let mut world = online(1);
+    let bytes = serde_json::to_vec(&world.state).unwrap();
+    let mut state: State = serde_json::from_slice(&bytes).unwrap();
+    state.complete().unwrap();
+    // A reload has put 7 where 0 was, and another app was started, and none of it could be written down.
+    let strays = [stray(0, 7, "web"), stray(1, 8, "other")];
+    let seats = BTreeMap::from([(*world.routes[&GROUP].first().unwrap(), WorkerId(7))]);
+    let alive = strays.iter().map(|stray| (stray.worker, stray.pid)).collect();
+    let found = Found { alive, groups: BTreeMap::from([(GROUP, seats)]) };
+    state.take_in(world.now, &strays, &found.alive);
+
+    let effects = state.adopt(world.now, &found);
+
+    let unwanted = |effect: &&Effect| {
+        matches!(effect, Effect::Spawn { .. } | Effect::Vacate { .. } | Effect::Kill { .. })
+    };
+    assert!(!effects.iter().any(|effect| unwanted(&effect)), "{effects:?}");
+    world.state = state;
+    let seated = |app| world.state.app_of(AppId(app)).unwrap().seats[0].worker;
+    assert_eq!([seated(0), seated(1)], [Some(WorkerId(7)), Some(WorkerId(8))]);
+}
+
+fn stray(app: u32, worker: u64, name: &str) -> Stray {
+    Stray {
+        app: AppId(app),
+        worker: WorkerId(worker),
+        instance: Instance(0),
+        pid: 4000,
+        name: name.to_owned(),
+        program: "/bin/app".into(),
+        args: Vec::new(),
+        cwd: "/".into(),
+        env: BTreeMap::new(),
+        user: User { uid: 0, gid: 0, groups: Vec::new() },
+        listens: true,
+    }
 }
 
 fn slots(world: &World) -> Vec<u16> {

@@ -52,7 +52,20 @@ impl Host {
         let found = journal.read().with_context(|| format!("failed to read {path}"))?;
         let mut notices = Vec::new();
         let adopted = match found {
-            Found::Entry(entry) => self.adopt_known(*entry),
+            Found::Entry(entry) => {
+                let (state, effects, unknown) = self.adopt_known(*entry);
+                if unknown > 0 {
+                    let message = format!(
+                        "the journal {path} is not up to date; {unknown} workers that it does not know were taken over"
+                    );
+                    log::error!("{message}");
+                    notices.push(notice(
+                        &message,
+                        "look whether the disk is full, and whether their settings are right: cluster describe all",
+                    ));
+                }
+                (state, effects)
+            }
             Found::Nothing | Found::EarlierBoot => self.adopt_strays(),
             Found::Broken(why) => {
                 let aside =
@@ -79,11 +92,13 @@ impl Host {
         Ok((state, effects, notices))
     }
 
-    /// By the journal.
-    fn adopt_known(&mut self, entry: Entry<State>) -> (State, Vec<Effect>) {
+    /// By the journal; how many workers were found that it does not know.
+    fn adopt_known(&mut self, entry: Entry<State>) -> (State, Vec<Effect>, usize) {
         let Entry { mut state, groups, trees, .. } = entry;
         let mut found = adopt::Found::default();
-        for known in state.known_workers() {
+        let known = state.known_workers();
+        let numbers = known.iter().map(|known| known.worker).collect();
+        for known in known {
             let Some(spec) = state.spec_of(known.worker).map(Arc::clone) else { continue };
             let wanted = Wanted {
                 worker: known.worker,
@@ -103,35 +118,25 @@ impl Host {
                 }
             }
         }
+        // A worker is written down before it is spawned. One that is not is there because that could not be done: it serves,
+        // perhaps in the place of one that is written down and has gone.
+        let now = crate::moment::Moment::now();
+        let strays = self.strays(&numbers);
+        found.alive.extend(strays.iter().map(|stray| (stray.worker, stray.pid)));
+        state.take_in(now, &strays, &found.alive);
         for (group, key, options) in state.known_groups() {
             let Some(record) = groups.get(&group) else { continue };
             if let Some(slots) = self.adopt_group(group, &key, record, &options) {
                 found.groups.insert(group, slots);
             }
         }
-        let effects = state.adopt(crate::moment::Moment::now(), &found);
-        (state, effects)
+        let effects = state.adopt(now, &found);
+        (state, effects, strays.len())
     }
 
     /// Without a journal: by what the kernel knows of processes and groups.
     fn adopt_strays(&mut self) -> (State, Vec<Effect>) {
-        let mut strays = Vec::new();
-        for (app, worker, pids) in self.found() {
-            let Some(remains) = Remains::of(&pids) else { continue };
-            let (Some(name), Some(instance)) =
-                (remains.variable("CLUSTER_APP"), remains.variable("CLUSTER_INSTANCE"))
-            else {
-                continue;
-            };
-            let Ok(instance) = instance.parse().map(Instance) else { continue };
-            let pipes = output::pipes_of(remains.pid);
-            let record =
-                TreeRecord { pid: remains.pid, started: remains.started, pipes, channel: None };
-            let wanted = Wanted { worker, app, instance, name, ports: &[], record: Some(record) };
-            if self.adopt_worker(&wanted).is_some() {
-                strays.push(stray(app, worker, instance, &remains));
-            }
-        }
+        let strays = self.strays(&BTreeSet::new());
         let now = crate::moment::Moment::now();
         let mut state = State::of_strays(now, &strays);
         let mut found = adopt::Found {
@@ -150,6 +155,31 @@ impl Host {
         }
         let effects = state.adopt(now, &found);
         (state, effects)
+    }
+
+    /// Takes over the workers that are found and are none of `known`.
+    fn strays(&mut self, known: &BTreeSet<WorkerId>) -> Vec<Stray> {
+        let mut strays = Vec::new();
+        for (app, worker, pids) in self.found() {
+            if known.contains(&worker) {
+                continue;
+            }
+            let Some(remains) = Remains::of(&pids) else { continue };
+            let (Some(name), Some(instance)) =
+                (remains.variable("CLUSTER_APP"), remains.variable("CLUSTER_INSTANCE"))
+            else {
+                continue;
+            };
+            let Ok(instance) = instance.parse().map(Instance) else { continue };
+            let pipes = output::pipes_of(remains.pid);
+            let record =
+                TreeRecord { pid: remains.pid, started: remains.started, pipes, channel: None };
+            let wanted = Wanted { worker, app, instance, name, ports: &[], record: Some(record) };
+            if self.adopt_worker(&wanted).is_some() {
+                strays.push(stray(app, worker, instance, &remains));
+            }
+        }
+        strays
     }
 
     /// Every worker of this home that is there, with its processes.
