@@ -11,13 +11,14 @@ use super::{
     session::{Doing, Session, block_on},
 };
 use crate::{
-    api::message::{AppView, ReloadRequest, Request},
+    api::message::{AppView, Notice, ReloadRequest, Request},
     config::{
         change::Change,
         duration,
         pace::{Batch, Canary, Pace},
         typed::Variable,
     },
+    datapath::Mode,
 };
 
 /// Replaces workers by new ones without losing a connection; rolls back if a new one fails
@@ -138,5 +139,13 @@ fn next(app: &AppView) {
         output::quiet(&format!(
             "generation {generation} of {name} is a canary ({canary}): cluster promote {name}   cluster rollback {name}"
         ));
+        if app.mode == Mode::Plain {
+            output::notice(&Notice {
+                message:
+                    "plain mode knows no shares: a new worker gets as many connections as any other"
+                        .to_owned(),
+                hint: Some("cluster doctor says what kernel mode needs".to_owned()),
+            });
+        }
     }
 }

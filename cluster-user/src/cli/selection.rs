@@ -16,6 +16,13 @@ impl Selection {
     /// # Errors
     /// When one is malformed.
     pub(super) fn parse(texts: &[String]) -> Result<Self, Error> {
+        if let Some(file) = texts.iter().find(|text| is_ecosystem(text)) {
+            let file = human::plain(file);
+            return Err(Error::usage(format!(
+                "`{file}` looks like an ecosystem file of PM2; those are not read yet"
+            ))
+            .hint("name the apps: cluster list shows them"));
+        }
         let read = texts.iter().map(|text| Target::parse(text));
         let targets = read.collect::<Result<_, _>>();
         targets.map(Self).map_err(|error| Error::usage(error.to_string()))
@@ -55,5 +62,25 @@ impl Selection {
     ) -> impl Iterator<Item = (&'a AppView, &'a WorkerView)> {
         let all = apps.iter().flat_map(|app| app.workers.iter().map(move |worker| (app, worker)));
         all.filter(|(app, worker)| self.means(app, worker))
+    }
+}
+
+/// Whether a target is no name but the usual one of a file that PM2 reads apps from.
+fn is_ecosystem(text: &str) -> bool {
+    [".config.js", ".config.cjs", ".config.mjs"].iter().any(|ending| text.ends_with(ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_whole_app_is_answered_with_what_to_type() {
+        let whole = |text: &str| Selection::parse(&[text.to_owned()]).and_then(Selection::whole);
+        assert!(whole("web").is_ok() && whole("all").is_ok() && whole("/^w/").is_ok());
+        let error = whole("web:1").unwrap_err();
+        assert!(error.message.contains("one worker"), "{}", error.message);
+        assert!(error.hint.unwrap().contains("cluster restart web:1"));
+        assert!(whole("ecosystem.config.js").unwrap_err().message.contains("not read yet"));
     }
 }

@@ -52,6 +52,12 @@ pub fn features(root: Option<&Path>) -> Vec<Feature> {
         },
     ));
     features.push(tried(
+        "finding programs in the kernel again by their number",
+        "taking over from a daemon that died",
+        found_again(),
+        |_| "run the daemon as root, or give it CAP_SYS_ADMIN".to_owned(),
+    ));
+    features.push(tried(
         "notifications of system calls (seccomp)",
         PLAIN_MODE,
         notifications().map_err(Into::into),
@@ -279,6 +285,11 @@ fn load(program_type: program, attach_type: attach, code: &[[u8; 8]]) -> anyhow:
         instructions: &instructions,
         license: c"GPL",
     })?)
+}
+
+fn found_again() -> anyhow::Result<()> {
+    let program = ids::Program::of(hook_program()?)?;
+    Ok(ids::Program::open(program.id).map(drop)?)
 }
 
 fn socket_array() -> anyhow::Result<()> {
