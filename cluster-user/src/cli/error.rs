@@ -71,10 +71,11 @@ impl From<ClientError> for Error {
             }
             ClientError::Failed(failure) => Self::from(failure),
             ClientError::Version { .. } => Self::failed(message)
-                .hint("run `cluster kill` of the release that started it, then start anew"),
-            ClientError::Broken(_) => {
-                Self::failed(message).hint("cluster ping shows whether it is alive")
-            }
+                .hint("cluster upgrade makes the daemon the release of this command; its workers run on"),
+            ClientError::Broken(_) => Self::failed(message).hint(
+                "if it died, workers run on, and the next daemon goes on with what was under way: cluster list \
+                 shows how far it is, cluster history NAME what came of a reload",
+            ),
         }
     }
 }

@@ -50,7 +50,9 @@ impl State {
         match rollout.stage {
             Stage::Forward => {
                 // Whoever is ready waits for the others of the batch, and is told when they are.
-                let ready: Option<Vec<_>> = successors.map(Worker::ready_since).collect();
+                // A canary has nothing to wait for any more.
+                let soaking = successors.filter(|worker| !worker.online());
+                let ready: Option<Vec<_>> = soaking.map(Worker::ready_since).collect();
                 ready?.into_iter().max().map(|since| since + rollout.pace.soak)
             }
             // Without an end to its soak it stays until somebody says what becomes of it.

@@ -241,7 +241,10 @@ fn wrong_usage_is_exit_code_2_with_the_nearest_word() {
         (&["stop"], "<TARGET>"),
         (&["stop", "/(/"], "not a regular expression"),
         (&["logs", "--grep", "("], "regex parse error"),
+        (&["reload"], "<TARGET>"),
+        (&["reload", "web:1"], "whole apps\nhint: leave the number out: web"),
         (&["save"], "`save` is not there yet\nhint: put your cluster start lines"),
+        (&["rollout", "undo", "web"], "there is no command `rollout`\nhint: cluster reload"),
         (&["start", "a.js", "--watch"], "`--watch` is not there yet"),
     ] {
         let ran = run(folder.path(), args);
