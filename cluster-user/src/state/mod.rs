@@ -43,6 +43,8 @@ mod tests;
 #[cfg(test)]
 mod tests_reload;
 #[cfg(test)]
+mod tests_adopt;
+#[cfg(test)]
 mod world;
 
 use std::collections::BTreeMap;

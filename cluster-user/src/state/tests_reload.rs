@@ -1,28 +1,25 @@
 //! Stories of reloads, canaries, rollbacks, and of supervisors that die in the middle of them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use cluster_common::slot::Slot;
 
 use super::{
-    State,
-    adopt::{Found, Stray},
-    effect::{Effect, Refusal, Tale},
+    effect::{Refusal, Tale},
     event::{CallId, Command, Event, Exit, Reload, Word},
-    view::Status,
     world::{World, spec, start, targets},
 };
 use crate::{
     config::{
         change::Change,
         pace::{Batch, Canary, Pace},
-        spec::{AppSpec, Probe, ProbeTarget, Readiness, User},
+        spec::{AppSpec, Probe, ProbeTarget, Readiness},
     },
     datapath::Traffic,
-    id::{AppId, GroupId, Instance, WorkerId},
+    id::{AppId, GroupId, WorkerId},
 };
 
-const GROUP: GroupId = GroupId(0);
+pub(super) const GROUP: GroupId = GroupId(0);
 
 #[test]
 fn a_new_worker_takes_the_place_of_the_old_one_in_one_publication() {
@@ -387,107 +384,21 @@ fn a_silent_worker_is_killed_when_its_watchdog_bites() {
     assert_eq!(world.kills, [WorkerId(0)]);
 }
 
-#[test]
-fn a_supervisor_that_dies_leaves_workers_that_the_next_one_takes_over() {
-    let mut world = online(2);
-    world.take_over();
-    assert_eq!(slots(&world), [1, 2]);
-    let view = world.state.app_of(AppId(0)).unwrap();
-    assert!(view.seats.iter().all(|seat| seat.status == Status::Online && seat.restarts == 0));
-    world.exit(WorkerId(0), Exit::Signal(9));
-    world.deliver_all();
-    assert_eq!(world.state.app_of(AppId(0)).unwrap().seats[0].restarts, 1);
-}
-
-#[test]
-fn what_ended_while_nobody_looked_is_replaced() {
-    let mut world = online(2);
-    world.exit(WorkerId(1), Exit::Signal(9));
-    world.take_over();
-    world.deliver_all();
-    assert_eq!(slots(&world), [1]);
-    world.listen(world.worker(0, 1).unwrap(), 80);
-    world.deliver_all();
-    assert_eq!(slots(&world), [1, 2]);
-}
-
-#[test]
-fn a_reload_goes_on_with_the_next_supervisor() {
-    let mut world = online(2);
-    reload(&mut world, batch(1));
-    world.deliver_all();
-    let new = world.successor(0, 0).unwrap();
-    world.take_over();
-    world.listen(new, 80);
-    world.deliver_all();
-    world.take_over();
-    for worker in [0, 1] {
-        world.exit(WorkerId(worker), Exit::Signal(15));
-        world.deliver_all();
-        if let Some(next) = world.successor(0, 1).or(world.worker(0, 1)) {
-            world.listen(next, 80);
-        }
-        world.deliver_all();
-    }
-    let view = world.state.app_of(AppId(0)).unwrap();
-    assert!(view.rollout.is_none(), "{view:?}");
-}
-
-#[test]
-fn workers_that_an_old_journal_does_not_know_keep_serving() {
-    let mut world = online(1);
-    let bytes = serde_json::to_vec(&world.state).unwrap();
-    let mut state: State = serde_json::from_slice(&bytes).unwrap();
-    state.complete().unwrap();
-    // A reload has put 7 where 0 was, and another app was started, and none of it could be written down.
-    let strays = [stray(0, 7, "web"), stray(1, 8, "other")];
-    let seats = BTreeMap::from([(*world.routes[&GROUP].first().unwrap(), WorkerId(7))]);
-    let alive = strays.iter().map(|stray| (stray.worker, stray.pid)).collect();
-    let found = Found { alive, groups: BTreeMap::from([(GROUP, seats)]) };
-    state.take_in(world.now, &strays, &found.alive);
-
-    let effects = state.adopt(world.now, &found);
-
-    let unwanted = |effect: &&Effect| {
-        matches!(effect, Effect::Spawn { .. } | Effect::Vacate { .. } | Effect::Kill { .. })
-    };
-    assert!(!effects.iter().any(|effect| unwanted(&effect)), "{effects:?}");
-    world.state = state;
-    let seated = |app| world.state.app_of(AppId(app)).unwrap().seats[0].worker;
-    assert_eq!([seated(0), seated(1)], [Some(WorkerId(7)), Some(WorkerId(8))]);
-}
-
-fn stray(app: u32, worker: u64, name: &str) -> Stray {
-    Stray {
-        app: AppId(app),
-        worker: WorkerId(worker),
-        instance: Instance(0),
-        pid: 4000,
-        name: name.to_owned(),
-        program: "/bin/app".into(),
-        args: Vec::new(),
-        cwd: "/".into(),
-        env: BTreeMap::new(),
-        user: User { uid: 0, gid: 0, groups: Vec::new() },
-        listens: true,
-    }
-}
-
-fn slots(world: &World) -> Vec<u16> {
+pub(super) fn slots(world: &World) -> Vec<u16> {
     let mut slots: Vec<_> = world.routes[&GROUP].iter().map(|slot| Slot::get(*slot)).collect();
     slots.sort_unstable();
     slots
 }
 
-fn batch(workers: u32) -> Pace {
+pub(super) fn batch(workers: u32) -> Pace {
     Pace { batch: Batch::Workers(workers), ..Pace::default() }
 }
 
-fn reload(world: &mut World, pace: Pace) -> CallId {
+pub(super) fn reload(world: &mut World, pace: Pace) -> CallId {
     reload_with(world, Change::default(), pace, false)
 }
 
-fn reload_with(world: &mut World, change: Change, pace: Pace, force: bool) -> CallId {
+pub(super) fn reload_with(world: &mut World, change: Change, pace: Pace, force: bool) -> CallId {
     let (targets, who) = (targets("web"), "somebody".to_owned());
     let reload = Reload { targets, change, pace, force, who, wait: true };
     world.command(Command::Reload(Box::new(reload)))
@@ -501,7 +412,7 @@ fn rollback(world: &mut World) -> CallId {
     })
 }
 
-fn online(instances: u32) -> World {
+pub(super) fn online(instances: u32) -> World {
     let mut world = World::new();
     world.command(start(spec("web", instances)));
     world.deliver_all();
