@@ -21,6 +21,7 @@ in_both_modes!(
     a_journal_from_the_future_is_set_aside,
     a_journal_that_is_gone_is_not_missed,
     a_journal_of_an_earlier_boot_is_nothing,
+    a_journal_that_cannot_be_written_is_said_to_who_wants_something,
 );
 
 fn a_journal_that_is_cut_off_is_set_aside(host: &Host) {
@@ -34,6 +35,20 @@ fn a_journal_of_nonsense_is_set_aside(host: &Host) {
 fn a_journal_from_the_future_is_set_aside(host: &Host) {
     let said = assert_set_aside(host, |text| text.replacen("\"format\":1", "\"format\":99", 1));
     said.complains("has format 99");
+}
+
+fn a_journal_that_cannot_be_written_is_said_to_who_wants_something(host: &Host) {
+    // Where it is made before it takes its place.
+    let new = home(host).journal().with_extension("new");
+    fs::create_dir_all(&new).unwrap();
+    host.cluster(&["start", "app"])
+        .ok()
+        .complains("cannot be written")
+        .complains("hint: make room");
+    fs::remove_dir(&new).unwrap();
+    host.cluster(&["scale", "app", "2"]).ok();
+
+    host.cluster(&["scale", "app", "3"]).ok().never_mentions("cannot be written");
 }
 
 /// Checks that workers are found without the journal, and that it is said loudly.

@@ -65,6 +65,8 @@ impl Daemon {
         if self.replace {
             super::upgrade::replace()?;
         }
+        // Who is started through /proc/self/exe is `exe` to ps and pgrep otherwise; that it has a name is no need.
+        rustix::thread::set_name(c"cluster").unwrap_or_default();
         env_logger::Builder::new()
             .filter_level(log::LevelFilter::Info)
             .parse_env("CLUSTER_LOG")

@@ -53,8 +53,8 @@ pub(super) struct Host {
     pub(super) flushing: Vec<Flushing>,
     pub(super) news: UnboundedSender<News>,
     pub(super) started: Instant,
-    /// Whether it was said that the journal cannot be written.
-    pub(super) journal_fails: bool,
+    /// Why the journal could not be written when that was last tried.
+    pub(super) journal_fails: Option<String>,
 }
 
 /// A log file that is being emptied.
@@ -161,7 +161,7 @@ impl Host {
             flushing: Vec::new(),
             news,
             started: Instant::now(),
-            journal_fails: false,
+            journal_fails: None,
         };
         Ok((host, receiver))
     }

@@ -210,13 +210,17 @@ impl Supervisor {
     pub(super) fn write_down(&mut self) {
         let (groups, trees) = self.host.records(self.state.open_groups());
         let entry = Entry::new(self.host.datapath.mode(), &self.state, groups, trees);
-        if let Err(error) = self.journal.write(&entry)
-            && !std::mem::replace(&mut self.host.journal_fails, true)
-        {
-            let path = self.journal.path().display();
-            log::error!(
-                "failed to write {path}: {error}; a daemon after this one would not know what is new"
-            );
+        match self.journal.write(&entry) {
+            Ok(()) => self.host.journal_fails = None,
+            Err(error) => {
+                let error = error.to_string();
+                if self.host.journal_fails.is_none() {
+                    let path = self.journal.path().display();
+                    log::error!("failed to write {path}: {error}");
+                }
+                // Whoever wants something is told, until it works again.
+                self.host.journal_fails = Some(error);
+            }
         }
     }
 

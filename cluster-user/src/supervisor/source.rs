@@ -86,6 +86,14 @@ impl Supervisor {
         for notice in std::mem::take(&mut self.host.untold) {
             drop(reply.send(Line::Notice(notice)));
         }
+        if let Some(error) = &self.host.journal_fails {
+            let path = self.journal.path().display();
+            let message = format!(
+                "the journal {path} cannot be written: {error}; a daemon after this one would not know what is done now"
+            );
+            let hint = Some("make room on its disk".to_owned());
+            drop(reply.send(Line::Notice(Notice { message, hint })));
+        }
         let call = self.next_call();
         self.host.callers.insert(call, reply);
         Some(Event::Command { call, command })
