@@ -214,6 +214,10 @@ impl State {
             worker.is_some_and(|worker| worker.generation == goal && worker.resumable())
         };
         let back = seat.leaving.iter().find(known).copied();
+        // Whoever is ending is replaced when nothing is left of it; going back, by one of what there was before.
+        let going_back = app.rollout.as_ref().is_some_and(|rollout| goal == rollout.origin);
+        let ends = |id| self.workers.get(&id).is_some_and(|worker| worker.ending.is_some());
+        let replaced = going_back && seat.worker().is_some_and(ends);
         let (state, attempts) = (seat.state, seat.attempts);
         let Some(seat) = self.seat_mut(id, instance) else { return };
         match (back, state) {
@@ -229,6 +233,7 @@ impl State {
                     self.step(now, other, Input::Retire(Leave::WhenClosed));
                 }
             }
+            (None, SeatState::Taken(_)) if replaced => seat.generation = goal,
             (None, SeatState::Taken(_)) if overlap && attempts.0 < UNPROVEN_ATTEMPTS => {
                 if attempts.1.is_none_or(|at| at <= now) {
                     seat.attempts.1 = None;

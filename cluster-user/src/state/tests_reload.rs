@@ -130,6 +130,25 @@ fn an_old_worker_that_has_gone_is_started_again_from_the_old_definition() {
 }
 
 #[test]
+fn a_new_worker_that_crashes_is_replaced_by_one_old_one() {
+    let mut world = online(2);
+    reload(&mut world, batch(1));
+    world.deliver_all();
+    let new = world.successor(0, 0).unwrap();
+    world.listen(new, 80);
+    world.deliver_all();
+    world.exit(WorkerId(0), Exit::Signal(15));
+    world.deliver_all();
+    world.exit(new, Exit::Signal(11));
+    world.deliver_all();
+    let seat = (AppId(0), crate::id::Instance(0));
+    assert_eq!(world.alive.values().filter(|of| **of == seat).count(), 1);
+    world.listen(world.worker(0, 0).unwrap(), 80);
+    world.deliver_all();
+    assert_eq!(slots(&world).len(), 2);
+}
+
+#[test]
 fn a_new_version_that_listens_elsewhere_never_takes_over() {
     let mut world = online(1);
     let call = reload(&mut world, batch(1));
