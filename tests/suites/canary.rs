@@ -121,7 +121,7 @@ fn there_is_one_canary_at_a_time(host: &Host) {
 
     let second = host.cluster(&["reload", "web", "--canary", "1"]).fails().code(1);
     assert_well_told(&second);
-    second.complains("is being reloaded, by");
+    second.complains("has a canary, by");
     assert!(is_alive(first));
     host.cluster(&["reload", "web", "--canary", "1", "--force"]).ok();
 
