@@ -6,11 +6,11 @@ use super::{
     rollout::{Rollout, Setback, Stage},
     worker::{Phase, Worker},
 };
-use crate::{id::AppId, moment::Moment};
+use crate::id::AppId;
 
 impl State {
     /// Tells those who wait where the workers of a reload are now, if that is somewhere else than before.
-    pub(super) fn tell_doings(&mut self, _now: Moment, id: AppId) {
+    pub(super) fn tell_doings(&mut self, id: AppId) {
         let Some(app) = self.apps.get(&id) else { return };
         let Some(rollout) = &app.rollout else { return };
         if rollout.calls.is_empty() {

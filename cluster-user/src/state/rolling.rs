@@ -33,7 +33,7 @@ impl State {
                     break;
                 }
             }
-            self.tell_doings(now, id);
+            self.tell_doings(id);
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::LazyLock,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -218,7 +219,12 @@ fn decode(bytes: &[u8], boot: &str) -> Found {
 
 /// The kernel's name for the time since it was booted (`random(4)`); empty where it has none.
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    // It stays as it is, and every entry has it.
+    static BOOT: LazyLock<String> = LazyLock::new(|| {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.trim().to_owned()
+    });
+    BOOT.clone()
 }
 
 #[cfg(test)]
