@@ -71,8 +71,7 @@ pub(super) fn spec() -> AppSpec {
             kill_timeout: Duration::from_secs(10),
         },
         wait_timeout: Duration::from_secs(30),
-        trace: false,
-        require_kernel: false,
+        ..AppSpec::usual("web".parse().unwrap())
     }
 }
 

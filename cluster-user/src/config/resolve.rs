@@ -17,7 +17,9 @@ use super::{
     readiness,
     refusal::Refusal,
     script::{self, Lookup},
-    spec::{AppSpec, RestartPolicy, StopPolicy},
+    spec::{
+        AppSpec, RestartPolicy, StopPolicy, hooks::Hooks, recycle::Recycle, resources::Resources,
+    },
     typed::StartArgs,
     user,
 };
@@ -131,6 +133,10 @@ pub fn resolve(
             kill_timeout: typed.kill_timeout,
         },
         wait_timeout: typed.wait_timeout,
+        watch: None,
+        recycle: Recycle::default(),
+        hooks: Hooks::default(),
+        resources: Resources::default(),
         trace: typed.trace,
         require_kernel: typed.require_kernel,
     };

@@ -441,8 +441,7 @@ pub(super) fn spec(name: &str, instances: u32) -> AppSpec {
             kill_timeout: Duration::from_secs(10),
         },
         wait_timeout: Duration::from_secs(30),
-        trace: false,
-        require_kernel: false,
+        ..AppSpec::usual(name.parse().unwrap())
     }
 }
 

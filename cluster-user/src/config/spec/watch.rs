@@ -1,0 +1,24 @@
+//! Files whose change reloads an app.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::millis;
+use crate::config::pattern::Pattern;
+
+/// How long nothing may change before a burst of changes is over, when nothing else is said.
+pub const WATCH_DELAY: Duration = Duration::from_millis(200);
+
+/// Files whose change reloads an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    /// Absolute paths of files and folders, folders with all below them; at least one. They need not be there.
+    pub paths: Vec<PathBuf>,
+    /// What does not count below a folder, beside what never does (see [`Pattern::NEVER`]).
+    pub ignore: Vec<Pattern>,
+    /// How long nothing may change before a burst of changes is over.
+    #[serde(with = "millis")]
+    pub delay: Duration,
+}
