@@ -37,7 +37,9 @@ impl FromStr for Cpus {
         if matches!(text, "spread" | "auto") {
             return Ok(Self::Spread);
         }
-        list(text).map(Self::List).ok_or_else(|| CpusError(text.escape_default().take(40).collect()))
+        list(text)
+            .map(Self::List)
+            .ok_or_else(|| CpusError(text.escape_default().take(40).collect()))
     }
 }
 
@@ -120,7 +122,8 @@ mod tests {
 
     #[test]
     fn a_list_has_numbers_and_ranges() {
-        for (text, shown) in [("0-3,6", "0-3,6"), ("1", "1"), ("3, 1,2", "1-3"), ("auto", "spread")] {
+        for (text, shown) in [("0-3,6", "0-3,6"), ("1", "1"), ("3, 1,2", "1-3"), ("auto", "spread")]
+        {
             assert_eq!(text.parse::<Cpus>().unwrap().to_string(), shown, "{text}");
         }
         for text in ["", ",", "3-1", "-1", "a", "0-99999", "8192", "1-2-3", "+1"] {

@@ -13,19 +13,14 @@ const LONGEST: usize = 512;
 const ZONE_PREFIXES: [&str; 2] = ["CRON_TZ=", "TZ="];
 
 /// Times of cron that come, and the time zone they are meant in.
+///
+/// What was written down is taken as it is: a time zone that has gone since must not keep a daemon from reading its
+/// journal. [`Cron::schedule`] says so then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[serde(deny_unknown_fields)]
 pub struct Cron {
     fields: String,
     /// That of the daemon when absent.
-    zone: Option<String>,
-}
-
-/// As it is kept.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    fields: String,
     #[serde(default)]
     zone: Option<String>,
 }
@@ -71,9 +66,8 @@ impl Cron {
         })?;
         let zone = match &self.zone {
             None => TimeZone::system(),
-            Some(name) => TimeZone::get(name).map_err(|_unknown| {
-                CronError::Zone(name.escape_default().take(60).collect())
-            })?,
+            Some(name) => TimeZone::get(name)
+                .map_err(|_unknown| CronError::Zone(name.escape_default().take(60).collect()))?,
         };
         Ok(Schedule { times, zone })
     }
@@ -94,20 +88,6 @@ impl fmt::Display for Cron {
             write!(f, "CRON_TZ={zone} ")?;
         }
         f.write_str(&self.fields)
-    }
-}
-
-impl TryFrom<Written> for Cron {
-    type Error = CronError;
-
-    fn try_from(written: Written) -> Result<Self, CronError> {
-        Self::new(&written.fields, written.zone.as_deref())
-    }
-}
-
-impl From<Cron> for Written {
-    fn from(cron: Cron) -> Self {
-        Self { fields: cron.fields, zone: cron.zone }
     }
 }
 
@@ -160,7 +140,9 @@ impl CronError {
             Self::Line { .. } => {
                 "write minute, hour, day of month, month and day of week, such as '0 3 * * *', with the second before them if need be"
             }
-            Self::Zone(_) => "name one of /usr/share/zoneinfo, such as Europe/Berlin, and see that tzdata is installed",
+            Self::Zone(_) => {
+                "name one of /usr/share/zoneinfo, such as Europe/Berlin, and see that tzdata is installed"
+            }
             Self::Never { .. } => "see that the month has such a day",
         }
     }
@@ -228,7 +210,16 @@ mod tests {
         let never = Cron::new("0 0 30 2 *", None).unwrap_err();
         assert!(matches!(never, CronError::Never { .. }), "{never}");
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-        for line in ["", "* * * *", "61 * * * *", "* * * * * * *", "x y z a b", "@never", "TZ=UTC", "CRON_TZ="] {
+        for line in [
+            "",
+            "* * * *",
+            "61 * * * *",
+            "* * * * * * *",
+            "x y z a b",
+            "@never",
+            "TZ=UTC",
+            "CRON_TZ=",
+        ] {
             let error = Cron::new(line, None).unwrap_err();
             assert!(matches!(error, CronError::Line { .. }), "{line}: {error}");
         }

@@ -102,7 +102,8 @@ impl Patterns {
 
 impl Matcher {
     fn new(text: &str) -> Result<Self, PatternError> {
-        let fail = |why: String| PatternError { text: text.escape_default().take(40).collect(), why };
+        let fail =
+            |why: String| PatternError { text: text.escape_default().take(40).collect(), why };
         let is_regex = text.contains(['\\', '^', '$', '(', '|', '+']);
         let is_glob = text.contains(['*', '?', '[', '{']);
         // `/…/` and `/…/i`, as they are written in JavaScript.
@@ -126,7 +127,11 @@ impl Matcher {
             let whole = whole.strip_suffix("/**/*").unwrap_or(whole);
             let glob = GlobBuilder::new(whole).literal_separator(true).build();
             let glob = glob.map_err(|error| fail(error.kind().to_string()))?.compile_matcher();
-            return Ok(if whole.contains('/') { Self::PathGlob(glob) } else { Self::NameGlob(glob) });
+            return Ok(if whole.contains('/') {
+                Self::PathGlob(glob)
+            } else {
+                Self::NameGlob(glob)
+            });
         }
         if plain.is_empty() {
             return Err(fail("it names nothing".to_owned()));

@@ -96,7 +96,8 @@ impl FromStr for Rlimit {
         let plain = plain.unwrap_or(&lower);
         Self::ALL.into_iter().find(|known| known.name() == plain).ok_or_else(|| {
             let distance = |known: &Self| strsim::damerau_levenshtein(known.name(), plain);
-            let nearest = Self::ALL.into_iter().min_by_key(distance).filter(|near| distance(near) <= 2);
+            let nearest =
+                Self::ALL.into_iter().min_by_key(distance).filter(|near| distance(near) <= 2);
             let text = text.escape_default().take(40).collect();
             RlimitError::Unknown { text, nearest }
         })
@@ -120,9 +121,9 @@ impl FromStr for Limit {
         let (soft, hard) = text.split_once(':').unwrap_or((text, text));
         let one = |part: &str| match part.trim() {
             "unlimited" | "infinity" | "-1" => Ok(None),
-            part => size::parse(part).map(Some).map_err(|_no_size| {
-                RlimitError::Value(text.escape_default().take(40).collect())
-            }),
+            part => size::parse(part)
+                .map(Some)
+                .map_err(|_no_size| RlimitError::Value(text.escape_default().take(40).collect())),
         };
         let (soft, hard) = (one(soft)?, one(hard)?);
         if soft.unwrap_or(u64::MAX) > hard.unwrap_or(u64::MAX) {
@@ -134,7 +135,8 @@ impl FromStr for Limit {
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let one = |value: Option<u64>| value.map_or("unlimited".to_owned(), |value| value.to_string());
+        let one =
+            |value: Option<u64>| value.map_or("unlimited".to_owned(), |value| value.to_string());
         f.write_str(&one(self.soft))?;
         if self.soft == self.hard { Ok(()) } else { write!(f, ":{}", one(self.hard)) }
     }
@@ -159,9 +161,9 @@ impl From<Limit> for String {
 /// # Errors
 /// When either side of the equals sign is not understood, or there is none.
 pub fn parse(text: &str) -> Result<(Rlimit, Limit), RlimitError> {
-    let (name, limit) = text.split_once('=').ok_or_else(|| {
-        RlimitError::Form(text.escape_default().take(40).collect())
-    })?;
+    let (name, limit) = text
+        .split_once('=')
+        .ok_or_else(|| RlimitError::Form(text.escape_default().take(40).collect()))?;
     Ok((name.trim().parse()?, limit.parse()?))
 }
 
@@ -228,7 +230,9 @@ mod tests {
         let error = parse("nofiles=1").unwrap_err().to_string();
         assert_eq!(error, "there is no limit `nofiles`; is `nofile` meant?");
         assert!(parse("bandwidth=1").unwrap_err().to_string().contains("as, core, cpu"));
-        for text in ["nofile", "nofile=", "nofile=x", "nofile=10:5", "nofile=unlimited:5", "nofile=1:2:3"] {
+        for text in
+            ["nofile", "nofile=", "nofile=x", "nofile=10:5", "nofile=unlimited:5", "nofile=1:2:3"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::millis;
+use crate::config::duration;
 
 /// How long a hook may take when nothing else is said.
 pub const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,6 +48,22 @@ impl Default for Hooks {
 }
 
 impl Hooks {
+    /// Checks what its types leave open.
+    ///
+    /// # Errors
+    /// A lowercase fragment that names the field.
+    pub fn check(&self) -> Result<(), String> {
+        if self.timeout.is_zero() || self.timeout > duration::MAX {
+            return Err("hook_timeout is 0, or longer than a year".to_owned());
+        }
+        for hook in Hook::ALL {
+            if self.line(hook).is_some_and(|line| line.trim().is_empty() || line.contains('\0')) {
+                return Err(format!("{hook} is empty or contains a null byte"));
+            }
+        }
+        Ok(())
+    }
+
     /// The command line of a hook; `None` when there is nothing to be run.
     pub fn line(&self, hook: Hook) -> Option<&str> {
         match hook {

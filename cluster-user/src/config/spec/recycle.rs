@@ -10,6 +10,9 @@ use crate::config::{cron::Cron, size};
 /// Share of a lifetime by which the lives of an app's workers differ, in per cent.
 pub const JITTER: u32 = 10;
 
+/// Shorter lives are a mistake.
+const LEAST_LIFETIME: Duration = Duration::from_secs(1);
+
 /// When a worker that is well is replaced all the same, through the reload that loses nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +29,31 @@ pub struct Recycle {
 }
 
 impl Recycle {
+    /// Whether single workers are to be looked at.
+    pub fn of_workers(&self) -> bool {
+        self.max_memory.is_some() || self.max_lifetime.is_some()
+    }
+
+    /// Checks what its types leave open.
+    ///
+    /// # Errors
+    /// A lowercase fragment that names the field.
+    pub fn check(&self) -> Result<(), String> {
+        if self.max_memory.is_some_and(|bytes| bytes < 1 << 20) {
+            // A mistyped unit; every worker would be replaced for ever.
+            return Err("max_memory_restart is below 1M".to_owned());
+        }
+        match self.max_lifetime {
+            Some(life) if life < LEAST_LIFETIME => Err("max_lifetime is below 1s".to_owned()),
+            Some(life) if life > duration::MAX => {
+                Err("max_lifetime is longer than a year".to_owned())
+            }
+            Some(_) | None => Ok(()),
+        }?;
+        let cron = self.cron.as_ref().map(Cron::schedule).transpose();
+        cron.map(drop).map_err(|error| format!("cron_restart: {error}"))
+    }
+
     /// How long this worker may be online: workers that came at the same time do not go at the same time.
     pub fn lifetime_of(&self, worker: crate::id::WorkerId) -> Option<Duration> {
         let whole = self.max_lifetime?;
@@ -63,7 +91,11 @@ impl fmt::Display for Worn {
             }
             Self::Lifetime { lived } => {
                 let seconds = Duration::from_secs(lived.as_secs());
-                write!(f, "has been online for {}", duration::format(seconds.max(Duration::from_secs(1))))
+                write!(
+                    f,
+                    "has been online for {}",
+                    duration::format(seconds.max(Duration::from_secs(1)))
+                )
             }
         }
     }

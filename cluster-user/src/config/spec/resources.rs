@@ -1,10 +1,14 @@
 //! What each worker may use of the host.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use crate::config::{cpus::Cpus, rlimit::{Limit, Rlimit}};
+use crate::config::{cpus::Cpus, rlimit::Rlimits, size};
+
+/// Less memory than this no program can be started with.
+const LEAST_MEMORY: u64 = 64 << 10;
+
+/// The kernel's least quota is a millisecond of each tenth of a second (`min_bw_quota_period_us`, sched/core.c).
+const LEAST_CPU: u32 = 10;
 
 /// What each worker may use, all its processes together where a cgroup limits it, each of them otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +29,7 @@ pub struct Resources {
     /// Priority, -20 to 19, less is more.
     pub nice: Option<i8>,
     /// Limits of each process.
-    pub rlimits: BTreeMap<Rlimit, Limit>,
+    pub rlimits: Rlimits,
     /// Permission bits that new files do not get, 0 to 0o777.
     pub umask: Option<u16>,
     /// How willingly the kernel kills it when memory runs out, -1000 to 1000.
@@ -83,6 +87,41 @@ impl Resources {
         .into_iter()
         .filter_map(|(controller, file, value)| Some((controller, file, value?)))
         .collect()
+    }
+
+    /// Checks what its types leave open.
+    ///
+    /// # Errors
+    /// A lowercase fragment that names the field.
+    pub fn check(&self) -> Result<(), String> {
+        let within = |name: &str, value: Option<i64>, least: i64, most: i64| match value {
+            Some(value) if !(least..=most).contains(&value) => {
+                Err(format!("{name} is {value}, not {least} to {most}"))
+            }
+            Some(_) | None => Ok(()),
+        };
+        // A page is what the kernel counts in, and a process has many.
+        for (name, size) in [("memory_max", self.memory_max), ("memory_high", self.memory_high)] {
+            if size.is_some_and(|size| size < LEAST_MEMORY) {
+                return Err(format!("{name} is below {}", size::format(LEAST_MEMORY)));
+            }
+        }
+        if let (Some(high), Some(max)) = (self.memory_high, self.memory_max)
+            && high > max
+        {
+            let (high, max) = (size::format(high), size::format(max));
+            return Err(format!("memory_high is {high}, more than memory_max, which is {max}"));
+        }
+        if self.cpu_max.is_some_and(|thousandths| thousandths < LEAST_CPU) {
+            return Err("cpu_max is below 1% of a CPU".to_owned());
+        }
+        if self.umask.is_some_and(|umask| umask > 0o777) {
+            return Err("umask is above 777".to_owned());
+        }
+        within("cpu_weight", self.cpu_weight.map(i64::from), 1, 10_000)?;
+        within("pids_max", self.pids_max.map(i64::from), 1, 4_194_304)?;
+        within("nice", self.nice.map(i64::from), -20, 19)?;
+        within("oom_score_adj", self.oom_score_adj.map(i64::from), -1000, 1000)
     }
 
     /// The first limit that needs this controller, as it is written in files; `None` when none does.
