@@ -5,6 +5,7 @@ pub mod change;
 pub mod definition;
 pub mod duration;
 pub mod environment;
+pub mod file;
 pub mod home;
 pub mod instances;
 pub mod interpreter;
