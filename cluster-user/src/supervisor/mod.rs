@@ -13,6 +13,7 @@ mod upgrade;
 mod host;
 mod environment;
 mod health;
+mod upkeep;
 mod makeshift;
 mod source;
 mod perform;

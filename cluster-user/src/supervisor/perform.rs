@@ -14,7 +14,7 @@ use crate::{
     datapath::{Admission, GroupOptions, JoinError, Place, Traffic, plain::filter},
     id::{AppId, Instance, WorkerId},
     process::{
-        cgroup::WorkerCgroup,
+        cgroup::{Lacking, WorkerCgroup},
         spawn::{self, Bounds, Launch},
         tree::{Marker, Tree},
         watch,
@@ -153,6 +153,14 @@ impl Host {
             ports: &spec.ports,
         };
         let result = (|| {
+            match (&self.hierarchy, &cgroup) {
+                (Some(hierarchy), Some(cgroup)) => {
+                    hierarchy.enable(app, &spec.resources)?;
+                    cgroup.limit(&spec.resources)?;
+                }
+                (_, _) if spec.resources.files().is_empty() => {}
+                (_, _) => return Err(Lacking::Cgroups.into()),
+            }
             let admission =
                 self.datapath.admit(worker, &place).context("failed to prepare joining")?;
             let ends = self

@@ -1,10 +1,11 @@
 //! Workers in cgroups (v2): one folder per worker, below one per app, below one per daemon.
 //!
-//! No controller is needed: a bare cgroup says which processes are a worker's, kills all of them in one
+//! No controller is needed unless an app has limits ([`controller`]): a bare cgroup says which processes are a worker's, kills all of them in one
 //! step, counts their CPU time, and is where hooks attach (kernel: Documentation/admin-guide/cgroup-v2.rst).
 
 mod mount;
 mod worker;
+mod controller;
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +20,10 @@ use rustix::{
     fs::{Mode, OFlags, open},
 };
 
-pub use self::worker::WorkerCgroup;
+pub use self::{
+    controller::{Lacking, offered},
+    worker::WorkerCgroup,
+};
 use self::{mount::candidates, worker::populated};
 use crate::id::{AppId, WorkerId};
 

@@ -73,7 +73,9 @@ fn explain(step: Step, errno: Errno, launch: &Launch<'_>) -> String {
             );
         }
         (Step::Nice | Step::OomScore, Errno::EACCES | Errno::EPERM) => {
-            why.push_str(" (to better what the daemon itself has takes CAP_SYS_NICE or CAP_SYS_RESOURCE)");
+            why.push_str(
+                " (to better what the daemon itself has takes CAP_SYS_NICE or CAP_SYS_RESOURCE)",
+            );
         }
         (Step::Cpus, Errno::EINVAL) => {
             why.push_str(" (none of them is there, or the daemon's cpuset has none of them)");
