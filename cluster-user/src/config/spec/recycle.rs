@@ -60,7 +60,7 @@ impl Recycle {
         // Neighbouring numbers get far-apart shares, the same ones after the daemon was replaced (Knuth's
         // multiplicative hash, 2^64 / golden ratio).
         let share = (worker.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32;
-        Some(whole - whole * JITTER / 100 * share / u32::from(u16::MAX))
+        Some(whole.saturating_sub(whole * JITTER / 100 * share / u32::from(u16::MAX)))
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
             (0..100).filter_map(|id| recycle.lifetime_of(WorkerId(id))).collect();
         assert_eq!(lives.len(), 100);
         assert!(lives.iter().all(|life| *life <= hour && *life >= hour * 9 / 10));
-        let spread = *lives.last().unwrap() - *lives.first().unwrap();
+        let spread = lives.last().unwrap().saturating_sub(*lives.first().unwrap());
         assert!(spread > hour * 8 / 100, "{spread:?}");
         let year = Recycle { max_lifetime: Some(duration::MAX), ..Recycle::default() };
         assert!(year.lifetime_of(WorkerId(u64::MAX)) > Some(duration::MAX * 8 / 10));
