@@ -12,7 +12,7 @@ use crate::{config::cron::Schedule, id::AppId};
 const LOOK: Duration = Duration::from_secs(30);
 
 /// A clock that goes back by less than this is being adjusted; by more, it is set.
-const SET_BACK: Duration = Duration::from_secs(60);
+const SET_BACK: Duration = Duration::from_mins(1);
 
 /// Brings [`News::Due`] whenever a time has come, until the task is aborted. To be called inside a tokio runtime.
 pub fn follow(app: AppId, schedule: Schedule, news: mpsc::Sender<News>) -> AbortHandle {

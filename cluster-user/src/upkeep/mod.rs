@@ -84,13 +84,12 @@ impl Files {
             // A name may contain anything; this goes into logs and onto terminals.
             name.escape_debug().take(80).collect::<String>()
         };
-        let mut shown = self.named.iter().take(SHOWN).map(name).collect::<Vec<_>>().join(", ");
+        let shown = self.named.iter().take(SHOWN).map(name).collect::<Vec<_>>().join(", ");
         match self.named.len().saturating_sub(SHOWN) + self.more {
-            0 => {}
-            rest if shown.is_empty() => shown = format!("{rest} files"),
-            rest => shown.push_str(&format!(" and {rest} more")),
+            0 => shown,
+            rest if shown.is_empty() => format!("{rest} files"),
+            rest => format!("{shown} and {rest} more"),
         }
-        shown
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Hooks {
     #[arg(long, value_name = "COMMAND")]
     pub post_stop: Option<String>,
 
-    /// When a worker has failed; CLUSTER_REASON says why
+    /// When a worker has failed; `CLUSTER_REASON` says why
     #[arg(long, value_name = "COMMAND")]
     pub on_failure: Option<String>,
 

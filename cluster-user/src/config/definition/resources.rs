@@ -90,7 +90,8 @@ impl FromStr for CpuShare {
             return Err(bad());
         }
         let whole = whole.parse::<u32>().ok().and_then(|n| n.checked_mul(scale)).ok_or_else(bad)?;
-        let fraction = format!("{fraction:0<3}").parse::<u32>().map_err(|_| bad())? * scale / 1000;
+        let fraction =
+            format!("{fraction:0<3}").parse::<u32>().map_err(|_digits| bad())? * scale / 1000;
         // No kernel has more CPUs than 8192.
         whole.checked_add(fraction).filter(|share| *share <= 8_192_000).map(Self).ok_or_else(bad)
     }

@@ -329,7 +329,7 @@ macro_rules! written {
 pub(super) use written;
 
 written!(Time, "Time", { "type": ["string", "number"], "examples": ["500ms", "10s", "1m", 1600] });
-written!(Size, "Size", { "type": ["string", "integer"], "examples": ["150M", "1G", 1048576] });
+written!(Size, "Size", { "type": ["string", "integer"], "examples": ["150M", "1G", "512K"] });
 written!(Instances, "Instances", { "type": ["string", "integer"], "examples": [4, "max", -1] });
 written!(StopSignal, "Signal", { "type": ["string", "integer"], "examples": ["SIGTERM", "SIGINT"] });
 

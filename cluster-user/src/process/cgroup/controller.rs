@@ -30,6 +30,17 @@ pub enum Lacking {
 }
 
 impl Lacking {
+    /// Which controller it is about; `None` for all of them.
+    pub fn controller(&self) -> Option<Controller> {
+        match self {
+            Self::Cgroups => None,
+            Self::Taken(controller)
+            | Self::Absent(controller)
+            | Self::Withheld(controller, _)
+            | Self::Refused(controller, ..) => Some(*controller),
+        }
+    }
+
     /// The next step.
     pub fn hint(&self) -> String {
         match self {

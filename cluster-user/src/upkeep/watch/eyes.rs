@@ -220,7 +220,7 @@ impl Eyes {
                 // What leads to a watched path is none itself.
                 let is_watched = scene.view.watch.paths.contains(&path)
                     || !scene.view.watch.paths.iter().any(|root| root.starts_with(&path));
-                if is_watched && counts(&path, &event.mask) {
+                if is_watched && counts(&path, event.mask) {
                     tell(path);
                 }
                 return comes_or_goes;
@@ -231,7 +231,7 @@ impl Eyes {
             return false;
         }
         if !is(AddWatchFlags::IN_ISDIR) {
-            if counts(&path, &event.mask) {
+            if counts(&path, event.mask) {
                 tell(path);
             }
             return false;
@@ -271,7 +271,7 @@ impl Eyes {
 
 /// Whether what happened to a file is a change of it. One that is new is being written, and counts when that ends; a link
 /// is never written.
-fn counts(path: &Path, happened: &AddWatchFlags) -> bool {
+fn counts(path: &Path, happened: AddWatchFlags) -> bool {
     if !happened.contains(AddWatchFlags::IN_CREATE) {
         return true;
     }
