@@ -15,6 +15,7 @@ mod help;
 mod history;
 mod human;
 mod id;
+mod init;
 mod jlist;
 mod kill;
 mod later;
@@ -30,6 +31,7 @@ mod restart;
 #[cfg(test)]
 mod sample;
 mod scale;
+mod schema;
 mod selection;
 mod session;
 mod start;

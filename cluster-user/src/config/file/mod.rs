@@ -5,12 +5,14 @@
 //! of. Relative paths of the own form are relative to the file's folder. Those of PM2's form are relative to the current
 //! folder, as they are there, and when the script is not there but beside the file, to the file's folder.
 
+mod example;
 mod javascript;
 mod json;
 mod native;
 mod nearest;
 mod place;
 pub mod pm2;
+mod schema;
 mod shape;
 mod source;
 mod toml;
@@ -19,7 +21,11 @@ mod yaml;
 
 use std::path::{Path, PathBuf};
 
-pub use self::source::{Format, NAMES, Source};
+pub use self::{
+    example::example,
+    schema::schema,
+    source::{Format, NAMES, Source},
+};
 use self::{place::Problem, shape::App, tree::Node};
 use super::{definition::Definition, refusal::Refusal, resolve::Surroundings};
 
