@@ -44,10 +44,12 @@ pub(super) fn create(path: &std::path::Path, text: &str, mode: u32) -> Result<()
 
     let shown = path.display();
     let created = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    let mut file = created.map_err(|error| match error.kind() == io::ErrorKind::AlreadyExists {
-        true => Error::failed(format!("`{shown}` is there already"))
-            .hint("it is left as it is: remove it, or name another file"),
-        false => Error::failed(format!("failed to write `{shown}`: {error}")),
+    let mut file = created.map_err(|error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            return Error::failed(format!("`{shown}` is there already"))
+                .hint("it is left as it is: remove it, or name another file");
+        }
+        Error::failed(format!("failed to write `{shown}`: {error}"))
     })?;
     file.write_all(text.as_bytes())
         .map_err(|error| Error::failed(format!("failed to write `{shown}`: {error}")))

@@ -67,7 +67,8 @@ pub fn example() -> String {
         write!(text, "\n# {}\n{mark}{key} = {value}\n", in_file(description(schema)))
             .unwrap_or_default();
     }
-    text + TAIL
+    text.push_str(TAIL);
+    text
 }
 
 /// Every key besides `script` and `name`, in the order of the options, with the title it stands below.

@@ -6,6 +6,7 @@
 //! folder, as they are there, and when the script is not there but beside the file, to the file's folder.
 
 mod example;
+pub mod import;
 mod javascript;
 mod json;
 mod native;
@@ -99,6 +100,15 @@ pub(crate) struct Parsed {
 }
 
 pub(crate) fn parse(source: &Source, around: &Surroundings) -> Result<Parsed, Refusal> {
+    parse_as(source, None, around)
+}
+
+/// Reads a source in a format, or in the one that its name or its text says.
+pub(crate) fn parse_as(
+    source: &Source,
+    format: Option<Format>,
+    around: &Surroundings,
+) -> Result<Parsed, Refusal> {
     let (path, name, format, text) = match source {
         Source::File(typed) => {
             let name: String =
@@ -106,7 +116,8 @@ pub(crate) fn parse(source: &Source, around: &Surroundings) -> Result<Parsed, Re
             let path = around.cwd.join(typed);
             let path = std::path::absolute(&path).unwrap_or(path);
             let text = source::text(&path, &name)?;
-            let format = Format::of_named(&path).unwrap_or_else(|| Format::guess(&text));
+            let format =
+                format.or_else(|| Format::of_named(&path)).unwrap_or_else(|| Format::guess(&text));
             (Some(path), name, format, text)
         }
         Source::Stdin => {

@@ -78,12 +78,11 @@ mod tests {
             validator.validate(&value).map_err(|error| error.to_string())
         };
         check(&example()).unwrap();
-        let live: String = example()
+        let text = example();
+        let live = text
             .lines()
-            .map(|line| line.strip_prefix("# ").filter(|rest| is_entry(rest)).unwrap_or(line))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        check(&live).unwrap();
+            .map(|line| line.strip_prefix("# ").filter(|rest| is_entry(rest)).unwrap_or(line));
+        check(&live.collect::<Vec<_>>().join("\n")).unwrap();
         for bad in [
             "",
             "[apps]",

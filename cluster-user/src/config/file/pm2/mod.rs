@@ -26,7 +26,7 @@ const SERVE: &str = "serve";
 const SIGNAL: &str = "SIGINT";
 
 /// The apps of a file in PM2's form: below `apps` or `pm2`, as a list, or one alone.
-pub(super) fn apps(root: Node) -> Result<Shaped, Problem> {
+pub(in crate::config::file) fn apps(root: Node) -> Result<Shaped, Problem> {
     let place = root.place;
     let mut shaped =
         Shaped { apps: Vec::new(), is_pm2: true, deployed: Vec::new(), notices: Vec::new() };
