@@ -12,6 +12,7 @@ use super::{
     flush::Flush,
     history::History,
     id::Id,
+    import::Import,
     init::Init,
     jlist::Jlist,
     kill::Kill,
@@ -81,6 +82,7 @@ pub(super) enum Command {
     #[command(visible_alias = "ecosystem")]
     Init(Init),
     Schema(Schema),
+    Import(Import),
     Upgrade(Upgrade),
     Doctor(Doctor),
     Daemon(Daemon),
@@ -110,6 +112,7 @@ impl Command {
             Self::Kill(Kill {}) => Kill::run(),
             Self::Init(command) => command.run(),
             Self::Schema(Schema {}) => Schema::run(),
+            Self::Import(command) => command.run(),
             Self::Upgrade(command) => command.run(),
             Self::Doctor(command) => command.run(),
             Self::Daemon(command) => command.run(),

@@ -15,6 +15,7 @@ mod help;
 mod history;
 mod human;
 mod id;
+mod import;
 mod init;
 mod jlist;
 mod kill;
@@ -38,6 +39,7 @@ mod start;
 mod stop;
 mod table;
 mod tail;
+mod takeover;
 mod upgrade;
 mod verb;
 

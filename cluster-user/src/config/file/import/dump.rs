@@ -79,7 +79,7 @@ pub(super) fn apps(root: &Node, home: &Path, around: &Surroundings) -> Result<Ap
                 group.first.name
             ));
         }
-        let table = group.attributes(home, around, &mut say)?;
+        let table = group.attributes(home, around, &mut say);
         let node = Node::new(Data::Table(table), None);
         let shaped = pm2::apps(Node::new(Data::List(vec![node]), None))?;
         outcome.shaped.apps.extend(shaped.apps);
@@ -162,7 +162,7 @@ impl<'a> Group<'a> {
         home: &Path,
         around: &Surroundings,
         say: &mut dyn FnMut(String),
-    ) -> Result<Table, Problem> {
+    ) -> Table {
         let Instance { name, path, table: from } = &self.first;
         let mut table = Table::default();
         let cwd = scalar(from, "pm_cwd").unwrap_or_else(|| "/".to_owned());
@@ -195,7 +195,7 @@ impl<'a> Group<'a> {
         if !own.variables.is_empty() {
             table.set("env", Node::new(Data::Table(own.variables), None));
         }
-        Ok(table)
+        table
     }
 
     /// `bash -c "line"` is what PM2 makes of a script with a space in it.
