@@ -3,9 +3,11 @@
 use clap::{Parser, Subcommand};
 
 use super::{
+    apply::Wish,
     daemon::Daemon,
     delete::Delete,
     describe::Describe,
+    diff::Diff,
     doctor::Doctor,
     env::Env,
     error::Error,
@@ -26,6 +28,7 @@ use super::{
     scale::Scale,
     schema::Schema,
     start::Start,
+    start_or::StartOr,
     stop::Stop,
     upgrade::Upgrade,
 };
@@ -60,6 +63,11 @@ pub(super) enum Command {
     Restart(Restart),
     #[command(visible_alias = "gracefulReload")]
     Reload(Reload),
+    Diff(Diff),
+    #[command(name = "startOrReload", alias = "startOrGracefulReload")]
+    StartOrReload(StartOr),
+    #[command(name = "startOrRestart")]
+    StartOrRestart(StartOr),
     Promote(Promote),
     #[command(visible_alias = "undo")]
     Rollback(Rollback),
@@ -95,6 +103,9 @@ impl Command {
             Self::Stop(command) => command.run(),
             Self::Restart(command) => command.run(),
             Self::Reload(command) => command.run(),
+            Self::Diff(command) => command.run(),
+            Self::StartOrReload(command) => command.run(Wish::Reload),
+            Self::StartOrRestart(command) => command.run(Wish::Restart),
             Self::Promote(command) => command.run(),
             Self::Rollback(command) => command.run(),
             Self::History(command) => command.run(),

@@ -5,12 +5,7 @@ use clap::error::{ContextKind, ContextValue};
 use super::{error::Error, human};
 
 /// Words, and what to do instead.
-const COMMANDS: [(&[&str], &str); 11] = [
-    (
-        &["startOrReload", "startOrGracefulReload"],
-        "cluster reload NAME if it runs, cluster start if it does not",
-    ),
-    (&["startOrRestart"], "cluster restart NAME if it runs, cluster start if it does not"),
+const COMMANDS: [(&[&str], &str); 9] = [
     (&["save", "dump", "resurrect", "cleardump"], "put your cluster start lines into a script"),
     (
         &["startup", "unstartup"],
@@ -137,9 +132,9 @@ mod tests {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             answer(&error).map(|answer| (answer.message, answer.hint.unwrap_or_default()))
         };
-        let (message, hint) = mistake("cluster startOrReload web").unwrap();
-        assert_eq!(message, "`startOrReload` is not there yet");
-        assert!(hint.contains("cluster reload"));
+        let (message, hint) = mistake("cluster attach web").unwrap();
+        assert_eq!(message, "`attach` is not there yet");
+        assert!(hint.contains("cluster logs"));
         assert_eq!(mistake("cluster start a.js --watch").unwrap().0, "`--watch` is not there yet");
         assert_eq!(mistake("cluster rm web").unwrap().0, "there is no command `rm`");
         assert_eq!(mistake("cluster logs -f web").unwrap().0, "there is no option `-f`");

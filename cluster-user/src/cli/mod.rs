@@ -1,9 +1,11 @@
 //! The command line: one file per command, and the few that all of them share.
 
+mod apply;
 mod command;
 mod daemon;
 mod delete;
 mod describe;
+mod diff;
 mod doctor;
 mod env;
 mod error;
@@ -36,6 +38,7 @@ mod schema;
 mod selection;
 mod session;
 mod start;
+mod start_or;
 mod stop;
 mod table;
 mod tail;
