@@ -17,7 +17,7 @@ const COMMANDS: [(&[&str], &str); 9] = [
     (&["prettylist"], "cluster list --json"),
     (&["reloadLogs", "logrotate"], "nothing needs doing: log files rotate by themselves"),
     (
-        &["init", "ecosystem", "deploy", "set", "get", "conf", "install", "serve", "report"],
+        &["deploy", "set", "get", "conf", "install", "serve", "report"],
         "see cluster --help for what is there",
     ),
     (&["attach", "send", "trigger"], "cluster logs NAME shows what it writes"),

@@ -17,6 +17,8 @@ mod help;
 mod history;
 mod human;
 mod id;
+mod import;
+mod init;
 mod jlist;
 mod kill;
 mod later;
@@ -32,6 +34,7 @@ mod restart;
 #[cfg(test)]
 mod sample;
 mod scale;
+mod schema;
 mod selection;
 mod session;
 mod start;
@@ -39,6 +42,7 @@ mod start_or;
 mod stop;
 mod table;
 mod tail;
+mod takeover;
 mod upgrade;
 mod verb;
 
