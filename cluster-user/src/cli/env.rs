@@ -10,17 +10,24 @@ use super::{
     selection::Selection,
     session::{Session, block_on},
 };
-use crate::api::message::Detail;
+use crate::{api::message::Detail, config::secret};
 
 /// Prints the environment of a worker, sorted
 #[derive(Args, Debug)]
 #[command(after_help = "Example: cluster env web:2
+
+Values of secrets are hidden: of variables with names such as API_KEY, DB_PASSWORD or TOKEN, passwords
+in URLs, and keys of well-known services.
 
 With --json: an object")]
 pub(super) struct Env {
     /// Name or id of an app (its first worker), or NAME:INSTANCE
     #[arg(value_name = "TARGET")]
     target: String,
+
+    /// Show the values of secrets too
+    #[arg(long, visible_alias = "reveal")]
+    show_secrets: bool,
 
     /// Print JSON
     #[arg(long)]
@@ -44,9 +51,16 @@ impl Env {
             return Err(Error::usage(format!("`{shown}` means more than one app: {names}"))
                 .hint("name one of them"));
         }
-        let mut env: BTreeMap<&str, &str> = BTreeMap::new();
-        for (key, value) in app.spec.env.iter().chain(&worker.env) {
-            env.insert(key, value);
+        let mut env: BTreeMap<String, String> = app.spec.env.clone();
+        env.extend(worker.env.iter().map(|(key, value)| (key.clone(), value.clone())));
+        if !self.show_secrets {
+            let (shown, hidden) = secret::environment(&env);
+            env = shown;
+            if hidden > 0 {
+                let values =
+                    if hidden == 1 { "1 value is" } else { &format!("{hidden} values are") };
+                output::quiet(&format!("{values} hidden; --show-secrets shows everything"));
+            }
         }
         if self.json {
             return Ok(output::json(&env)?);

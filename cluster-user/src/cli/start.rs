@@ -14,7 +14,7 @@ use crate::{
     config::{
         instances::Instances,
         resolve::{Surroundings, resolve},
-        script,
+        script, secret,
         spec::AppSpec,
         typed::StartArgs,
     },
@@ -187,7 +187,10 @@ impl Start {
             let specs: Vec<_> = plans
                 .into_iter()
                 .filter_map(|plan| match plan {
-                    Plan::Start(spec) => Some(spec),
+                    Plan::Start(mut spec) => {
+                        secret::hide(&mut spec);
+                        Some(spec)
+                    }
                     Plan::Restart(_) => None,
                 })
                 .collect();

@@ -15,6 +15,7 @@ pub mod readiness;
 pub mod refusal;
 pub mod resolve;
 pub mod script;
+pub mod secret;
 pub mod signal;
 pub mod spec;
 pub mod target;
