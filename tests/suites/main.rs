@@ -19,6 +19,8 @@ mod daemon;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod dump;
+#[cfg(test)]
 mod environment;
 #[cfg(test)]
 mod example;

@@ -5,13 +5,12 @@ use clap::error::{ContextKind, ContextValue};
 use super::{error::Error, human};
 
 /// Words, and what to do instead.
-const COMMANDS: [(&[&str], &str); 11] = [
+const COMMANDS: [(&[&str], &str); 10] = [
     (
         &["startOrReload", "startOrGracefulReload"],
         "cluster reload NAME if it runs, cluster start if it does not",
     ),
     (&["startOrRestart"], "cluster restart NAME if it runs, cluster start if it does not"),
-    (&["save", "dump", "resurrect", "cleardump"], "put your cluster start lines into a script"),
     (
         &["startup", "unstartup"],
         "run `cluster daemon` from a systemd unit, and start apps after it",

@@ -27,8 +27,10 @@ mod ping;
 mod promote;
 mod reload;
 mod restart;
+mod resurrect;
 #[cfg(test)]
 mod sample;
+mod save;
 mod scale;
 mod selection;
 mod session;

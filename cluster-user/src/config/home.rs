@@ -81,6 +81,11 @@ impl Home {
         self.0.join("journal.json")
     }
 
+    /// The apps to be started again, as they were when somebody last said so.
+    pub fn dump(&self) -> PathBuf {
+        self.0.join("dump.json")
+    }
+
     /// Locked by the daemon while it lives; holds its pid.
     pub fn lock(&self) -> PathBuf {
         self.0.join("daemon.lock")
