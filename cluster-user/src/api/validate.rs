@@ -25,7 +25,7 @@ pub fn spec(spec: &AppSpec) -> Result<(), String> {
     for arg in &spec.args {
         nul("args", arg)?;
     }
-    for (key, value) in &spec.env {
+    for (key, value) in spec.inherited.iter().chain(&spec.env) {
         if key.is_empty() || key.contains('=') {
             return Err("env has a name that is empty or contains an equals sign".to_owned());
         }

@@ -1,6 +1,6 @@
 //! `cluster env`.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use clap::Args;
 
@@ -51,16 +51,21 @@ impl Env {
             return Err(Error::usage(format!("`{shown}` means more than one app: {names}"))
                 .hint("name one of them"));
         }
-        let mut env: BTreeMap<String, String> = app.spec.env.clone();
-        env.extend(worker.env.iter().map(|(key, value)| (key.clone(), value.clone())));
-        if !self.show_secrets {
-            let (shown, hidden) = secret::environment(&env);
-            env = shown;
-            if hidden > 0 {
-                let values =
-                    if hidden == 1 { "1 value is" } else { &format!("{hidden} values are") };
-                output::quiet(&format!("{values} hidden; --show-secrets shows everything"));
-            }
+        let mut env = app.spec.environment();
+        env.extend(worker.env.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        let mut hidden = 0;
+        let env: BTreeMap<&str, Cow<'_, str>> = env
+            .into_iter()
+            .map(|(key, value)| {
+                let shown =
+                    if self.show_secrets { value.into() } else { secret::shown(key, value) };
+                hidden += usize::from(shown != value);
+                (key, shown)
+            })
+            .collect();
+        if hidden > 0 {
+            let values = if hidden == 1 { "1 value is" } else { &format!("{hidden} values are") };
+            output::quiet(&format!("{values} hidden; --show-secrets shows everything"));
         }
         if self.json {
             return Ok(output::json(&env)?);

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod definition;
 pub mod duration;
 pub mod environment;
 pub mod home;

@@ -110,20 +110,17 @@ pub fn text(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// An environment as it may be shown, and how many of its values are hidden in whole or in part.
-pub fn environment(variables: &BTreeMap<String, String>) -> (BTreeMap<String, String>, usize) {
-    let mut hidden = 0;
-    let shown = variables.iter().map(|(name, value)| {
-        let shown = shown(name, value);
-        hidden += usize::from(shown != value.as_str());
-        (name.clone(), shown.into_owned())
-    });
-    (shown.collect(), hidden)
+/// An environment as it may be shown.
+pub fn environment(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let shown = |(name, value): (&String, &String)| (name.clone(), shown(name, value).into_owned());
+    variables.iter().map(shown).collect()
 }
 
 /// Hides the secrets in the environment of a specification that is to be shown.
 pub fn hide(spec: &mut AppSpec) {
-    spec.env = environment(&spec.env).0;
+    for variables in [&mut spec.env, &mut spec.inherited] {
+        *variables = environment(variables);
+    }
 }
 
 /// Command line arguments as they may be shown: without passwords in URLs, and without the value of an option whose name
@@ -282,13 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_is_counted() {
-        let variables = [("A", "1"), ("TOKEN", "t"), ("URL", "x://u:p@h")];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let (shown, hidden) = environment(&variables);
-        assert_eq!(hidden, 2);
-        assert_eq!(shown["A"], "1");
-        assert!(!format!("{shown:?}").contains("p@"));
+    fn a_specification_is_shown_without_secrets_wherever_they_come_from() {
+        let mut spec = AppSpec::usual("web".parse().unwrap());
+        let variables = |name: &str| BTreeMap::from([(name.to_owned(), "abc".to_owned())]);
+        (spec.env, spec.inherited) = (variables("TOKEN"), variables("DB_PASSWORD"));
+        hide(&mut spec);
+        assert!(!serde_json::to_string(&spec).unwrap().contains("abc"));
     }
 
     #[test]
