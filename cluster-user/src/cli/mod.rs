@@ -35,6 +35,7 @@ mod scale;
 mod selection;
 mod session;
 mod start;
+mod startup;
 mod stop;
 mod table;
 mod tail;

@@ -162,7 +162,7 @@ fn check(folder: &Path, metadata: &Metadata, user: Uid) -> Result<(), Refusal> {
 }
 
 /// FNV-1a, folded to 32 bits: stable over releases, which the standard hasher is not.
-fn fold(text: &OsStr) -> u32 {
+pub(crate) fn fold(text: &OsStr) -> u32 {
     let hash = text.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use cluster_common::slot::Slot;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use super::{health::Health, journal::TreeRecord, options::DaemonOptions};
+use super::{health::Health, journal::TreeRecord, manager::Manager, options::DaemonOptions};
 use crate::{
     api::message::{Line, Notice},
     config::home::Home,
@@ -53,6 +53,7 @@ pub(super) struct Host {
     pub(super) flushing: Vec<Flushing>,
     pub(super) news: UnboundedSender<News>,
     pub(super) started: Instant,
+    pub(super) manager: Manager,
     /// Why the journal could not be written when that was last tried.
     pub(super) journal_fails: Option<String>,
 }
@@ -161,6 +162,7 @@ impl Host {
             flushing: Vec::new(),
             news,
             started: Instant::now(),
+            manager: Manager::new(),
             journal_fails: None,
         };
         Ok((host, receiver))

@@ -13,6 +13,7 @@ mod upgrade;
 mod host;
 mod environment;
 mod health;
+mod manager;
 mod makeshift;
 mod source;
 mod perform;
