@@ -16,7 +16,12 @@ use super::{health::Health, journal::TreeRecord, manager::Manager, options::Daem
 use crate::{
     api::message::{Line, Notice},
     config::home::Home,
-    datapath::{DataPath, Mode, kernel::Kernel, plain::Plain, record::GroupRecord},
+    datapath::{
+        DataPath, Mode,
+        kernel::{self, Kernel},
+        plain::Plain,
+        record::GroupRecord,
+    },
     id::{AppId, GroupId, Instance, WorkerId},
     moment::Moment,
     process::{
@@ -82,6 +87,15 @@ pub(super) enum News {
     Lost(GroupId, Slot),
 }
 
+/// Depth of a worker's cgroup as programs in the kernel count.
+fn level(hierarchy: &Hierarchy) -> u32 {
+    let beyond = kernel::depth::depth(hierarchy.top()).unwrap_or_else(|error| {
+        log::warn!("failed to tell how deep in a container this is: {error}");
+        0
+    });
+    hierarchy.level() + beyond
+}
+
 impl Host {
     /// Takes possession of what the host offers. What a daemon before this one left is taken over by [`Host::adopt`].
     pub(super) fn new(
@@ -107,7 +121,7 @@ impl Host {
             }
             (None, _) => None,
             (Some(hierarchy), _) => {
-                match Kernel::new(hierarchy.path(), hierarchy.level(), &home.logs()) {
+                match Kernel::new(hierarchy.path(), level(hierarchy), &home.logs()) {
                     Ok(kernel) => Some(kernel),
                     Err(error) => {
                         missing = error
