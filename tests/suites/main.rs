@@ -11,6 +11,8 @@ mod bad_input;
 #[cfg(test)]
 mod balance;
 #[cfg(test)]
+mod boot;
+#[cfg(test)]
 mod canary;
 #[cfg(test)]
 mod crash;

@@ -5,10 +5,7 @@
 use std::{env, time::Duration};
 
 use sd_notify::NotifyState;
-use tokio::{
-    sync::oneshot,
-    time::{MissedTickBehavior, interval, timeout},
-};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::run::Supervisor;
 use crate::{
@@ -63,20 +60,12 @@ impl Manager {
     }
 }
 
-/// Says that the daemon is there, once it is, and the apps that were saved are, if they are to be started.
-pub(super) async fn begin(home: Home, resurrects: bool) {
-    if resurrects {
-        let (done, is_done) = oneshot::channel();
-        tokio::spawn(async move {
-            start_saved(&home).await;
-            // Whoever waits may have lost patience.
-            let _is_late = done.send(());
-        });
-        if timeout(PATIENCE, is_done).await.is_err() {
-            log::warn!("saved apps are still starting after {} s", PATIENCE.as_secs());
-        }
+/// Starts the apps that were saved. Done when each of them is up or has failed, or after a while.
+pub(super) async fn resurrect_saved(home: Home) {
+    let starting = tokio::spawn(async move { start_saved(&home).await });
+    if timeout(PATIENCE, starting).await.is_err() {
+        log::warn!("saved apps are still starting after {} s", PATIENCE.as_secs());
     }
-    say(&[NotifyState::Ready]);
 }
 
 async fn start_saved(home: &Home) {
@@ -126,6 +115,12 @@ fn told(outcome: Outcome) -> bool {
 }
 
 impl Supervisor {
+    /// Says that the daemon is there, and how the apps are that it begins with.
+    pub(super) fn announce_begin(&mut self) {
+        self.announce_status();
+        say(&[NotifyState::Ready]);
+    }
+
     /// Says that the daemon ends, and how long it may take: what its workers have to do may be long.
     pub(super) fn announce_end(&self) {
         let apps = self.state.apps(&[]);
@@ -152,7 +147,8 @@ impl Supervisor {
         let is_online = |status: Status| status == Status::Online;
         let online = workers().filter(|seat| is_online(super::view::status(seat.status))).count();
         let (of, apps) = (workers().count(), apps.len());
-        let status = format!("{apps} apps, {online} of {of} workers online");
+        let plural = if apps == 1 { "" } else { "s" };
+        let status = format!("{apps} app{plural}, {online} of {of} workers online");
         if status != self.host.manager.status {
             say(&[NotifyState::Status(&status)]);
             self.host.manager.status = status;

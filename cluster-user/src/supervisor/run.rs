@@ -2,8 +2,9 @@
 
 use std::{
     collections::VecDeque,
-    future::{pending, poll_fn},
+    future::{pending, poll_fn, ready},
     path::PathBuf,
+    pin::Pin,
 };
 
 use anyhow::Context as _;
@@ -80,11 +81,15 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     let signals = Signals::new().context("failed to wait for signals")?;
     // Whoever started it may have gone.
     drop(options.announce());
-    tokio::spawn(manager::begin(home.clone(), resurrects));
     let mut supervisor =
         Supervisor { state, host, journal, next_call: 0, mode_told: false, end: None };
     supervisor.carry_out(effects);
-    supervisor.work(news, requests, signals).await;
+    let begun: Pin<Box<dyn Future<Output = ()>>> = if resurrects {
+        Box::pin(manager::resurrect_saved(home.clone()))
+    } else {
+        Box::pin(ready(()))
+    };
+    supervisor.work(news, requests, signals, begun).await;
     match supervisor.end.take() {
         Some(End::Upgrade(program)) => {
             drop(stop);
@@ -156,7 +161,9 @@ impl Supervisor {
         mut news: mpsc::UnboundedReceiver<News>,
         mut requests: mpsc::Receiver<Call>,
         mut signals: Signals,
+        mut begun: Pin<Box<dyn Future<Output = ()>>>,
     ) {
+        let mut has_begun = false;
         let managed = self.host.manager.is_there();
         let mut pulse = self.host.manager.pulse();
         let mut look = interval(LOOK);
@@ -187,6 +194,11 @@ impl Supervisor {
                 _ = look.tick(), if has_groups || managed => {
                     self.look_for_lost();
                     self.announce_status();
+                    None
+                }
+                () = &mut begun, if !has_begun => {
+                    has_begun = true;
+                    self.announce_begin();
                     None
                 }
                 () = next(&mut pulse) => { Manager::beat(); None }
