@@ -3,21 +3,27 @@
 
 pub mod change;
 pub mod definition;
+pub mod cpus;
+pub mod cron;
 pub mod duration;
 pub mod environment;
+pub mod file;
 pub mod home;
 pub mod instances;
 pub mod interpreter;
 pub mod limits;
 pub mod name;
 pub mod pace;
+pub mod pattern;
 pub mod probe;
 pub mod readiness;
 pub mod refusal;
 pub mod resolve;
+pub mod rlimit;
 pub mod script;
 pub mod secret;
 pub mod signal;
+pub mod size;
 pub mod spec;
 pub mod target;
 pub mod typed;

@@ -48,7 +48,8 @@ impl Surroundings {
         Ok(Self { cwd, env: env::vars_os().collect(), cpus: cpus() })
     }
 
-    fn path(&self) -> Option<OsString> {
+    /// The value of `PATH`.
+    pub(super) fn path(&self) -> Option<OsString> {
         self.env.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.clone())
     }
 }
@@ -112,7 +113,6 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
         cwd,
         inherited: environment.inherited,
         env: environment.variables,
-        source: None,
         user,
         instances: instances(run.instances.unwrap_or(Instances::Exactly(1)), around.cpus),
         autostart: is_on(restarting.autostart, usual.autostart),
@@ -140,7 +140,7 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
         wait_timeout: time(ports.wait_timeout, usual.wait_timeout),
         trace: is_on(kernel.trace, usual.trace),
         require_kernel: is_on(kernel.require_kernel, usual.require_kernel),
-        name: usual.name,
+        ..usual
     };
     limits::check(&spec.args, &spec.environment())?;
     notices.extend(readiness::check(said, &spec, &lookup)?);

@@ -1,9 +1,15 @@
 //! What an app is: everything needed to run its workers, valid by construction.
 
+pub mod hooks;
+pub mod recycle;
+pub mod resources;
+pub mod watch;
+
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use self::{hooks::Hooks, recycle::Recycle, resources::Resources, watch::Watch};
 use super::name::Name;
 
 /// An app as the daemon keeps it. Durations are whole milliseconds on the wire.
@@ -66,6 +72,18 @@ pub struct AppSpec {
     /// How long the waiting room holds connections while there is no worker, before they are refused.
     #[serde(with = "millis")]
     pub wait_timeout: Duration,
+    /// Files whose change reloads it.
+    #[serde(default)]
+    pub watch: Option<Watch>,
+    /// When a worker that is well is replaced all the same.
+    #[serde(default)]
+    pub recycle: Recycle,
+    /// Commands that are run at turns of a worker's life.
+    #[serde(default)]
+    pub hooks: Hooks,
+    /// What each worker may use of the host.
+    #[serde(default)]
+    pub resources: Resources,
     /// Whether the kernel program logs each decision.
     pub trace: bool,
     /// Whether plain mode is an error.
@@ -128,6 +146,10 @@ impl AppSpec {
                 kill_timeout: seconds(10),
             },
             wait_timeout: seconds(30),
+            watch: None,
+            recycle: Recycle::default(),
+            hooks: Hooks::default(),
+            resources: Resources::default(),
             trace: false,
             require_kernel: false,
         }
