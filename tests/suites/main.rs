@@ -51,4 +51,5 @@ mod rollback;
 #[cfg(test)]
 mod scale;
 #[cfg(test)]
+mod setups;
 mod show;
