@@ -52,4 +52,5 @@ mod rollback;
 mod scale;
 #[cfg(test)]
 mod setups;
+#[cfg(test)]
 mod show;
