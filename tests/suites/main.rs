@@ -15,6 +15,8 @@ mod canary;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod cron;
+#[cfg(test)]
 mod daemon;
 #[cfg(test)]
 mod drain;
@@ -29,6 +31,8 @@ mod harness;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod hooks;
+#[cfg(test)]
 mod join;
 #[cfg(test)]
 mod journal;
@@ -41,10 +45,16 @@ mod midway;
 #[cfg(test)]
 mod ports;
 #[cfg(test)]
+mod recycle;
+#[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod resources;
 #[cfg(test)]
 mod rollback;
 #[cfg(test)]
 mod scale;
 #[cfg(test)]
 mod show;
+#[cfg(test)]
+mod watch;
