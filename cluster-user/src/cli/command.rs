@@ -3,15 +3,19 @@
 use clap::{Parser, Subcommand};
 
 use super::{
+    apply::Wish,
     daemon::Daemon,
     delete::Delete,
     describe::Describe,
+    diff::Diff,
     doctor::Doctor,
     env::Env,
     error::Error,
     flush::Flush,
     history::History,
     id::Id,
+    import::Import,
+    init::Init,
     jlist::Jlist,
     kill::Kill,
     list::List,
@@ -22,7 +26,9 @@ use super::{
     reload::Reload,
     restart::Restart,
     scale::Scale,
+    schema::Schema,
     start::Start,
+    start_or::StartOr,
     stop::Stop,
     upgrade::Upgrade,
 };
@@ -57,6 +63,11 @@ pub(super) enum Command {
     Restart(Restart),
     #[command(visible_alias = "gracefulReload")]
     Reload(Reload),
+    Diff(Diff),
+    #[command(name = "startOrReload", alias = "startOrGracefulReload")]
+    StartOrReload(StartOr),
+    #[command(name = "startOrRestart")]
+    StartOrRestart(StartOr),
     Promote(Promote),
     #[command(visible_alias = "undo")]
     Rollback(Rollback),
@@ -76,6 +87,10 @@ pub(super) enum Command {
     Jlist(Jlist),
     Ping(Ping),
     Kill(Kill),
+    #[command(visible_alias = "ecosystem")]
+    Init(Init),
+    Schema(Schema),
+    Import(Import),
     Upgrade(Upgrade),
     Doctor(Doctor),
     Daemon(Daemon),
@@ -88,6 +103,9 @@ impl Command {
             Self::Stop(command) => command.run(),
             Self::Restart(command) => command.run(),
             Self::Reload(command) => command.run(),
+            Self::Diff(command) => command.run(),
+            Self::StartOrReload(command) => command.run(Wish::Reload),
+            Self::StartOrRestart(command) => command.run(Wish::Restart),
             Self::Promote(command) => command.run(),
             Self::Rollback(command) => command.run(),
             Self::History(command) => command.run(),
@@ -103,6 +121,9 @@ impl Command {
             Self::Jlist(Jlist {}) => Jlist::run(),
             Self::Ping(command) => command.run(),
             Self::Kill(Kill {}) => Kill::run(),
+            Self::Init(command) => command.run(),
+            Self::Schema(Schema {}) => Schema::run(),
+            Self::Import(command) => command.run(),
             Self::Upgrade(command) => command.run(),
             Self::Doctor(command) => command.run(),
             Self::Daemon(command) => command.run(),

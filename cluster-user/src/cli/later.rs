@@ -5,12 +5,7 @@ use clap::error::{ContextKind, ContextValue};
 use super::{error::Error, human};
 
 /// Words, and what to do instead.
-const COMMANDS: [(&[&str], &str); 11] = [
-    (
-        &["startOrReload", "startOrGracefulReload"],
-        "cluster reload NAME if it runs, cluster start if it does not",
-    ),
-    (&["startOrRestart"], "cluster restart NAME if it runs, cluster start if it does not"),
+const COMMANDS: [(&[&str], &str); 9] = [
     (&["save", "dump", "resurrect", "cleardump"], "put your cluster start lines into a script"),
     (
         &["startup", "unstartup"],
@@ -22,7 +17,7 @@ const COMMANDS: [(&[&str], &str); 11] = [
     (&["prettylist"], "cluster list --json"),
     (&["reloadLogs", "logrotate"], "nothing needs doing: log files rotate by themselves"),
     (
-        &["init", "ecosystem", "deploy", "set", "get", "conf", "install", "serve", "report"],
+        &["deploy", "set", "get", "conf", "install", "serve", "report"],
         "see cluster --help for what is there",
     ),
     (&["attach", "send", "trigger"], "cluster logs NAME shows what it writes"),
@@ -134,9 +129,9 @@ mod tests {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             answer(&error).map(|answer| (answer.message, answer.hint.unwrap_or_default()))
         };
-        let (message, hint) = mistake("cluster startOrReload web").unwrap();
-        assert_eq!(message, "`startOrReload` is not there yet");
-        assert!(hint.contains("cluster reload"));
+        let (message, hint) = mistake("cluster attach web").unwrap();
+        assert_eq!(message, "`attach` is not there yet");
+        assert!(hint.contains("cluster logs"));
         assert_eq!(
             mistake("cluster start a.js --attach").unwrap().0,
             "`--attach` is not there yet"
