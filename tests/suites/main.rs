@@ -17,6 +17,8 @@ mod canary;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod cron;
+#[cfg(test)]
 mod daemon;
 #[cfg(test)]
 mod drain;
@@ -33,6 +35,8 @@ mod harness;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod hooks;
+#[cfg(test)]
 mod join;
 #[cfg(test)]
 mod journal;
@@ -45,7 +49,11 @@ mod midway;
 #[cfg(test)]
 mod ports;
 #[cfg(test)]
+mod recycle;
+#[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod resources;
 #[cfg(test)]
 mod rollback;
 #[cfg(test)]
@@ -54,3 +62,5 @@ mod scale;
 mod setups;
 #[cfg(test)]
 mod show;
+#[cfg(test)]
+mod watch;

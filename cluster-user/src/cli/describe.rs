@@ -13,7 +13,12 @@ use super::{
 };
 use crate::{
     api::message::{AppView, Detail},
-    config::{duration, readiness, secret, signal::StopSignal, spec::AppSpec},
+    config::{
+        duration, readiness, secret,
+        signal::StopSignal,
+        size,
+        spec::{AppSpec, hooks::Hook},
+    },
     datapath::Protocol,
 };
 
@@ -166,7 +171,7 @@ pub(super) fn settings(spec: &AppSpec) -> Vec<(&'static str, String)> {
         |user| format!("uid {}, gid {}", user.uid, user.gid),
     );
     let arguments = if spec.args.is_empty() { "-".to_owned() } else { shown_arguments(&spec.args) };
-    vec![
+    let mut settings = vec![
         ("script", secret::text(&spec.script).into_owned()),
         ("program", spec.program.display().to_string()),
         ("arguments", arguments),
@@ -188,7 +193,55 @@ pub(super) fn settings(spec: &AppSpec) -> Vec<(&'static str, String)> {
         ("wait timeout", duration::format(spec.wait_timeout)),
         ("trace", yes_no(spec.trace)),
         ("require kernel", yes_no(spec.require_kernel)),
-    ]
+    ];
+    settings.extend(kept_up(spec));
+    settings
+}
+
+/// What keeps an app up over time, and what it may use; most have little of it, so only that is shown.
+fn kept_up(spec: &AppSpec) -> Vec<(&'static str, String)> {
+    let AppSpec { watch, recycle, hooks, resources, .. } = spec;
+    let watched = watch.as_ref().map(|watch| {
+        let paths: Vec<_> = watch.paths.iter().map(|path| path.display().to_string()).collect();
+        let ignored: Vec<_> = watch.ignore.iter().map(ToString::to_string).collect();
+        match ignored.as_slice() {
+            [] => paths.join(", "),
+            ignored => format!("{}, except {}", paths.join(", "), ignored.join(", ")),
+        }
+    });
+    let mut shown = vec![
+        ("watch", watched),
+        ("watch delay", watch.as_ref().map(|watch| duration::format(watch.delay))),
+        ("max memory", recycle.max_memory.map(size::format)),
+        ("max lifetime", recycle.max_lifetime.map(duration::format)),
+        ("cron restart", recycle.cron.as_ref().map(ToString::to_string)),
+    ];
+    let hook = |hook| hooks.line(hook).map(|line| secret::text(line).into_owned());
+    shown.extend([
+        ("pre start", hook(Hook::PreStart)),
+        ("post ready", hook(Hook::PostReady)),
+        ("pre stop", hook(Hook::PreStop)),
+        ("post stop", hook(Hook::PostStop)),
+        ("on failure", hook(Hook::OnFailure)),
+    ]);
+    let has_hook = Hook::ALL.into_iter().any(|hook| hooks.line(hook).is_some());
+    shown.push(("hook timeout", has_hook.then(|| duration::format(hooks.timeout))));
+    let cpus = |thousandths: u32| format!("{} CPUs", f64::from(thousandths) / 1000.0);
+    let limits: Vec<_> =
+        resources.rlimits.iter().map(|(name, limit)| format!("{name}={limit}")).collect();
+    shown.extend([
+        ("memory max", resources.memory_max.map(size::format)),
+        ("memory high", resources.memory_high.map(size::format)),
+        ("cpu max", resources.cpu_max.map(cpus)),
+        ("cpu weight", resources.cpu_weight.map(|weight| weight.to_string())),
+        ("pids max", resources.pids_max.map(|count| count.to_string())),
+        ("cpus", resources.cpus.as_ref().map(ToString::to_string)),
+        ("nice", resources.nice.map(|nice| nice.to_string())),
+        ("rlimits", (!limits.is_empty()).then(|| limits.join(", "))),
+        ("umask", resources.umask.map(|umask| format!("{umask:03o}"))),
+        ("oom score", resources.oom_score_adj.map(|score| score.to_string())),
+    ]);
+    shown.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// Quoted where a shell needs it; what stands for a secret is not to be pasted anyway.

@@ -289,7 +289,14 @@ impl Host {
             }
             let tail = tail.await;
             // What a program says of its failure is on standard error, if it says anything there.
-            let words = if tail.error.is_empty() { tail.out } else { tail.error };
+            let mut words = if tail.error.is_empty() { tail.out } else { tail.error };
+            match tree.cgroup().map_or(0, WorkerCgroup::oom_kills) {
+                0 => {}
+                1 => words.push("the kernel killed it: it used more than memory_max".to_owned()),
+                killed => words.push(format!(
+                    "the kernel killed {killed} of its processes: they used more than memory_max"
+                )),
+            }
             drop(news.send(News::Swept(worker, words)));
         });
     }

@@ -83,7 +83,8 @@ impl Supervisor {
         {
             drop(reply.send(Line::Notice(notice)));
         }
-        for notice in std::mem::take(&mut self.host.untold) {
+        let found = std::mem::take(&mut self.host.untold);
+        for notice in found.into_iter().chain(std::mem::take(&mut self.host.upkeep.untold)) {
             drop(reply.send(Line::Notice(notice)));
         }
         if let Some(error) = &self.host.journal_fails {

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{host::notice, run::Supervisor};
 use crate::{
-    api::message::{Failure, Reason},
+    api::message::{Failure, Notice, Reason},
     config::{
         change::Change,
         cron::Cron,
@@ -36,7 +36,7 @@ use crate::{
 const NEWS: usize = 64;
 /// How often it is looked at what workers use.
 const LOOK: Duration = Duration::from_secs(3);
-/// Files that change so soon after a reload may have been changed by it.
+/// The same files that change so soon after a reload for them may have been changed by it.
 const ECHO: Duration = Duration::from_secs(2);
 /// After this many reloads each of which seems to have brought the next one, the next one waits.
 const ECHOES: u32 = 3;
@@ -52,6 +52,8 @@ pub(super) struct Upkeep {
     ticker: Option<AbortHandle>,
     /// Workers that are being looked at closely.
     weighed: BTreeSet<WorkerId>,
+    /// What no user has heard yet.
+    pub(super) untold: Vec<Notice>,
 }
 
 /// What keeps one app up.
@@ -73,6 +75,8 @@ struct Echo {
     reloading: bool,
     /// When that was over.
     ended: Option<Instant>,
+    /// The files that it was for.
+    files: Files,
     /// The next one does not begin before.
     until: Option<Instant>,
 }
@@ -81,7 +85,7 @@ impl Upkeep {
     pub(super) fn new() -> Self {
         let (sender, news) = mpsc::channel(NEWS);
         let (apps, weighed) = (BTreeMap::new(), BTreeSet::new());
-        Self { sender, news, apps, ticker: None, weighed }
+        Self { sender, news, apps, ticker: None, weighed, untold: Vec::new() }
     }
 
     /// Has it looked again later.
@@ -201,7 +205,7 @@ impl Supervisor {
                 let message = format!("app {}: {why}", view.spec.name);
                 log::warn!("{message}");
                 if let Some(hint) = why.hint() {
-                    self.host.untold.push(notice(&message, hint));
+                    self.host.upkeep.untold.push(notice(&message, hint));
                 }
             }
             News::Look => self.look_at_workers(),
@@ -238,7 +242,9 @@ impl Supervisor {
         let echo = &mut kept.echo;
         let after = echo.ended.is_some_and(|ended| ended.elapsed() < ECHO);
         if kept.changed.is_empty() {
-            echo.streak = if (echo.reloading && busy) || after { echo.streak + 1 } else { 0 };
+            let soon = (echo.reloading && busy) || after;
+            let same = files.named.iter().any(|file| echo.files.named.contains(file));
+            echo.streak = if soon && same { echo.streak + 1 } else { 0 };
         }
         kept.changed.extend(files);
         if echo.streak >= ECHOES && echo.until.is_none() {
@@ -262,7 +268,7 @@ impl Supervisor {
         log::warn!("{message}");
         if kept.echo.streak == ECHOES {
             let hint = "name what the app writes itself in ignore_watch";
-            self.host.untold.push(notice(&message, hint));
+            self.host.upkeep.untold.push(notice(&message, hint));
         }
     }
 
@@ -281,7 +287,8 @@ impl Supervisor {
             }
             kept.echo.until = None;
             kept.echo.reloading = true;
-            begins.push((*app, std::mem::take(&mut kept.changed)));
+            kept.echo.files = std::mem::take(&mut kept.changed);
+            begins.push((*app, kept.echo.files.clone()));
         }
         for (app, files) in begins {
             let Some(view) = self.state.app_of(app) else { continue };

@@ -23,7 +23,7 @@ pub struct Watching {
     #[arg(long, value_name = "PATH,…", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     pub watch: Option<Watched>,
 
-    /// Files and folders that do not count: names, globs or regular expressions; repeatable. What begins with a dot, `node_modules` and the app's own logs never count
+    /// Names, globs or expressions of what does not count, beside dot files, `node_modules` and logs; repeatable
     #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
     #[serde(deserialize_with = "each", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "each_schema")]
