@@ -12,6 +12,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 in_both_modes!(
     what_was_saved_comes_back_as_it_was,
     what_runs_already_is_left_alone,
+    what_was_stopped_stays_so_and_is_there_to_be_started,
     one_that_cannot_be_started_does_not_keep_the_others_down,
 );
 
@@ -51,6 +52,25 @@ fn what_runs_already_is_left_alone(host: &Host) {
 
     assert_eq!(host.pids("app"), pids);
     host.until_online("stopped", 1);
+}
+
+fn what_was_stopped_stays_so_and_is_there_to_be_started(host: &Host) {
+    host.cluster(&["start", "app"]).ok();
+    host.cluster(&["stop", "app"]).ok();
+    let manual = ["start", "app", "--name", "manual", "--env", "PORT=8081", "--no-autostart"];
+    host.cluster(&manual).ok();
+    host.cluster(&["restart", "manual"]).ok();
+    host.cluster(&["save"]).ok();
+    host.cluster(&["kill"]).ok();
+
+    host.cluster(&["resurrect"]).ok().complains("app: was stopped").complains("manual: started");
+
+    host.until_online("manual", 1);
+    assert!(!host.app("manual").spec.autostart, "its definition is as it was");
+    assert_eq!(host.pids("app"), Vec::<u32>::new());
+    host.cluster(&["save"]).ok();
+    host.cluster(&["start", "app"]).ok();
+    host.until_online("app", 1);
 }
 
 fn one_that_cannot_be_started_does_not_keep_the_others_down(host: &Host) {

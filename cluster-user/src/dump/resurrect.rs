@@ -86,11 +86,20 @@ async fn known(home: &Home) -> Result<Vec<AppView>, ClientError> {
 async fn one(home: &Home, app: SavedApp, known: Option<AppView>) -> Outcome {
     let name = app.spec.name.to_string();
     let mut notices = Vec::new();
+    // What is not to be started with its definition alone, and ran all the same when it was saved.
+    let then_starts = !app.stopped && !app.spec.autostart;
+    let end_well = if app.stopped { End::Stopped } else { End::Up };
     let end = match request(app, known) {
-        Next::Request(request) => match carry_out(home, &request, &mut notices).await {
-            Ok(()) => End::Up,
-            Err(failure) => End::Failed(failure),
-        },
+        Next::Request(request) => {
+            let mut done = carry_out(home, &request, &mut notices).await;
+            if let (true, Ok(()), Request::Start(_)) = (then_starts, &done, &request) {
+                done = start_idle(home, &name, &mut notices).await;
+            }
+            match done {
+                Ok(()) => end_well,
+                Err(failure) => End::Failed(failure),
+            }
+        }
         Next::End(end) => end,
     };
     Outcome { name, end, notices }
@@ -104,18 +113,30 @@ enum Next {
 fn request(app: SavedApp, known: Option<AppView>) -> Next {
     match known {
         Some(known) if app.stopped && is_stopped(&known) => Next::End(End::Stopped),
-        Some(known) if !app.stopped && is_down(&known) => {
-            let targets = vec![known.id.to_string()];
-            Next::Request(Request::Restart(TargetsRequest { targets, wait: true }))
-        }
+        Some(known) if !app.stopped && is_down(&known) => Next::Request(restart(&known)),
         Some(_) => Next::End(End::Running),
-        None if app.stopped => Next::End(End::Stopped),
         None => match missing(&app.spec) {
-            Some(failure) => Next::End(End::Failed(failure)),
-            None => {
-                Next::Request(Request::Start(Box::new(StartRequest { spec: app.spec, wait: true })))
+            Some(failure) if !app.stopped => Next::End(End::Failed(failure)),
+            Some(_) | None => {
+                let (spec, idle) = (app.spec, app.stopped);
+                Next::Request(Request::Start(Box::new(StartRequest { spec, idle, wait: true })))
             }
         },
+    }
+}
+
+/// By its number: its name may be that of a namespace, too.
+fn restart(app: &AppView) -> Request {
+    Request::Restart(TargetsRequest { targets: vec![app.id.to_string()], wait: true })
+}
+
+/// Starts an app that is known and has not been started with that.
+async fn start_idle(home: &Home, name: &str, notices: &mut Vec<Notice>) -> Result<(), Failure> {
+    let apps = known(home).await.map_err(failure)?;
+    match apps.iter().find(|app| app.name == name) {
+        Some(app) => carry_out(home, &restart(app), notices).await,
+        // Somebody has deleted it meanwhile.
+        None => Ok(()),
     }
 }
 
@@ -154,15 +175,9 @@ async fn carry_out(
     request: &Request,
     notices: &mut Vec<Notice>,
 ) -> Result<(), Failure> {
-    let failed = |error: ClientError| match error {
-        ClientError::Failed(failure) | ClientError::NotPermitted(failure) => failure,
-        ClientError::NoDaemon | ClientError::Version { .. } | ClientError::Broken(_) => {
-            Failure::new(Reason::Unavailable, error.to_string())
-        }
-    };
-    let mut client = Client::connect(home).await.map_err(failed)?;
-    let mut answer = client.send(request).await.map_err(failed)?;
-    while let Some(line) = answer.next().await.map_err(failed)? {
+    let mut client = Client::connect(home).await.map_err(failure)?;
+    let mut answer = client.send(request).await.map_err(failure)?;
+    while let Some(line) = answer.next().await.map_err(failure)? {
         match line {
             Line::Notice(notice) => notices.push(notice),
             Line::Done(_) => return Ok(()),
@@ -171,6 +186,15 @@ async fn carry_out(
         }
     }
     Err(Failure::new(Reason::Unavailable, "the daemon ended before it was started"))
+}
+
+fn failure(error: ClientError) -> Failure {
+    match error {
+        ClientError::Failed(failure) | ClientError::NotPermitted(failure) => failure,
+        ClientError::NoDaemon | ClientError::Version { .. } | ClientError::Broken(_) => {
+            Failure::new(Reason::Unavailable, error.to_string())
+        }
+    }
 }
 
 #[cfg(test)]
