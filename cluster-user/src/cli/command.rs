@@ -3,15 +3,19 @@
 use clap::{Parser, Subcommand};
 
 use super::{
+    apply::Wish,
     daemon::Daemon,
     delete::Delete,
     describe::Describe,
+    diff::Diff,
     doctor::Doctor,
     env::Env,
     error::Error,
     flush::Flush,
     history::History,
     id::Id,
+    import::Import,
+    init::Init,
     jlist::Jlist,
     kill::Kill,
     list::List,
@@ -24,7 +28,9 @@ use super::{
     resurrect::Resurrect,
     save::{Cleardump, Save},
     scale::Scale,
+    schema::Schema,
     start::Start,
+    start_or::StartOr,
     startup::{Startup, Unstartup},
     stop::Stop,
     upgrade::Upgrade,
@@ -60,6 +66,11 @@ pub(super) enum Command {
     Restart(Restart),
     #[command(visible_alias = "gracefulReload")]
     Reload(Reload),
+    Diff(Diff),
+    #[command(name = "startOrReload", alias = "startOrGracefulReload")]
+    StartOrReload(StartOr),
+    #[command(name = "startOrRestart")]
+    StartOrRestart(StartOr),
     Promote(Promote),
     #[command(visible_alias = "undo")]
     Rollback(Rollback),
@@ -85,6 +96,10 @@ pub(super) enum Command {
     Unstartup(Unstartup),
     Ping(Ping),
     Kill(Kill),
+    #[command(visible_alias = "ecosystem")]
+    Init(Init),
+    Schema(Schema),
+    Import(Import),
     Upgrade(Upgrade),
     Doctor(Doctor),
     Daemon(Daemon),
@@ -97,6 +112,9 @@ impl Command {
             Self::Stop(command) => command.run(),
             Self::Restart(command) => command.run(),
             Self::Reload(command) => command.run(),
+            Self::Diff(command) => command.run(),
+            Self::StartOrReload(command) => command.run(Wish::Reload),
+            Self::StartOrRestart(command) => command.run(Wish::Restart),
             Self::Promote(command) => command.run(),
             Self::Rollback(command) => command.run(),
             Self::History(command) => command.run(),
@@ -117,6 +135,9 @@ impl Command {
             Self::Unstartup(command) => command.run(),
             Self::Ping(command) => command.run(),
             Self::Kill(Kill {}) => Kill::run(),
+            Self::Init(command) => command.run(),
+            Self::Schema(Schema {}) => Schema::run(),
+            Self::Import(command) => command.run(),
             Self::Upgrade(command) => command.run(),
             Self::Doctor(command) => command.run(),
             Self::Daemon(command) => command.run(),
