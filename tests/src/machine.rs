@@ -32,7 +32,7 @@ const MASKED: [&str; 6] = [
     "systemd-timesyncd",
 ];
 
-/// Number of [`Machine::user`], and its group's.
+/// Number of the user `web`, and of its group.
 const USER: u32 = 47_123;
 
 /// A machine. The thread that boots it is in its network from then on.

@@ -9,7 +9,8 @@ use std::{
 use cluster_tests::{
     built::{self, static_go_pages},
     clients::{Clients, assert_served_by},
-    command::Output,
+    command::{self, Output},
+    host::Host,
     http::{self, local},
     machine::Machine,
     wait,
@@ -96,24 +97,21 @@ fn a_daemon_that_hangs_is_replaced_and_its_workers_serve_on() {
 fn a_stop_waits_for_what_workers_have_and_leaves_nothing() {
     let machine = serving(&["TimeoutStopSec=1"]);
     machine.run(&["cluster", "start", "app", "--env", "PORT=8081"]).ok();
-    let mut connection = http::Connection::open(local(8081)).unwrap();
-    connection.get().unwrap();
-    let stop = std::thread::scope(|scope| {
-        let stop = scope.spawn(|| machine.run(&["systemctl", "stop", "cluster"]));
-        wait::until_true("nobody is let in any more", || TcpStream::connect(local(8081)).is_err());
-        // Longer than the unit allows by itself.
-        wait::until_true("it has waited for more than the time of its unit", || {
-            let since = machine.run(&["cat", "/proc/uptime"]).stdout;
-            let now: f64 = since.split(' ').next().unwrap().parse().unwrap();
-            let stopping = machine.property("cluster", "StateChangeTimestampMonotonic");
-            now - stopping.parse::<f64>().unwrap() / 1e6 > 2.0
-        });
-        connection.get().expect("a connection that is there is finished");
-        drop(connection);
-        stop.join().unwrap()
+    let mut connection = http::Connection::open(local(8080)).unwrap();
+    // Longer than the unit allows by itself.
+    connection.send_to("/?size=8&pieces=8&pause=500", "close").unwrap();
+    wait::until_true("a worker has the request", || {
+        let list = machine.run(&["cluster", "list", "web", "--verbose", "--json"]).ok().json();
+        let workers = list[0]["workers"].as_array().unwrap();
+        workers.iter().any(|worker| worker["connections"] == 1)
     });
-    stop.ok();
 
+    assert_eq!(machine.property("cluster", "TimeoutStopUSec"), "1s");
+    machine.run(&["systemctl", "stop", "cluster"]).ok();
+
+    let pieces = connection.receive().unwrap();
+    assert!(pieces.ends_with("\r\n0"), "all of it arrived, the last piece too: {pieces:?}");
+    assert!(TcpStream::connect(local(8080)).is_err(), "nobody is let in any more");
     assert_eq!(machine.property("cluster", "Result"), "success");
     let processes = machine.run(&["ps", "-eo", "args"]).ok();
     processes.never_mentions("pages-go").never_mentions("cluster daemon");
@@ -155,6 +153,35 @@ fn root_makes_a_service_for_another_user() {
     http::get(local(8080));
     machine.run(&["systemctl", "stop", "cluster-web"]).ok();
     machine.run(&["ps", "-u", "web", "-o", "args="]).code(1);
+}
+
+/// Without an init of its own: what such a script does is to call the program.
+#[test]
+fn scripts_of_other_inits_start_reload_and_stop() {
+    for (system, is_openrc) in [("sysv", false), ("openrc", true)] {
+        let host = Host::kernel();
+        host.cluster(&["start", "app"]).ok();
+        host.cluster(&["save"]).ok();
+        host.cluster(&["kill"]).ok();
+        let script = host.cluster(&["startup", system, "--dry-run"]).ok().stdout;
+        let path = host.write("service", &script);
+        // What openrc-run(8) gives a script, as far as ours uses it.
+        let around = "ebegin() { echo \"$*\"; }; eend() { return $1; }; . \"$0\"; \"$1\"";
+        let call = |verb: &str| {
+            let args = if is_openrc { vec!["-c", around, &path, verb] } else { vec![&*path, verb] };
+            command::run(host.command("sh").args(args))
+        };
+        assert_ne!(call("status").code, 0, "it does not run yet");
+        call("start").ok();
+        call("status").ok();
+        let before = host.until_online("app", 1).workers[0].pid;
+        call("reload").ok();
+        assert_ne!(host.until_online("app", 1).workers[0].pid, before);
+        call("stop").ok();
+        assert!(host.processes().is_empty());
+        fs::remove_file(host.home().join("dump.json")).unwrap();
+        call("start").ok();
+    }
 }
 
 #[test]

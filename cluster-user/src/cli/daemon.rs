@@ -71,10 +71,13 @@ impl Daemon {
         }
         // Who is started through /proc/self/exe is `exe` to ps and pgrep otherwise; that it has a name is no need.
         rustix::thread::set_name(c"cluster").unwrap_or_default();
-        env_logger::Builder::new()
-            .filter_level(log::LevelFilter::Info)
-            .parse_env("CLUSTER_LOG")
-            .init();
+        let mut logger = env_logger::Builder::new();
+        logger.filter_level(log::LevelFilter::Info).parse_env("CLUSTER_LOG");
+        if std::env::var_os("JOURNAL_STREAM").is_some() && !self.background {
+            // systemd's journal knows the time itself.
+            logger.format_timestamp(None);
+        }
+        logger.init();
         let home = Home::from_env()?;
         let (ready, again) = match self.role(&home) {
             Ok(Role::Daemon { ready, again }) => (ready, again),

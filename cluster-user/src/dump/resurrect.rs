@@ -92,11 +92,11 @@ async fn one(home: &Home, app: SavedApp, known: Option<AppView>) -> Outcome {
     let end = match request(app, known) {
         Next::Request(request) => {
             let mut done = carry_out(home, &request, &mut notices).await;
-            if let (true, Ok(apps), Request::Start(_)) = (then_starts, &done, &request) {
-                done = carry_out(home, &restart(apps), &mut notices).await;
+            if let (true, Ok(()), Request::Start(_)) = (then_starts, &done, &request) {
+                done = start_idle(home, &name, &mut notices).await;
             }
             match done {
-                Ok(_) => end_well,
+                Ok(()) => end_well,
                 Err(failure) => End::Failed(failure),
             }
         }
@@ -113,7 +113,7 @@ enum Next {
 fn request(app: SavedApp, known: Option<AppView>) -> Next {
     match known {
         Some(known) if app.stopped && is_stopped(&known) => Next::End(End::Stopped),
-        Some(known) if !app.stopped && is_down(&known) => Next::Request(restart(&[known])),
+        Some(known) if !app.stopped && is_down(&known) => Next::Request(restart(&known)),
         Some(_) => Next::End(End::Running),
         None => match missing(&app.spec) {
             Some(failure) if !app.stopped => Next::End(End::Failed(failure)),
@@ -125,9 +125,19 @@ fn request(app: SavedApp, known: Option<AppView>) -> Next {
     }
 }
 
-fn restart(apps: &[AppView]) -> Request {
-    let targets = apps.iter().map(|app| app.id.to_string()).collect();
-    Request::Restart(TargetsRequest { targets, wait: true })
+/// By its number: its name may be that of a namespace, too.
+fn restart(app: &AppView) -> Request {
+    Request::Restart(TargetsRequest { targets: vec![app.id.to_string()], wait: true })
+}
+
+/// Starts an app that is known and has not been started with that.
+async fn start_idle(home: &Home, name: &str, notices: &mut Vec<Notice>) -> Result<(), Failure> {
+    let apps = known(home).await.map_err(failure)?;
+    match apps.iter().find(|app| app.name == name) {
+        Some(app) => carry_out(home, &restart(app), notices).await,
+        // Somebody has deleted it meanwhile.
+        None => Ok(()),
+    }
 }
 
 /// Whether none of its workers runs or will.
@@ -164,24 +174,27 @@ async fn carry_out(
     home: &Home,
     request: &Request,
     notices: &mut Vec<Notice>,
-) -> Result<Vec<AppView>, Failure> {
-    let failed = |error: ClientError| match error {
-        ClientError::Failed(failure) | ClientError::NotPermitted(failure) => failure,
-        ClientError::NoDaemon | ClientError::Version { .. } | ClientError::Broken(_) => {
-            Failure::new(Reason::Unavailable, error.to_string())
-        }
-    };
-    let mut client = Client::connect(home).await.map_err(failed)?;
-    let mut answer = client.send(request).await.map_err(failed)?;
-    while let Some(line) = answer.next().await.map_err(failed)? {
+) -> Result<(), Failure> {
+    let mut client = Client::connect(home).await.map_err(failure)?;
+    let mut answer = client.send(request).await.map_err(failure)?;
+    while let Some(line) = answer.next().await.map_err(failure)? {
         match line {
             Line::Notice(notice) => notices.push(notice),
-            Line::Done(done) => return Ok(done.apps),
+            Line::Done(_) => return Ok(()),
             Line::Failed(failure) => return Err(failure),
             Line::Progress(_) | Line::Rolling(_) | Line::Pong(_) => {}
         }
     }
     Err(Failure::new(Reason::Unavailable, "the daemon ended before it was started"))
+}
+
+fn failure(error: ClientError) -> Failure {
+    match error {
+        ClientError::Failed(failure) | ClientError::NotPermitted(failure) => failure,
+        ClientError::NoDaemon | ClientError::Version { .. } | ClientError::Broken(_) => {
+            Failure::new(Reason::Unavailable, error.to_string())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,11 @@ use super::service::{Owner, Service};
 
 /// What both have in common: how the program is called, and what starting means.
 fn common(service: &Service) -> String {
-    let variables = service.variables();
-    let variables = variables.map(|(name, value)| format!("{name}={}", shell_words::quote(&value)));
+    let variables: Vec<_> = service
+        .variables()
+        .into_iter()
+        .map(|(name, value)| format!("{name}={}", shell_words::quote(&value)))
+        .collect();
     let call = format!("env {} {}", variables.join(" "), shell_words::quote(&path_of(service)));
     let run = match &service.owner {
         Owner::Other(name) => {

@@ -47,6 +47,8 @@ pub(super) struct Service {
     pub(super) home: Home,
     /// Where programs are looked for.
     pub(super) path: String,
+    /// How connections are carried, if somebody has said that.
+    pub(super) mode: Option<String>,
 }
 
 impl Service {
@@ -66,7 +68,8 @@ impl Service {
             (None, Owner::Root | Owner::Own) => "cluster".to_owned(),
         };
         let path = env::var("PATH").unwrap_or_default();
-        Ok(Self { name, owner, program: program(), home, path })
+        let mode = env::var("CLUSTER_MODE").ok().filter(|mode| !mode.is_empty());
+        Ok(Self { name, owner, program: program(), home, path, mode })
     }
 
     /// Makes the folder that everything is kept in, for whose it is.
@@ -92,8 +95,14 @@ impl Service {
     }
 
     /// The variables of the service.
-    pub(super) fn variables(&self) -> [(&'static str, String); 2] {
-        [(home::VARIABLE, self.home.path().display().to_string()), ("PATH", self.path.clone())]
+    pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
+        let mut variables = vec![
+            (home::VARIABLE, self.home.path().display().to_string()),
+            ("PATH", self.path.clone()),
+        ];
+        // Whoever set it does not mean only the daemons of this shell.
+        variables.extend(self.mode.clone().map(|mode| ("CLUSTER_MODE", mode)));
+        variables
     }
 }
 
@@ -150,6 +159,7 @@ pub(super) fn sample() -> Service {
         program: "/usr/local/bin/cluster".into(),
         home: Home::at("/var/lib/cluster").unwrap(),
         path: "/usr/local/bin:/usr/bin:/bin".to_owned(),
+        mode: None,
     }
 }
 
