@@ -157,12 +157,7 @@ impl<'a> Group<'a> {
     }
 
     /// The attributes that the app was started with, as they would stand in a file.
-    fn attributes(
-        &self,
-        home: &Path,
-        around: &Surroundings,
-        say: &mut dyn FnMut(String),
-    ) -> Table {
+    fn attributes(&self, home: &Path, around: &Surroundings, say: &mut dyn FnMut(String)) -> Table {
         let Instance { name, path, table: from } = &self.first;
         let mut table = Table::default();
         let cwd = scalar(from, "pm_cwd").unwrap_or_else(|| "/".to_owned());

@@ -187,7 +187,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     attribute(
         "exec_mode",
         &[],
-        Part("no_port"),
+        Part("optional_port"),
         Different("the workers of both share the app's ports"),
     ),
     attribute(
