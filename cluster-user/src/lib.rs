@@ -1,6 +1,6 @@
 //! cluster: a process manager for Linux whose load balancer is the kernel.
 //!
-//! Modules in reading order. `state` decides and does nothing else; `process`, `datapath`, `health` and `api` do
+//! Modules in reading order. `state` decides and does nothing else; `process`, `datapath`, `health`, `upkeep` and `api` do
 //! and know nothing of each other; `supervisor` is what joins them.
 
 pub mod id;
@@ -10,6 +10,7 @@ pub mod state;
 pub mod process;
 pub mod datapath;
 pub mod health;
+pub mod upkeep;
 pub mod api;
 pub mod supervisor;
 pub mod cli;

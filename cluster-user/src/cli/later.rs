@@ -72,10 +72,7 @@ const OTHER_OPTIONS: [(&[&str], &str); 7] = [
 ];
 
 /// Options of `start`, and what to do instead.
-const OPTIONS: [(&[&str], &str); 5] = [
-    (&["--watch", "--ignore-watch", "--watch-delay"], "restart by hand with cluster restart NAME"),
-    (&["--max-memory-restart"], "limit the memory with a cgroup or ulimit"),
-    (&["--cron", "--cron-restart", "-c"], "call cluster restart NAME from cron"),
+const OPTIONS: [(&[&str], &str); 2] = [
     (
         &["--no-daemon", "--attach"],
         "run `cluster daemon` in the foreground, and start apps beside it",
@@ -135,7 +132,10 @@ mod tests {
         let (message, hint) = mistake("cluster attach web").unwrap();
         assert_eq!(message, "`attach` is not there yet");
         assert!(hint.contains("cluster logs"));
-        assert_eq!(mistake("cluster start a.js --watch").unwrap().0, "`--watch` is not there yet");
+        assert_eq!(
+            mistake("cluster start a.js --attach").unwrap().0,
+            "`--attach` is not there yet"
+        );
         assert_eq!(mistake("cluster rm web").unwrap().0, "there is no command `rm`");
         assert_eq!(mistake("cluster logs -f web").unwrap().0, "there is no option `-f`");
         assert!(mistake("cluster lst").is_none());

@@ -26,4 +26,5 @@ pub mod size;
 pub mod spec;
 pub mod target;
 pub mod typed;
+pub mod upkeep;
 pub mod user;

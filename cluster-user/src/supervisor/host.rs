@@ -12,7 +12,9 @@ use anyhow::Context as _;
 use cluster_common::slot::Slot;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use super::{health::Health, journal::TreeRecord, options::DaemonOptions};
+use super::{
+    health::Health, hooks::Hooks, journal::TreeRecord, options::DaemonOptions, upkeep::Upkeep,
+};
 use crate::{
     api::message::{Line, Notice},
     config::home::Home,
@@ -42,6 +44,8 @@ pub(super) struct Host {
     pub(super) hierarchy: Option<Hierarchy>,
     pub(super) output: Output,
     pub(super) health: Health,
+    pub(super) hooks: Hooks,
+    pub(super) upkeep: Upkeep,
     pub(super) workers: BTreeMap<WorkerId, Running>,
     /// What workers wrote last before they ended.
     pub(super) last_words: BTreeMap<(AppId, Instance), Vec<String>>,
@@ -147,6 +151,8 @@ impl Host {
         let (news, receiver) = mpsc::unbounded_channel();
         let host = Self {
             health: Health::new(&home.id()),
+            hooks: Hooks::new(),
+            upkeep: Upkeep::new(),
             home,
             datapath,
             missing,

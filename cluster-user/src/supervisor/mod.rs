@@ -13,6 +13,8 @@ mod upgrade;
 mod host;
 mod environment;
 mod health;
+mod hooks;
+mod upkeep;
 mod makeshift;
 mod source;
 mod perform;

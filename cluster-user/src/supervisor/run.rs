@@ -151,7 +151,8 @@ impl Supervisor {
     ) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.end.is_none() {
+        while !self.is_over() {
+            self.tend();
             // 1. Wait. Workers come before users: what an answer shows is then as new as it can be.
             let deadline = self.state.deadline();
             let has_groups = self.state.open_groups().next().is_some();
@@ -165,6 +166,8 @@ impl Supervisor {
                     }
                     None
                 }
+                Some(done) = self.host.hooks.done.recv() => self.hooked(done),
+                Some(news) = self.host.upkeep.news.recv() => { self.kept_up(news); None }
                 report = poll_fn(|context| self.host.datapath.poll_report(context)) => Some(source::report(report)),
                 () = sleep_until(deadline.unwrap_or_else(Moment::now).instant().into()), if deadline.is_some() => Some(Event::Tick),
                 Some(call) = requests.recv() => self.call(call),
@@ -180,6 +183,15 @@ impl Supervisor {
             if let Some(event) = event {
                 self.handle(event);
             }
+        }
+    }
+
+    /// Whether the loop is left: at an orderly end only when the last hook has ended.
+    fn is_over(&self) -> bool {
+        match self.end {
+            None => false,
+            Some(End::Orderly) => self.host.hooks.are_idle(),
+            Some(End::Upgrade(_) | End::HandOver) => true,
         }
     }
 
