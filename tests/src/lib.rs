@@ -17,6 +17,7 @@ pub mod look;
 pub mod mishap;
 pub mod modes;
 pub mod namespace;
+pub mod pm2;
 pub mod segments;
 
 pub use cluster_proof::{leftover, wait};

@@ -13,6 +13,8 @@ mod balance;
 #[cfg(test)]
 mod canary;
 #[cfg(test)]
+mod config_files;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod daemon;
@@ -28,6 +30,8 @@ mod failing;
 mod harness;
 #[cfg(test)]
 mod health;
+#[cfg(test)]
+mod import;
 #[cfg(test)]
 mod join;
 #[cfg(test)]
