@@ -5,12 +5,7 @@ use clap::error::{ContextKind, ContextValue};
 use super::{error::Error, human};
 
 /// Words, and what to do instead.
-const COMMANDS: [(&[&str], &str); 9] = [
-    (&["save", "dump", "resurrect", "cleardump"], "put your cluster start lines into a script"),
-    (
-        &["startup", "unstartup"],
-        "run `cluster daemon` from a systemd unit, and start apps after it",
-    ),
+const COMMANDS: [(&[&str], &str); 7] = [
     (&["monit", "dashboard", "dash", "imonit"], "watch -n1 cluster list -v"),
     (&["reset"], "cluster delete and cluster start begin counting anew"),
     (&["sendSignal"], "kill -SIGNAL $(cluster pid NAME)"),
@@ -31,7 +26,10 @@ const OTHERS: [(&[&str], &str); 10] = [
     (&["top", "htop", "monitor"], "watch -n1 cluster list -v"),
     (&["up", "run", "create", "exec"], "cluster start SCRIPT"),
     (&["down", "shutdown", "halt"], "cluster kill stops every app and ends the daemon"),
-    (&["enable", "disable"], "run `cluster daemon` from a systemd unit, and start apps after it"),
+    (
+        &["enable", "disable"],
+        "cluster startup has saved apps started at boot, cluster unstartup undoes that",
+    ),
     (&["inspect"], "cluster describe TARGET"),
     (&["is-active"], "cluster list TARGET"),
     (

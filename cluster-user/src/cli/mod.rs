@@ -32,14 +32,17 @@ mod pm2;
 mod promote;
 mod reload;
 mod restart;
+mod resurrect;
 #[cfg(test)]
 mod sample;
+mod save;
 mod scale;
 mod schema;
 mod selection;
 mod session;
 mod start;
 mod start_or;
+mod startup;
 mod stop;
 mod table;
 mod tail;

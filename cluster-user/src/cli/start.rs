@@ -17,7 +17,7 @@ use crate::{
         file::Select,
         pace::Pace,
         resolve::{Surroundings, resolve},
-        script,
+        script, secret,
         spec::AppSpec,
         typed::StartArgs,
     },
@@ -230,7 +230,10 @@ impl Start {
             let specs: Vec<_> = plans
                 .into_iter()
                 .filter_map(|plan| match plan {
-                    Plan::Start(spec) => Some(spec),
+                    Plan::Start(mut spec) => {
+                        secret::hide(&mut spec);
+                        Some(spec)
+                    }
                     Plan::Restart(_) => None,
                 })
                 .collect();

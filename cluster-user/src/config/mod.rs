@@ -21,6 +21,7 @@ pub mod refusal;
 pub mod resolve;
 pub mod rlimit;
 pub mod script;
+pub mod secret;
 pub mod signal;
 pub mod size;
 pub mod spec;

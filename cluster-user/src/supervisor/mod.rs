@@ -15,6 +15,7 @@ mod environment;
 mod health;
 mod hooks;
 mod upkeep;
+mod manager;
 mod makeshift;
 mod source;
 mod perform;

@@ -146,6 +146,12 @@ impl Hierarchy {
         self.level + 2
     }
 
+    /// The top of the tree as it can be seen.
+    pub fn top(&self) -> &Path {
+        let levels = usize::try_from(self.level).unwrap_or(usize::MAX);
+        self.path.ancestors().nth(levels).unwrap_or(&self.path)
+    }
+
     /// Makes the cgroup of a worker, empty.
     ///
     /// # Errors

@@ -96,7 +96,7 @@ fn a_dump_that_is_broken_or_of_a_newer_release_is_refused() {
     for (text, message) in [
         (json!([newer]).to_string(), "was written by PM2 8.1.0, and dumps are known up to PM2 7"),
         ("[]".to_owned(), "has no apps"),
-        ("".to_owned(), "is empty"),
+        (String::new(), "is empty"),
         ("[{\n  \"name\": \"web\",\n".to_owned(), "dump.pm2:1:2: unterminated object"),
         ("{\"apps\": []}".to_owned(), "is a table, not a dump of PM2"),
         ("[1]".to_owned(), "entry 1 is a number"),
