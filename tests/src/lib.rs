@@ -18,6 +18,7 @@ pub mod machine;
 pub mod mishap;
 pub mod modes;
 pub mod namespace;
+pub mod pm2;
 pub mod segments;
 
 pub use cluster_proof::{leftover, wait};

@@ -15,6 +15,8 @@ mod boot;
 #[cfg(test)]
 mod canary;
 #[cfg(test)]
+mod config_files;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod cron;
@@ -36,6 +38,8 @@ mod harness;
 mod health;
 #[cfg(test)]
 mod hooks;
+#[cfg(test)]
+mod import;
 #[cfg(test)]
 mod join;
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub(crate) struct Tool {
 /// What the tests start.
 pub(crate) const FOR_TESTS: &[Tool] = &[
     tool("node", "nodejs"),
+    tool("npm", "npm"),
     tool("python3", "python3"),
     tool("ruby", "ruby"),
     tool("php", "php-cli"),

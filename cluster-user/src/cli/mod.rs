@@ -28,6 +28,7 @@ mod logs;
 mod output;
 mod pid;
 mod ping;
+mod pm2;
 mod promote;
 mod reload;
 mod restart;

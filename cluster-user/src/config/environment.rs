@@ -87,6 +87,24 @@ pub fn build(
     Ok(environment)
 }
 
+/// Those of `env` that none of `patterns` means; a `*` in a pattern is any letters.
+pub fn filtered(env: &[(OsString, OsString)], patterns: &[String]) -> Vec<(OsString, OsString)> {
+    let is_meant = |key: &OsString| {
+        key.to_str().is_some_and(|key| patterns.iter().any(|pattern| matches(pattern, key)))
+    };
+    env.iter().filter(|(key, _)| !is_meant(key)).cloned().collect()
+}
+
+fn matches(pattern: &str, key: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else { return pattern == key };
+    let Some(rest) = key.strip_prefix(before) else { return false };
+    // Every way to let the star stand for something; names are short.
+    rest.char_indices()
+        .map(|(at, _)| at)
+        .chain([rest.len()])
+        .any(|at| matches(after, rest.get(at..).unwrap_or_default()))
+}
+
 fn ours(key: &str) -> bool {
     key.is_empty() || key.starts_with("CLUSTER_") || KEPT_OUT.contains(&key)
 }
@@ -112,6 +130,20 @@ mod tests {
         assert_eq!(shown, ["A=1", "PATH=/bin", "PWD=/srv"]);
         assert_eq!(built.variables, said);
         assert_eq!(built.variable("A"), Some("2"));
+    }
+
+    #[test]
+    fn variables_that_are_filtered_are_not_inherited() {
+        let env = pairs(&[("LS_COLORS", "1"), ("AWS_KEY", "2"), ("MY_AWS_ID", "3"), ("PATH", "4")]);
+        let left = |patterns: &[&str]| {
+            let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
+            let left = filtered(&env, &patterns);
+            left.iter().map(|(key, _)| key.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&["LS_COLORS", "AWS"]), ["AWS_KEY", "MY_AWS_ID", "PATH"]);
+        assert_eq!(left(&["AWS_*"]), ["LS_COLORS", "MY_AWS_ID", "PATH"]);
+        assert_eq!(left(&["*AWS*", "*_COLORS"]), ["PATH"]);
+        assert!(left(&["*"]).is_empty());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::{
     probe,
     refusal::Refusal,
     script::{self, Lookup},
-    spec::{AppSpec, Probe, ProbeTarget, Readiness},
+    spec::{AppSpec, Probe, ProbeTarget, Readiness, SETTLED},
 };
 
 /// The sign that was asked for, a probe aside.
@@ -29,6 +29,8 @@ pub(super) fn sign(said: &Definition) -> Readiness {
         Readiness::Message
     } else if on(said.ports.no_port) {
         Readiness::Running
+    } else if on(said.ports.optional_port) {
+        Readiness::Settled
     } else {
         Readiness::Listening
     }
@@ -256,6 +258,10 @@ pub fn ready_when(spec: &AppSpec) -> String {
         (None, Readiness::Listening) => "listening".to_owned(),
         (None, Readiness::Notified) => "READY=1 on NOTIFY_SOCKET".to_owned(),
         (None, Readiness::Message) => "process.send('ready')".to_owned(),
+        (None, Readiness::Settled) => {
+            let settled = duration::format(SETTLED.max(spec.restart.min_uptime));
+            return format!("listening, or running for {settled} if it serves no port");
+        }
         (None, Readiness::Running) => {
             return format!("running for {}", duration::format(spec.restart.min_uptime));
         }

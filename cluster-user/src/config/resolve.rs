@@ -80,7 +80,12 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
     let cwd = working_folder(run.cwd.as_deref(), &around.cwd)?;
     let found = user::find(run.uid.as_deref(), run.gid.as_deref())?;
     let (user, account) = found.map_or((None, None), |(user, account)| (Some(user), account));
-    let environment = environment::build(&around.env, account.as_ref(), &cwd, env)?;
+    let environment = environment::build(
+        &environment::filtered(&around.env, &run.filter_env),
+        account.as_ref(),
+        &cwd,
+        env,
+    )?;
     let path = environment.variable("PATH").map(OsString::from).or_else(|| around.path());
     let lookup = Lookup { folders: vec![cwd.clone(), around.cwd.clone()], path };
     let located = script::locate(script, args, &interpreting(run), &lookup)?;

@@ -151,7 +151,7 @@ impl State {
     fn listens_enough(&self, worker: &Worker) -> bool {
         match worker.sign() {
             Readiness::Running | Readiness::Notified | Readiness::Message => return false,
-            Readiness::Listening => {}
+            Readiness::Listening | Readiness::Settled => {}
         }
         let serves = |port: u16| {
             self.groups

@@ -47,6 +47,8 @@ mod tests_reload;
 #[cfg(test)]
 mod tests_renewal;
 #[cfg(test)]
+mod tests_settled;
+#[cfg(test)]
 mod tests_adopt;
 #[cfg(test)]
 mod world;
@@ -186,7 +188,7 @@ impl State {
         let wanted = match worker.sign() {
             Readiness::Notified => Some(Word::Ready),
             Readiness::Message => Some(Word::ReadyMessage),
-            Readiness::Listening | Readiness::Running => None,
+            Readiness::Listening | Readiness::Running | Readiness::Settled => None,
         };
         match word {
             Word::Ready | Word::ReadyMessage if wanted == Some(word) => match self.lacks(worker) {

@@ -57,8 +57,9 @@ impl State {
         self.next_worker += 1;
         let Some(app) = self.apps.get(&id) else { return worker };
         let spec = Arc::clone(app.definition(generation));
-        let new =
+        let mut new =
             Worker::new(worker, (id, instance), (generation, Arc::clone(&spec)), now, standby);
+        new.must_listen = self.groups.values().any(|group| group.app == id);
         self.workers.insert(worker, new);
         self.announce_worker(worker, What::Phase(Status::Starting));
         self.effects.push(Effect::Spawn { worker, app: id, instance, spec });

@@ -18,6 +18,7 @@ const ROOT: &[&str] = &[
     "cluster-common",
     "cluster-ebpf",
     "cluster-user",
+    "docs",
     "target",
     "tests",
     "xtask",

@@ -28,6 +28,10 @@ pub struct Ports {
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     pub no_port: Option<Switch>,
 
+    /// The app may serve no port: it is ready when it listens, or has run for 3s without
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    pub optional_port: Option<Switch>,
+
     /// How long connections wait for a worker while there is none [default: 30s]
     #[arg(long, value_name = "TIME")]
     pub wait_timeout: Option<Time>,

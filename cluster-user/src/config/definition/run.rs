@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
-use super::value::{Scalar, Words, optional_text};
+use super::value::{Scalar, Words, optional_text, several, several_schema};
 use crate::config::{instances::Instances, name::Name};
 
 /// What is run, as whom, where, and how many times.
@@ -52,6 +52,12 @@ pub struct Run {
         help_heading = "How it is run"
     )]
     pub interpreter_args: Option<Words>,
+
+    /// Variables of the shell that workers do not get: names, `*` for any letters; `*` alone for all of them
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', help_heading = "How it is run")]
+    #[serde(deserialize_with = "several", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "several_schema")]
+    pub filter_env: Vec<String>,
 
     /// User to run as, by name or number
     #[arg(long, value_name = "USER", help_heading = "How it is run")]

@@ -47,6 +47,16 @@ const SAMPLES: &[(&str, &str)] = &[
     ("watchdog", "\"30s\""),
     ("exp_backoff_restart_delay", "\"100ms\""),
     ("stop_exit_codes", "[0]"),
+    ("out_file", "\"logs/out.log\""),
+    ("error_file", "\"logs/error.log\""),
+    ("log_file", "\"logs/all.log\""),
+    ("log_date_format", "\"YYYY-MM-DD HH:mm:ss.SSS Z\""),
+    ("log_type", "\"json\""),
+    ("pid_file", "\"web.pid\""),
+    ("instance_var", "\"NODE_APP_INSTANCE\""),
+    ("increment_var", "\"METRICS_PORT\""),
+    ("listen", "[\"tcp://0.0.0.0:8080\"]"),
+    ("filter_env", "[\"SSH_*\", \"LS_COLORS\"]"),
     ("max_memory_restart", "\"512M\""),
     ("max_lifetime", "\"1d\""),
     ("cron_restart", "\"0 3 * * *\""),
@@ -70,6 +80,9 @@ const SAMPLES: &[(&str, &str)] = &[
     ("oom_score_adj", "200"),
 ];
 
+/// Descriptions are broken before this column.
+const WIDTH: usize = 112;
+
 /// The example.
 pub fn example() -> String {
     let mut text = HEAD.to_owned();
@@ -85,7 +98,7 @@ pub fn example() -> String {
         let value = sample(&key, schema).unwrap_or_default();
         let is_live = key == "instances";
         let mark = if is_live { "" } else { "# " };
-        write!(text, "\n# {}\n{mark}{key} = {value}\n", in_file(description(schema)))
+        write!(text, "\n{}{mark}{key} = {value}\n", comment(&in_file(description(schema))))
             .unwrap_or_default();
     }
     text.push_str(TAIL);
@@ -121,6 +134,27 @@ pub(super) fn in_file(description: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
+/// A description as lines of a comment.
+fn comment(description: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in description.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => word.clone_into(line),
+            Some(line) if line.chars().count() + word.chars().count() < WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+        .iter()
+        .map(|line| format!("# {line}"))
+        .chain([String::new()])
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 /// A value to show, as TOML.
 fn sample(key: &str, schema: &Schema) -> Option<String> {
     if let Some((_, value)) = SAMPLES.iter().find(|(known, _)| *known == key) {
@@ -133,7 +167,9 @@ fn sample(key: &str, schema: &Schema) -> Option<String> {
     if let Some(example) = example {
         return Some(example.to_string());
     }
-    schema.as_value().to_string().contains("boolean").then(|| "true".to_owned())
+    let kinds = schema.get("type").map(Value::to_string).unwrap_or_default();
+    let known = [("boolean", "true"), ("integer", "1"), ("string", "\"…\""), ("array", "[]")];
+    known.iter().find(|(kind, _)| kinds.contains(kind)).map(|(_, value)| (*value).to_owned())
 }
 
 /// What is so anyway, when the description says that in the words of a value.

@@ -37,7 +37,7 @@ fn a_file_of_pm2_is_understood_as_it_is() {
               "env": { "A": "1", "O": "{\"x\":1}", "PORT": "8080" }, "kill_timeout": "3s",
               "interpreter_args": ["--no-warnings"], "kill_signal": "SIGINT", "wait_ready": true },
             { "name": "work", "script": "api.js", "autorestart": false, "min_uptime": "5s", "uid": "root",
-              "cwd": cwd, "kill_signal": "SIGINT" },
+              "cwd": cwd, "kill_signal": "SIGINT", "optional_port": true },
         ])
     );
     assert!(loaded.notices[0].starts_with("ecosystem.config.js: `deploy` is left out"));
@@ -64,8 +64,11 @@ fn every_shape_and_format_says_the_same() {
     ] {
         let loaded = folder.load(name, text).unwrap();
         let expected =
-            json!([{ "script": "a.js", "instances": "max", "cwd": cwd, "kill_signal": "SIGINT" }]);
-        assert_eq!(keys(&loaded), expected, "{text}");
+            json!({ "script": "a.js", "instances": "max", "cwd": cwd, "kill_signal": "SIGINT" });
+        let mut app = loaded.apps[0].to_keys();
+        let optional = app.remove("optional_port");
+        assert_eq!(Value::Object(app), expected, "{text}");
+        assert_eq!(optional.is_none(), text.contains("cluster"), "{text}");
         assert!(loaded.notices.is_empty(), "{text}: {:?}", loaded.notices);
     }
 }

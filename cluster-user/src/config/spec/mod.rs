@@ -172,6 +172,9 @@ pub struct User {
     pub groups: Vec<u32>,
 }
 
+/// Who has not listened for this long serves no port; PM2 waits as long for an app to listen.
+pub const SETTLED: Duration = Duration::from_secs(3);
+
 /// The sign by which a worker is known to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -180,6 +183,9 @@ pub enum Readiness {
     Listening,
     /// It has run for `min_uptime`: for programs that serve no port.
     Running,
+    /// It listens, or has run for [`SETTLED`] without, unless the app has served a port before: for programs of which
+    /// nobody said whether they serve one.
+    Settled,
     /// It says `READY=1` on the socket of `NOTIFY_SOCKET`, as programs for systemd do.
     Notified,
     /// It says `ready` on Node's IPC channel, `process.send('ready')`, as programs for PM2 do.

@@ -40,7 +40,7 @@ impl Worker {
                 Input::Sign => self.signed(now, deadline),
                 Input::Deadline if now < deadline => Step::default(),
                 Input::Deadline => match self.sign() {
-                    Readiness::Running => self.signed(now, deadline),
+                    Readiness::Running | Readiness::Settled => self.signed(now, deadline),
                     Readiness::Listening | Readiness::Notified | Readiness::Message => {
                         let why = self.not_ready();
                         self.fail(now, why, true)

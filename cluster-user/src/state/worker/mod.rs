@@ -43,6 +43,9 @@ pub(super) struct Worker {
     /// What it should serve and does not: an address, and where it listens instead.
     pub(super) lacking: Option<(SocketAddr, Vec<SocketAddr>)>,
     pub(super) health: Health,
+    /// Whether its app has served a port before it, so that it is not ready without.
+    #[serde(default)]
+    pub(super) must_listen: bool,
     /// When it was last found to be worn.
     #[serde(default)]
     pub(super) renewed: Option<Moment>,
@@ -162,6 +165,7 @@ impl Worker {
             binding: None,
             lacking: None,
             health: Health::default(),
+            must_listen: false,
             renewed: None,
             traffic: None,
         }
@@ -207,8 +211,10 @@ impl Worker {
         let asks_port = self.spec.probe.as_ref().is_some_and(|probe| probe.what.asks_port());
         match self.spec.readiness {
             Readiness::Notified | Readiness::Message if asks_port => Readiness::Listening,
+            Readiness::Settled if asks_port || self.must_listen => Readiness::Listening,
             Readiness::Listening
             | Readiness::Running
+            | Readiness::Settled
             | Readiness::Notified
             | Readiness::Message => self.spec.readiness,
         }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Ending, Leave, Phase, Step, Worker};
 use crate::{
-    config::spec::{Readiness, hooks::Hook},
+    config::spec::{Readiness, SETTLED, hooks::Hook},
     moment::Moment,
     state::{
         effect::Effect,
@@ -130,6 +130,7 @@ impl Worker {
                 self.spec.listen_timeout
             }
             Readiness::Running => self.spec.restart.min_uptime,
+            Readiness::Settled => SETTLED.max(self.spec.restart.min_uptime),
         }
     }
 
@@ -139,7 +140,9 @@ impl Worker {
             return Why::Elsewhere { missing: *missing, instead: instead.clone() };
         }
         match self.sign() {
-            Readiness::Listening | Readiness::Running => Why::NotListening { within },
+            Readiness::Listening | Readiness::Running | Readiness::Settled => {
+                Why::NotListening { within }
+            }
             Readiness::Notified => Why::NotReady { sign: "say READY=1".to_owned(), within },
             Readiness::Message => {
                 Why::NotReady { sign: "call process.send('ready')".to_owned(), within }

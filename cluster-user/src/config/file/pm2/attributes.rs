@@ -157,7 +157,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
         Absent("PM2 does nothing with it in a file either"),
     ),
     attribute("namespace", &[], Key("namespace"), Same),
-    attribute("filter_env", &[], Key("filter_env"), Same),
+    attribute("filter_env", &[], Converted("filter_env", convert::filter), Same),
     attribute("install_url", &[], Nothing(Quiet::Never), Absent("there are no modules to install")),
     attribute(
         "cwd",
@@ -187,7 +187,7 @@ pub const ATTRIBUTES: &[Attribute] = &[
     attribute(
         "exec_mode",
         &[],
-        Part("no_port"),
+        Part("optional_port"),
         Different("the workers of both share the app's ports"),
     ),
     attribute(

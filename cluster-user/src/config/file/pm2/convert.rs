@@ -71,6 +71,24 @@ pub(super) fn log_path(node: &Node) -> Result<Option<Node>, String> {
     }
 }
 
+/// PM2 leaves out all variables, one of that name, or those whose names contain one of a list.
+pub(super) fn filter(node: &Node) -> Result<Option<Node>, String> {
+    let patterns = match &node.data {
+        Data::Null | Data::Bool(false) => return Ok(None),
+        Data::Bool(true) => vec![Node::text("*")],
+        Data::Text(name) => vec![Node::text(name.as_str())],
+        Data::List(parts) => {
+            let parts =
+                parts.iter().map(|part| part.as_text().map(|part| Node::text(format!("*{part}*"))));
+            parts.collect::<Option<_>>().ok_or("has something else than texts")?
+        }
+        Data::Number(_) | Data::Table(_) => {
+            return Err(format!("is {}, not a list of names", node.kind()));
+        }
+    };
+    Ok(Some(Node::new(Data::List(patterns), node.place)))
+}
+
 /// `0` switches it off.
 pub(super) fn cron(node: &Node) -> Result<Option<Node>, String> {
     match &node.data {

@@ -178,6 +178,11 @@ fn one(
     if let Some(port) = port {
         set_port(&mut app.keys, &port).map_err(|why| wrong(&shown, &port, &why))?;
     }
+    // One of PM2's mode for every program may serve no port, and PM2 does not ask.
+    let signs = ["no_port", "optional_port", "wait_ready", "notify", "probe"];
+    if mode != Some(Mode::Cluster) && !signs.iter().any(|sign| app.keys.get(sign).is_some()) {
+        app.keys.set("optional_port", Node::new(Data::Bool(true), None));
+    }
     if app.keys.get("kill_signal").is_none() {
         app.keys.set("kill_signal", Node::text(SIGNAL));
     }
