@@ -70,6 +70,7 @@ pub(super) fn spec() -> AppSpec {
             drain_timeout: Duration::from_secs(30),
             kill_timeout: Duration::from_secs(10),
         },
+        logs: crate::config::spec::Logs::default(),
         wait_timeout: Duration::from_secs(30),
         trace: false,
         require_kernel: false,
@@ -94,6 +95,7 @@ fn worker(instance: u32, pid: Option<u32>, status: Status) -> WorkerView {
         logs: LogFiles {
             out: format!("/var/lib/cluster/logs/web-out-{instance}.log").into(),
             err: format!("/var/lib/cluster/logs/web-error-{instance}.log").into(),
+            combined: None,
         },
         dropped_bytes: if pid.is_some() { 4096 } else { 0 },
         last_words: match pid {

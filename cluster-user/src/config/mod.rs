@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod date_format;
 pub mod duration;
 pub mod environment;
 pub mod home;

@@ -130,6 +130,7 @@ pub fn resolve(
             drain_timeout: typed.drain_timeout,
             kill_timeout: typed.kill_timeout,
         },
+        logs: crate::config::spec::Logs::default(),
         wait_timeout: typed.wait_timeout,
         trace: typed.trace,
         require_kernel: typed.require_kernel,

@@ -440,6 +440,7 @@ pub(super) fn spec(name: &str, instances: u32) -> AppSpec {
             drain_timeout: Duration::from_secs(30),
             kill_timeout: Duration::from_secs(10),
         },
+        logs: crate::config::spec::Logs::default(),
         wait_timeout: Duration::from_secs(30),
         trace: false,
         require_kernel: false,

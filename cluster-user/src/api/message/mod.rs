@@ -44,6 +44,8 @@ pub enum Request {
     Scale(ScaleRequest),
     /// `POST /v1/flush`: log files emptied.
     Flush(TargetsRequest),
+    /// `POST /v1/reopen`: log files opened anew, after something has renamed them; answers `done` at once.
+    Reopen,
     /// `POST /v1/upgrade`: the daemon becomes another program, and its workers go on. Understood by every version.
     Upgrade(UpgradeRequest),
     /// `POST /v1/handover`: the daemon ends and leaves its workers to the next one. Understood by every version.
@@ -71,6 +73,7 @@ impl Request {
             | Self::Delete(_)
             | Self::Scale(_)
             | Self::Flush(_)
+            | Self::Reopen
             | Self::Kill(_)
             | Self::Apps(_) => false,
         }
@@ -88,6 +91,7 @@ impl Request {
             Self::Delete(_) => "/v1/delete",
             Self::Scale(_) => "/v1/scale",
             Self::Flush(_) => "/v1/flush",
+            Self::Reopen => "/v1/reopen",
             Self::Upgrade(_) => "/v1/upgrade",
             Self::HandOver(_) => "/v1/handover",
             Self::Kill(_) => "/v1/kill",

@@ -1,9 +1,12 @@
 //! What an app is: everything needed to run its workers, valid by construction.
 
+pub mod logs;
+
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::logs::Logs;
 use super::name::Name;
 
 /// An app as the daemon keeps it. Durations are whole milliseconds on the wire.
@@ -53,6 +56,9 @@ pub struct AppSpec {
     pub restart: RestartPolicy,
     /// How a worker is ended.
     pub stop: StopPolicy,
+    /// What becomes of its workers' output.
+    #[serde(default)]
+    pub logs: Logs,
     /// How long the waiting room holds connections while there is no worker, before they are refused.
     #[serde(with = "millis")]
     pub wait_timeout: Duration,
@@ -102,6 +108,7 @@ impl AppSpec {
                 drain_timeout: seconds(30),
                 kill_timeout: seconds(10),
             },
+            logs: Logs::default(),
             wait_timeout: seconds(30),
             trace: false,
             require_kernel: false,
