@@ -20,7 +20,7 @@ const COMMANDS: [(&[&str], &str); 11] = [
     (&["reset"], "cluster delete and cluster start begin counting anew"),
     (&["sendSignal"], "kill -SIGNAL $(cluster pid NAME)"),
     (&["prettylist"], "cluster list --json"),
-    (&["reloadLogs", "logrotate"], "nothing needs doing: log files rotate by themselves"),
+    (&["logrotate"], "nothing needs doing: log files rotate by themselves"),
     (
         &["init", "ecosystem", "deploy", "set", "get", "conf", "install", "serve", "report"],
         "see cluster --help for what is there",
@@ -47,7 +47,7 @@ const OTHERS: [(&[&str], &str); 10] = [
 ];
 
 /// Options of other commands, and what to do instead.
-const OTHER_OPTIONS: [(&[&str], &str); 7] = [
+const OTHER_OPTIONS: [(&[&str], &str); 6] = [
     (
         &["--update-env"],
         "restart keeps the environment; cluster reload NAME --update-env takes the one of the shell",
@@ -56,7 +56,6 @@ const OTHER_OPTIONS: [(&[&str], &str); 7] = [
         &["-f", "--follow", "--force"],
         "cluster logs follows by itself; to start a script a second time, give another --name",
     ),
-    (&["--tail"], "cluster logs --lines N"),
     (&["--replicas", "-i", "--instances"], "cluster scale NAME N"),
     (
         &[
@@ -142,7 +141,7 @@ mod tests {
         assert!(hint.contains("cluster reload"));
         assert_eq!(mistake("cluster start a.js --watch").unwrap().0, "`--watch` is not there yet");
         assert_eq!(mistake("cluster rm web").unwrap().0, "there is no command `rm`");
-        assert_eq!(mistake("cluster logs -f web").unwrap().0, "there is no option `-f`");
+        assert_eq!(mistake("cluster restart -f web").unwrap().0, "there is no option `-f`");
         assert!(mistake("cluster lst").is_none());
         assert!(mistake("cluster start a.js --nope").is_none());
     }

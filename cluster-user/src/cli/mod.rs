@@ -22,10 +22,13 @@ mod launch;
 mod list;
 mod logs;
 mod output;
+mod past;
 mod pid;
 mod ping;
+mod printer;
 mod promote;
 mod reload;
+mod reload_logs;
 mod restart;
 #[cfg(test)]
 mod sample;
@@ -38,6 +41,7 @@ mod table;
 mod tail;
 mod upgrade;
 mod verb;
+mod when;
 
 use std::ffi::OsString;
 

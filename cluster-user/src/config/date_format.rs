@@ -220,7 +220,11 @@ mod tests {
             ("YYYY年MM月", "2026年03月"),
             ("[]HH", "[]00"),
         ] {
-            assert_eq!(format.parse::<DateFormat>().unwrap().write(&moment()), expected, "{format}");
+            assert_eq!(
+                format.parse::<DateFormat>().unwrap().write(&moment()),
+                expected,
+                "{format}"
+            );
         }
         assert_eq!(DateFormat::usual().write(&moment()), "2026-03-01T00:05:09");
     }

@@ -2,21 +2,28 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod cpus;
+pub mod cron;
 pub mod date_format;
+pub mod definition;
 pub mod duration;
 pub mod environment;
 pub mod home;
 pub mod instances;
 pub mod interpreter;
 pub mod limits;
+pub mod logging;
 pub mod name;
 pub mod pace;
+pub mod pattern;
 pub mod probe;
 pub mod readiness;
 pub mod refusal;
 pub mod resolve;
+pub mod rlimit;
 pub mod script;
 pub mod signal;
+pub mod size;
 pub mod spec;
 pub mod target;
 pub mod typed;

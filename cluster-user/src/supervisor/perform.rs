@@ -16,7 +16,7 @@ use crate::{
     process::{
         cgroup::WorkerCgroup,
         output::{Files, Origin},
-        spawn::{self, Launch},
+        spawn::{self, Bounds, Launch},
         tree::{Marker, Tree},
         watch,
     },
@@ -208,6 +208,7 @@ impl Host {
                     Admission::Cgroup => None,
                     Admission::Seccomp => Some(&filter::PROGRAM),
                 },
+                bounds: &Bounds::of(&spec.resources, instance),
             };
             let spawned = spawn::spawn(&launch)?;
             anyhow::Ok((spawned, marker, equipment))

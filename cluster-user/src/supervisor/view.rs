@@ -157,7 +157,8 @@ impl Supervisor {
     fn logs(&self, app: &view::AppView<'_>, seat: &SeatView<'_>) -> LogFiles {
         let output = &self.host.output;
         let known = seat.worker.and_then(|worker| output.files_of(worker)).cloned();
-        let files = known.unwrap_or_else(|| output.files(&perform::origin(app.spec, seat.instance)));
+        let files =
+            known.unwrap_or_else(|| output.files(&perform::origin(app.spec, seat.instance)));
         let nowhere = || PathBuf::from(LogFiles::NOWHERE);
         LogFiles {
             out: files.out.unwrap_or_else(nowhere),

@@ -85,7 +85,8 @@ fn check(file: &Path) -> Result<(), (String, &'static str)> {
             fs::create_dir_all(folder).map_err(|error| {
                 (format!("has no folder, and it cannot be made: {error}"), ELSEWHERE)
             })?;
-            access(folder, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| said(errno.into()))
+            access(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+                .map_err(|errno| said(errno.into()))
         }
         Err(error) => Err(said(error)),
     }

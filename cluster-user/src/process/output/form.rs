@@ -149,6 +149,9 @@ mod tests {
         let timestamp = value["timestamp"].as_str().unwrap();
         assert!(timestamp.parse::<Timestamp>().is_ok(), "{timestamp}");
         let notice: Value = serde_json::from_slice(&form.notice("[cluster] lost")).unwrap();
-        assert_eq!((&notice["type"], &notice["message"]), (&"cluster".into(), &"[cluster] lost".into()));
+        assert_eq!(
+            (&notice["type"], &notice["message"]),
+            (&"cluster".into(), &"[cluster] lost".into())
+        );
     }
 }

@@ -96,7 +96,8 @@ impl Keeper {
             if !metadata.is_file() {
                 continue;
             }
-            let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+            let age =
+                metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
             let left = self.settled.saturating_sub(age.unwrap_or_default());
             if !left.is_zero() {
                 again = Some(again.map_or(left, |other| other.min(left)));

@@ -3,7 +3,13 @@
 //! A line stays in the worker's pipe until it is where it belongs. A daemon that is killed between the two leaves it in both, so
 //! that a few lines can be there twice, and none is lost.
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Kind,
@@ -175,10 +181,16 @@ impl Lines {
 impl Stream {
     /// Takes whole lines to where they belong, and says how many bytes that were; fewer than there are when the service has
     /// no room for more.
-    pub(super) fn take_lines(&mut self, seen: &Seen<'_>, outlets: &mut Outlets, now: Instant) -> usize {
+    pub(super) fn take_lines(
+        &mut self,
+        seen: &Seen<'_>,
+        outlets: &mut Outlets,
+        now: Instant,
+    ) -> usize {
         let bytes = seen.bytes;
         let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let whole = if seen.last || end == 0 && bytes.len() >= seen.patience { bytes.len() } else { end };
+        let whole =
+            if seen.last || end == 0 && bytes.len() >= seen.patience { bytes.len() } else { end };
         let whole = bytes.get(..whole).unwrap_or_default();
         if whole.is_empty() {
             return 0;

@@ -56,8 +56,8 @@ use self::{
 };
 use crate::id::WorkerId;
 
-/// The thread needs little stack: its buffer is elsewhere.
-const STACK: usize = 128 * 1024;
+/// Reading the host's time zone takes more than 128 KiB, once; what is not used is no memory.
+const STACK: usize = 1024 * 1024;
 
 /// A worker's ends of its pipes.
 #[derive(Debug)]
@@ -178,7 +178,15 @@ impl Output {
             let route = route(origin, &files, &form, kind);
             let (rotation, form) = (logs.rotation, form.clone());
             let dropped = Arc::clone(&dropped);
-            self.requests.send(Command::Attach { worker, kind, route, rotation, form, pipe, dropped });
+            self.requests.send(Command::Attach {
+                worker,
+                kind,
+                route,
+                rotation,
+                form,
+                pipe,
+                dropped,
+            });
         }
         self.dropped.insert(worker, dropped);
         self.files.insert(worker, files);

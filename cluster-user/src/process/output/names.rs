@@ -92,7 +92,11 @@ impl Files {
 /// `<app>-out-<instance>.log` or `<app>-error-<instance>.log`, as PM2 names them; without number when all share it.
 fn usual(origin: &Origin<'_>, kind: Kind) -> String {
     let (app, kind, instance) = (origin.app, kind.word(), origin.instance);
-    if origin.logs.merge { format!("{app}-{kind}.log") } else { format!("{app}-{kind}-{instance}.log") }
+    if origin.logs.merge {
+        format!("{app}-{kind}.log")
+    } else {
+        format!("{app}-{kind}-{instance}.log")
+    }
 }
 
 /// The file of a worker, of those that were given one name together.

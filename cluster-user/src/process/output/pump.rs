@@ -260,7 +260,10 @@ impl Pump {
         let flags = if stream.edge { edge() } else { EpollFlags::EPOLLIN };
         // A stream that cannot be watched ends here: its worker's writes fill the pipe and no more. There
         // is a watch for each user and a limit (fs.epoll.max_user_watches) of a million.
-        let watched = stream.pipe.as_ref().map(|pipe| self.epoll.add(pipe, EpollEvent::new(flags, stream.id.0)));
+        let watched = stream
+            .pipe
+            .as_ref()
+            .map(|pipe| self.epoll.add(pipe, EpollEvent::new(flags, stream.id.0)));
         if watched.is_none_or(|watched| watched.is_err()) {
             stream.pipe = None;
         }
@@ -315,9 +318,7 @@ impl Pump {
             let unseen = match &stream.route {
                 Route::Nowhere => length > END,
                 Route::File(path) => self.outlets.files.get_mut(path).is_some_and(|shared| {
-                    !careful
-                        && shared.writers < 2
-                        && stream.may_pass(length, &mut shared.file, now)
+                    !careful && shared.writers < 2 && stream.may_pass(length, &mut shared.file, now)
                 }),
                 Route::Lines(_) => false,
             };

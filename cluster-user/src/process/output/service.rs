@@ -27,7 +27,6 @@ const ERROR: u8 = 3;
 /// The facility of programs that serve (RFC 5424, section 6.2.1).
 const DAEMON: u8 = 3;
 
-
 /// The way to one service.
 #[derive(Debug)]
 pub(super) struct Courier {
@@ -83,7 +82,8 @@ impl Letterhead {
                 Self { service, before: before.into_bytes(), after: Vec::new() }
             }
             Service::Syslog => {
-                let fit = |c: char| if c.is_ascii_graphic() && c != ':' && c != '[' { c } else { '_' };
+                let fit =
+                    |c: char| if c.is_ascii_graphic() && c != ':' && c != '[' { c } else { '_' };
                 let tag: String = app.chars().map(fit).take(32).collect();
                 let before = format!("<{}>", DAEMON * 8 + severity).into_bytes();
                 Self { service, before, after: format!(" {tag}[{instance}]: ").into_bytes() }

@@ -359,7 +359,9 @@ fn a_pipe_that_nobody_reads_holds_up_nobody() {
 fn a_missing_log_service_is_counted_and_holds_up_nobody() {
     let place = Path::new("/run/systemd/journal/socket");
     if place.exists() {
-        eprintln!("skipped: there is a journald on this host, which would get what this test writes");
+        eprintln!(
+            "skipped: there is a journald on this host, which would get what this test writes"
+        );
         return;
     }
     let mut test = Test::new();

@@ -18,8 +18,8 @@ use super::rotate::{absent_is_fine, numbered};
 
 /// Two marks are at least this far from one another.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// While little is written, they are this far from one another.
-const USUAL: Duration = Duration::from_secs(5);
+/// While little is written, they are this far from one another: what follows a mark was written within this time.
+pub const USUAL: Duration = Duration::from_secs(5);
 /// More than this is not little.
 const LITTLE: u64 = 512;
 

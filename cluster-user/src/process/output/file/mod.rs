@@ -429,7 +429,10 @@ impl LogFile {
                 return;
             }
             if std::mem::take(&mut self.owed) {
-                log::warn!("{bytes} bytes of output for {} were dropped: {why}", self.path.display());
+                log::warn!(
+                    "{bytes} bytes of output for {} were dropped: {why}",
+                    self.path.display()
+                );
             }
         }
         self.trouble = None;
