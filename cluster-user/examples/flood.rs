@@ -39,7 +39,7 @@ fn main() -> anyhow::Result<()> {
 
 fn measure(program: &Path, form: &str) -> anyhow::Result<()> {
     // All is kept, so that it can be counted.
-    let rotation = Rotation { keep: 1000, compress: false, ..Rotation::default() };
+    let rotation = Rotation { keep: 30, compress: false, ..Rotation::default() };
     let mut logs = Logs { rotation, ..Logs::default() };
     match form {
         "raw" => {}

@@ -40,7 +40,7 @@ fn files_are_rotated_by_size_compressed_and_read_all_the_same() {
     });
     // The tests' user is patient enough: a file is compressed ten seconds after it was written last.
     wait::until_true("all rotated ones are compressed", || {
-        let compressed = rotated(&out).iter().filter(|name| name.ends_with(".gz")).count();
+        let compressed = rotated(&out).iter().filter(|name| is_compressed(name)).count();
         compressed == 7 && rotated(&out).len() == 7
     });
     for name in rotated(&out) {
@@ -180,6 +180,10 @@ fn rotated(log: &Path) -> Vec<String> {
     all.retain(|other| !other.ends_with("part"));
     all.sort();
     all
+}
+
+fn is_compressed(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| ending == "gz")
 }
 
 /// The numbers that were counted, in the order in which they are in a file.

@@ -322,7 +322,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("web.log");
         for (number, first) in [(Some(2), 1), (Some(1), 11), (None, 21)] {
-            let text: String = (first..first + 10).map(|n| format!("line {n:02}\n")).collect();
+            let lines: Vec<_> = (first..first + 10).map(|n| format!("line {n:02}\n")).collect();
+            let text = lines.concat();
             let name =
                 number.map_or_else(|| path.clone(), |n: u32| suffixed(&path, &format!(".{n}")));
             let name = if number == Some(2) { suffixed(&name, ".gz") } else { name };
@@ -378,7 +379,7 @@ mod tests {
     #[test]
     fn lines_of_a_time_are_found_by_marks() {
         let between = |since, until, lines| {
-            let wanted = Wanted { since, until, lines, partial: false };
+            let wanted = Wanted { lines, since, until, partial: false };
             numbers(wanted, true, &|_| true)
         };
         assert_eq!(between(Some(28_000), None, None), [28, 29, 30]);
@@ -416,7 +417,7 @@ mod tests {
         let path = folder.path().join("web.log");
         fs::write(&path, "one\ntwo\nthr").unwrap();
         let texts = |partial, lines| {
-            let wanted = Wanted { partial, lines, ..Wanted::default() };
+            let wanted = Wanted { lines, partial, ..Wanted::default() };
             let past = read(folder.path(), &path, wanted, &|_| true).unwrap();
             let lines = past.lines.into_iter();
             let lines = lines.map(|line| String::from_utf8(line.text).unwrap());

@@ -19,6 +19,7 @@ use crate::config::{
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[command(next_help_heading = "Logs")]
+#[expect(clippy::struct_field_names, reason = "the names are those that PM2 has")]
 pub struct Logs {
     /// File for standard output, or NULL [default: NAME-out-N.log in the daemon's folder]
     #[arg(short = 'o', long, value_name = "FILE", visible_alias = "output")]

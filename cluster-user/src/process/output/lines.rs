@@ -118,9 +118,10 @@ impl Lines {
     }
 
     fn lose(&mut self, bytes: u64, error: &io::Error) {
-        let why = match error.kind() {
-            io::ErrorKind::WouldBlock => "the log service is too slow".to_owned(),
-            _ => format!("the log service is not there: {}", error.to_string().to_lowercase()),
+        let why = if error.kind() == io::ErrorKind::WouldBlock {
+            "the log service is too slow".to_owned()
+        } else {
+            format!("the log service is not there: {}", error.to_string().to_lowercase())
         };
         let (before, _) = self.lost.take().unwrap_or_default();
         if before == 0

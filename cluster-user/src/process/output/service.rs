@@ -186,8 +186,8 @@ mod tests {
 
     #[test]
     fn a_long_line_comes_in_pieces() {
-        assert_eq!(letters(Service::Syslog, "a", Kind::Out, &[b'x'; 20_000]).len(), 3);
-        assert_eq!(letters(Service::Journald, "a", Kind::Out, &[b'x'; 48 * 1024]).len(), 1);
+        assert_eq!(letters(Service::Syslog, "a", Kind::Out, &b"x".repeat(20_000)).len(), 3);
+        assert_eq!(letters(Service::Journald, "a", Kind::Out, &b"x".repeat(48 * 1024)).len(), 1);
         assert_eq!(letters(Service::Journald, "a", Kind::Out, b"").len(), 1);
     }
 }

@@ -271,7 +271,7 @@ fn the_beginning_of_a_line_survives_in_the_pipe() {
         assert_eq!(wait(test.output().tail(A, 2)).out, ["one", "begun"]);
         let pipes = test.output().pipes(A).unwrap();
         // Killed: nothing is told to it.
-        std::mem::forget(test.output.take());
+        let _killed = std::mem::ManuallyDrop::new(test.output.take());
         drop(other);
         assert!(!test.read("app-out.log").contains("begun"), "it is in the pipe, and there only");
         test.output = Some(Output::start(&test.folder).unwrap());

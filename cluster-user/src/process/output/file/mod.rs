@@ -31,6 +31,7 @@ const SAY: Duration = Duration::from_mins(1);
 
 /// One log file, shared by all who write to it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and all pairs occur")]
 pub(super) struct LogFile {
     path: Arc<Path>,
     rotation: Rotation,
