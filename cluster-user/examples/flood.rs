@@ -65,9 +65,9 @@ fn measure(program: &Path, form: &str) -> anyhow::Result<()> {
             cgroup: None,
             stdout: ends.stdout.as_fd(),
             stderr: ends.stderr.as_fd(),
-            bounds: &Bounds::default(),
             inherited: &[],
             filter: None,
+            bounds: &Bounds::default(),
         })?;
         drop(ends);
         let spawning = begin.elapsed();

@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeSet, fmt, fs, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-
 /// The number of the last CPU that a kernel can have (`CONFIG_NR_CPUS` is at most 8192).
 const LAST: u32 = 8191;
 
 /// CPUs that workers run on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+///
+/// It is written as one text; its definition makes it so (`definition/resources.rs`).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cpus {
     /// Any of these; at least one.
     List(BTreeSet<u32>),
@@ -52,20 +51,6 @@ impl fmt::Display for Cpus {
     }
 }
 
-impl TryFrom<String> for Cpus {
-    type Error = CpusError;
-
-    fn try_from(text: String) -> Result<Self, CpusError> {
-        text.parse()
-    }
-}
-
-impl From<Cpus> for String {
-    fn from(cpus: Cpus) -> Self {
-        cpus.to_string()
-    }
-}
-
 /// CPUs that are there and running (`/sys/devices/system/cpu/online`); `None` where that cannot be read.
 pub fn online() -> Option<BTreeSet<u32>> {
     list(fs::read_to_string("/sys/devices/system/cpu/online").ok()?.trim())
@@ -80,9 +65,8 @@ pub fn show(list: &BTreeSet<u32>) -> String {
             Some(_) | None => ranges.push((*cpu, *cpu)),
         }
     }
-    let one = |(first, last): (u32, u32)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
+    let one = |(first, last): (u32, u32)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
     ranges.into_iter().map(one).collect::<Vec<_>>().join(",")
 }

@@ -22,7 +22,7 @@ use super::{
     refusal::Refusal,
     script::{self, Lookup},
     spec::{AppSpec, RestartPolicy, StopPolicy},
-    user,
+    upkeep, user,
 };
 
 /// What a specification depends on besides what was typed.
@@ -48,7 +48,8 @@ impl Surroundings {
         Ok(Self { cwd, env: env::vars_os().collect(), cpus: cpus() })
     }
 
-    fn path(&self) -> Option<OsString> {
+    /// The value of `PATH`.
+    pub(super) fn path(&self) -> Option<OsString> {
         self.env.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.clone())
     }
 }
@@ -73,7 +74,7 @@ pub fn cpus() -> u32 {
 /// # Errors
 /// [`Refusal`], with the next step.
 pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Refusal> {
-    let Definition { run, ports, readiness, restarting, stopping, logs, kernel, env } = said;
+    let Definition { run, ports, readiness, restarting, stopping, logs, kernel, env, .. } = said;
     let script = run.script.as_deref().unwrap_or_default();
     let args = run.args.as_ref().map_or(&[][..], |Words(args)| args);
     let cwd = working_folder(run.cwd.as_deref(), &around.cwd)?;
@@ -101,6 +102,7 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
     let mut balanced = ports.port.clone();
     balanced.sort_unstable();
     balanced.dedup();
+    let watch = upkeep::watch(&said.watching, &cwd)?;
     let usual = AppSpec::usual(name);
     let is_on = |switch: Option<Switch>, usual: bool| switch.map_or(usual, |Switch(on)| on);
     let logs = logging::resolve(logs, &cwd)?;
@@ -138,6 +140,10 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
             kill_timeout: time(stopping.kill_timeout, usual.stop.kill_timeout),
         },
         logs,
+        watch,
+        recycle: upkeep::recycle(&said.recycling)?,
+        hooks: upkeep::hooks(&said.hooks, &lookup)?,
+        resources: upkeep::resources(&said.resources)?,
         wait_timeout: time(ports.wait_timeout, usual.wait_timeout),
         trace: is_on(kernel.trace, usual.trace),
         require_kernel: is_on(kernel.require_kernel, usual.require_kernel),

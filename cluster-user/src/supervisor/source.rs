@@ -5,7 +5,7 @@ use crate::{
     api::{
         message::{
             AppsRequest, Detail, Done, Failure, Line, Notice, Pong, Reason, ReloadRequest, Request,
-            TargetsRequest, VERSION,
+            StartRequest, TargetsRequest, VERSION,
         },
         server::{Call, Peer},
     },
@@ -110,7 +110,9 @@ impl Supervisor {
                     return Err(self.no_kernel());
                 }
                 self.check_logs(&start.spec)?;
-                Command::Start { spec: Box::new(start.spec), wait: start.wait }
+                self.can_limit(&start.spec)?;
+                let StartRequest { spec, idle, wait } = *start;
+                Command::Start { spec: Box::new(spec), idle, wait }
             }
             Request::Stop(TargetsRequest { targets, wait }) => {
                 Command::Stop { targets: some(&targets)?, wait }
@@ -141,6 +143,9 @@ impl Supervisor {
             Request::Reopen => {
                 self.host.output.reopen();
                 return Ok(Asked::Answer(Line::Done(Done::default())));
+            }
+            Request::Reset(TargetsRequest { targets, .. }) => {
+                Command::Reset { targets: some(&targets)? }
             }
             Request::Upgrade(upgrade) => return self.upgrade(upgrade).map(Asked::Answer),
             Request::HandOver(hand_over) => return self.hand_over(&hand_over).map(Asked::Answer),
