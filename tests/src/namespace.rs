@@ -56,3 +56,23 @@ pub fn mount_small_disk(at: &std::path::Path, bytes: u64) {
     mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(size.as_str()))
         .expect("failed to mount a tmpfs");
 }
+
+/// A `/dev` with nothing but what programs need, seen by this test only; it is made at a folder of the test's.
+pub fn own_devices(at: &std::path::Path) {
+    mount_small_disk(at, 1 << 20);
+    fs::set_permissions(at, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("a folder of this test");
+    for name in ["null", "zero", "full", "random", "urandom"] {
+        let (from, to) = (PathBuf::from("/dev").join(name), at.join(name));
+        fs::write(&to, "").expect("failed to make a file to mount at");
+        mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .expect("failed to bind a device");
+    }
+    for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
+    {
+        let target = format!("/proc/self/{target}");
+        std::os::unix::fs::symlink(target, at.join(name)).expect("failed to make a link");
+    }
+    mount(Some(at), "/dev", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+        .expect("failed to move a mount");
+}

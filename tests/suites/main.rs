@@ -49,6 +49,10 @@ mod lifecycle;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod logs_kept;
+#[cfg(test)]
+mod logs_places;
+#[cfg(test)]
 mod midway;
 #[cfg(test)]
 mod ports;

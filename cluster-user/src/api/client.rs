@@ -194,6 +194,7 @@ fn encode(request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError>
             let mark = if query.is_empty() { "" } else { "?" };
             (Method::GET, format!("{mark}{query}"), Bytes::new())
         }
+        Request::Reopen => (Method::POST, String::new(), Bytes::new()),
         Request::Ping => (Method::GET, String::new(), Bytes::new()),
     };
     let mut builder = hyper::Request::builder()

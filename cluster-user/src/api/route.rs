@@ -50,6 +50,7 @@ pub(super) fn routes(calls: mpsc::Sender<Call>, peer: Peer) -> Router {
         .route("/v1/rollback", post(|to, body| targets(to, body, Request::Rollback)))
         .route("/v1/delete", post(|to, body| targets(to, body, Request::Delete)))
         .route("/v1/flush", post(|to, body| targets(to, body, Request::Flush)))
+        .route("/v1/reopen", post(reopen))
         .route("/v1/reset", post(|to, body| targets(to, body, Request::Reset)))
         .route("/v1/scale", post(scale))
         .route("/v1/upgrade", post(upgrade))
@@ -158,6 +159,10 @@ async fn start(State(desk): State<Desk>, body: Body) -> Response {
         return refused(Reason::BadRequest, format!("spec: {message}"));
     }
     desk.verb(Request::Start(Box::new(request))).await
+}
+
+async fn reopen(State(desk): State<Desk>) -> Response {
+    desk.verb(Request::Reopen).await
 }
 
 async fn targets(

@@ -122,9 +122,12 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
         let instance = worker.instance;
         logs.row(vec![format!("{instance} out").into(), worker.logs.out.display().into()]);
         logs.row(vec![format!("{instance} err").into(), worker.logs.err.display().into()]);
+        if let Some(both) = &worker.logs.combined {
+            logs.row(vec![format!("{instance} both").into(), both.display().into()]);
+        }
         if worker.dropped_bytes > 0 {
             let dropped = human::bytes(worker.dropped_bytes);
-            let said = format!("{dropped} not written: is the disk full?");
+            let said = format!("{dropped} not written: see daemon.log");
             logs.row(vec![format!("{instance} lost").into(), said.into()]);
         }
     }
@@ -308,7 +311,7 @@ mod tests {
         ┌────────┬───────────────────────────────────────┐
         │ 0 out  │ /var/lib/cluster/logs/web-out-0.log   │
         │ 0 err  │ /var/lib/cluster/logs/web-error-0.log │
-        │ 0 lost │ 4.0 KB not written: is the disk full? │
+        │ 0 lost │ 4.0 KB not written: see daemon.log    │
         │ 1 out  │ /var/lib/cluster/logs/web-out-1.log   │
         │ 1 err  │ /var/lib/cluster/logs/web-error-1.log │
         └────────┴───────────────────────────────────────┘

@@ -1,7 +1,8 @@
 //! Following log files as they grow, are rotated and emptied, without losing a line.
 
 use std::{
-    fs::File,
+    collections::BTreeSet,
+    fs::{self, File},
     io,
     os::{
         fd::AsFd as _,
@@ -17,11 +18,7 @@ use nix::{
     sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent},
 };
 
-use super::{
-    error::Error,
-    logs::{Printer, Source},
-    tail::LONGEST,
-};
+use super::{error::Error, logs::Source, printer::Printer, tail::LONGEST};
 
 /// How much of one file is read before the others have their turn.
 const TURN: usize = 1 << 20;
@@ -46,7 +43,16 @@ pub(super) fn follow(
         |error: Errno| Error::failed(format!("failed to watch `{}`: {error}", folder.display()));
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(failed)?;
     let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
-    inotify.add_watch(folder, flags).map_err(failed)?;
+    let home = inotify.add_watch(folder, flags).map_err(failed)?;
+    let watch_others = |sources: &[Source]| {
+        let folders: BTreeSet<_> =
+            sources.iter().filter_map(|source| source.path.parent()).collect();
+        for folder in folders {
+            // One that is not there yet, or may not be watched, is looked at each second. Watching twice is watching once.
+            inotify.add_watch(folder, flags).unwrap_or(home);
+        }
+    };
+    watch_others(sources);
     let mut readers: Vec<Reader> = sources
         .iter()
         .zip(positions)
@@ -67,6 +73,7 @@ pub(super) fn follow(
                 }
             }
             printer.widen(sources);
+            watch_others(sources);
         }
         for (at, reader) in readers.iter_mut().enumerate() {
             if due[at] {
@@ -92,7 +99,8 @@ pub(super) fn follow(
                             (due[at], known) = (true, true);
                         }
                     }
-                    unknown |= !known;
+                    // Other folders hold much that is no log.
+                    unknown |= !known && event.wd == home;
                 }
             }
         }
@@ -246,6 +254,8 @@ impl Reader {
 }
 
 fn open(path: &Path) -> Option<Open> {
+    // A pipe must not be opened: that would wait, and take what is for another.
+    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     let file = File::open(path).ok()?;
     let inode = file.metadata().ok()?.ino();
     Some(Open { file, inode, position: 0 })
@@ -253,10 +263,10 @@ fn open(path: &Path) -> Option<Open> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Write as _};
+    use std::io::Write as _;
 
     use super::{
-        super::logs::tests::{printed, printer, source},
+        super::logs::tests::{printed, source},
         *,
     };
 
@@ -266,7 +276,7 @@ mod tests {
         let path = folder.path().join("web-out-0.log");
         let mut reader = Reader::new(&path, None);
         let seen = |reader: &mut Reader| {
-            let mut printer = printer();
+            let mut printer = Printer::default();
             let source = source("/x");
             while reader.advance(|line| printer.print(&source, line)) {}
             printed(&printer)

@@ -10,7 +10,7 @@ const COMMANDS: [(&[&str], &str); 7] = [
     (&["reset"], "cluster delete and cluster start begin counting anew"),
     (&["sendSignal"], "kill -SIGNAL $(cluster pid NAME)"),
     (&["prettylist"], "cluster list --json"),
-    (&["reloadLogs", "logrotate"], "nothing needs doing: log files rotate by themselves"),
+    (&["logrotate"], "nothing needs doing: log files rotate by themselves"),
     (
         &["deploy", "set", "get", "conf", "install", "serve", "report"],
         "see cluster --help for what is there",
@@ -40,7 +40,7 @@ const OTHERS: [(&[&str], &str); 10] = [
 ];
 
 /// Options of other commands, and what to do instead.
-const OTHER_OPTIONS: [(&[&str], &str); 7] = [
+const OTHER_OPTIONS: [(&[&str], &str); 6] = [
     (
         &["--update-env"],
         "restart keeps the environment; cluster reload NAME --update-env takes the one of the shell",
@@ -49,7 +49,6 @@ const OTHER_OPTIONS: [(&[&str], &str); 7] = [
         &["-f", "--follow", "--force"],
         "cluster logs follows by itself; to start a script a second time, give another --name",
     ),
-    (&["--tail"], "cluster logs --lines N"),
     (&["--replicas", "-i", "--instances"], "cluster scale NAME N"),
     (
         &[
@@ -135,7 +134,7 @@ mod tests {
             "`--attach` is not there yet"
         );
         assert_eq!(mistake("cluster rm web").unwrap().0, "there is no command `rm`");
-        assert_eq!(mistake("cluster logs -f web").unwrap().0, "there is no option `-f`");
+        assert_eq!(mistake("cluster restart -f web").unwrap().0, "there is no option `-f`");
         assert!(mistake("cluster lst").is_none());
         assert!(mistake("cluster start a.js --nope").is_none());
     }

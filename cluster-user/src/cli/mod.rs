@@ -26,11 +26,14 @@ mod launch;
 mod list;
 mod logs;
 mod output;
+mod past;
 mod pid;
 mod ping;
 mod pm2;
+mod printer;
 mod promote;
 mod reload;
+mod reload_logs;
 mod restart;
 mod resurrect;
 #[cfg(test)]
@@ -49,6 +52,7 @@ mod tail;
 mod takeover;
 mod upgrade;
 mod verb;
+mod when;
 
 use std::ffi::OsString;
 

@@ -436,7 +436,9 @@ mod tests {
     #[test]
     fn every_key_that_an_attribute_becomes_is_one() {
         let keys: BTreeSet<String> = Definition::schemas().into_keys().collect();
-        for key in ATTRIBUTES.iter().filter_map(Attribute::key) {
+        for key in
+            ATTRIBUTES.iter().filter_map(crate::config::file::pm2::attributes::Attribute::key)
+        {
             let key = key.split('.').next().unwrap();
             assert!(key == "env" || keys.contains(key) || PENDING.contains(&key), "{key}");
         }

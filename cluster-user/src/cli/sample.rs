@@ -66,6 +66,7 @@ fn worker(instance: u32, pid: Option<u32>, status: Status) -> WorkerView {
         logs: LogFiles {
             out: format!("/var/lib/cluster/logs/web-out-{instance}.log").into(),
             err: format!("/var/lib/cluster/logs/web-error-{instance}.log").into(),
+            combined: None,
         },
         dropped_bytes: if pid.is_some() { 4096 } else { 0 },
         last_words: match pid {

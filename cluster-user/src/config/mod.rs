@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
-pub mod definition;
 pub mod cpus;
 pub mod cron;
+pub mod date_format;
+pub mod definition;
 pub mod duration;
 pub mod environment;
 pub mod file;
@@ -12,6 +13,7 @@ pub mod home;
 pub mod instances;
 pub mod interpreter;
 pub mod limits;
+pub mod logging;
 pub mod name;
 pub mod pace;
 pub mod pattern;

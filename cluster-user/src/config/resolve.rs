@@ -16,7 +16,7 @@ use super::{
     environment,
     instances::{Instances, MAX_INSTANCES},
     interpreter::Interpreting,
-    limits,
+    limits, logging,
     name::Name,
     readiness::{self, time},
     refusal::Refusal,
@@ -74,7 +74,7 @@ pub fn cpus() -> u32 {
 /// # Errors
 /// [`Refusal`], with the next step.
 pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Refusal> {
-    let Definition { run, ports, readiness, restarting, stopping, kernel, env, .. } = said;
+    let Definition { run, ports, readiness, restarting, stopping, logs, kernel, env, .. } = said;
     let script = run.script.as_deref().unwrap_or_default();
     let args = run.args.as_ref().map_or(&[][..], |Words(args)| args);
     let cwd = working_folder(run.cwd.as_deref(), &around.cwd)?;
@@ -110,6 +110,7 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
     let watch = upkeep::watch(&said.watching, &cwd)?;
     let usual = AppSpec::usual(name);
     let is_on = |switch: Option<Switch>, usual: bool| switch.map_or(usual, |Switch(on)| on);
+    let logs = logging::resolve(logs, &cwd)?;
     let spec = AppSpec {
         namespace: run.namespace.clone().unwrap_or(usual.namespace),
         script: script.to_owned(),
@@ -143,6 +144,7 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
             drain_timeout: time(stopping.drain_timeout, usual.stop.drain_timeout),
             kill_timeout: time(stopping.kill_timeout, usual.stop.kill_timeout),
         },
+        logs,
         watch,
         recycle: upkeep::recycle(&said.recycling)?,
         hooks: upkeep::hooks(&said.hooks, &lookup)?,

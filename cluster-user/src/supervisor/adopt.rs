@@ -14,11 +14,12 @@ use super::{
 };
 use crate::{
     api::message::Notice,
+    config::spec::Logs,
     datapath::{GroupKey, GroupOptions, Place, record::GroupRecord},
     id::{AppId, GroupId, Instance, WorkerId},
     process::{
         cgroup::WorkerCgroup,
-        output,
+        output::{self, Origin},
         tree::{self, Marker, Remains, Tree},
     },
     state::{
@@ -34,6 +35,8 @@ struct Wanted<'a> {
     app: AppId,
     instance: Instance,
     name: &'a str,
+    instances: u32,
+    logs: &'a Logs,
     ports: &'a [u16],
     record: Option<TreeRecord>,
 }
@@ -105,6 +108,8 @@ impl Host {
                 app: known.app,
                 instance: known.instance,
                 name: spec.name.as_str(),
+                instances: spec.instances,
+                logs: &spec.logs,
                 ports: &spec.ports,
                 record: trees.get(&known.worker).copied(),
             };
@@ -174,7 +179,8 @@ impl Host {
             let pipes = output::pipes_of(remains.pid);
             let record =
                 TreeRecord { pid: remains.pid, started: remains.started, pipes, channel: None };
-            let wanted = Wanted { worker, app, instance, name, ports: &[], record: Some(record) };
+            let (logs, ports, record) = (&Logs::default(), &[][..], Some(record));
+            let wanted = Wanted { worker, app, instance, name, instances: 1, logs, ports, record };
             if self.adopt_worker(&wanted).is_some() {
                 strays.push(stray(app, worker, instance, &remains));
             }
@@ -207,7 +213,7 @@ impl Host {
 
     /// Takes over one worker, and says its pid; `None` when its main process is gone.
     fn adopt_worker(&mut self, wanted: &Wanted<'_>) -> Option<u32> {
-        let &Wanted { worker, app, instance, name, ports, record } = wanted;
+        let &Wanted { worker, app, instance, name, instances, logs, ports, record } = wanted;
         let reopened =
             self.hierarchy.as_ref().map(|hierarchy| hierarchy.reopen_worker(app, worker));
         let marker = Marker::new(&self.home.id(), worker);
@@ -248,7 +254,8 @@ impl Host {
         let mut pids = pids;
         pids.retain(|pid| *pid != record.pid);
         pids.insert(0, record.pid);
-        self.output.readopt(worker, name, instance, &pids, record.pipes);
+        let origin = Origin { app: name, instance, instances, logs };
+        self.output.readopt(worker, &origin, &pids, record.pipes);
         if let Err(error) = self.keep(worker, app, instance, tree) {
             log::error!("failed to watch worker {worker}: {error}");
             return None;

@@ -134,7 +134,7 @@ impl Host {
         env.push(Marker::new(&self.home.id(), turn.worker).variable());
         let ends = self
             .output
-            .attach(writer(number), spec.name.as_str(), *instance)
+            .attach(writer(number), &super::perform::origin(spec, *instance))
             .map_err(|error| format!("failed to capture its output: {error}"))?;
         let log = Log::new(*hook, ends.stdout);
         let errand = Errand {

@@ -29,7 +29,7 @@ use crate::{
     moment::Moment,
     process::{
         cgroup::Hierarchy,
-        output::{Output, RotateOptions},
+        output::Output,
         tree::Tree,
         usage::Usage,
         watch::{ExitStatus, ExitWatcher},
@@ -107,7 +107,7 @@ impl Host {
         home: Home,
         options: &DaemonOptions,
     ) -> anyhow::Result<(Self, UnboundedReceiver<News>)> {
-        let output = Output::start(&home.logs(), RotateOptions::default())
+        let output = Output::start(&home.logs())
             .with_context(|| format!("failed to capture output into {}", home.logs().display()))?;
         let (hierarchy, mut missing) = match Hierarchy::open(&home.id()) {
             Ok(hierarchy) => (Some(hierarchy), Vec::new()),

@@ -52,6 +52,7 @@ impl Supervisor {
             | Request::Rollback(_)
             | Request::Delete(_)
             | Request::Flush(_)
+            | Request::Reopen
             | Request::Reset(_)
             | Request::Upgrade(_)
             | Request::HandOver(_)

@@ -1,6 +1,6 @@
 //! What the core asks for, carried out: one of the two files that know both worlds.
 
-use std::{os::fd::AsFd as _, sync::Arc, time::Duration};
+use std::{os::fd::AsFd as _, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 
@@ -16,6 +16,7 @@ use crate::{
     id::{AppId, Instance, WorkerId},
     process::{
         cgroup::{Lacking, WorkerCgroup},
+        output::{Files, Origin},
         spawn::{self, Bounds, Launch},
         tree::{Marker, Tree},
         watch,
@@ -148,14 +149,41 @@ impl Supervisor {
             Effect::Announce(news) => log::debug!("{}: {:?}", news.name, news.what),
             Effect::Forget { app } => host.forget_app(app),
             Effect::Flush { app, instance } => {
-                let flushed = host.output.flush(&app, Some(instance));
-                host.flushing.push(Box::pin(flushed));
+                let files = self.log_files(&app, instance);
+                let flushed = self.host.output.flush(files);
+                self.host.flushing.push(Box::pin(flushed));
             }
             Effect::Tell { call, tale } => self.tell(call, tale),
             Effect::End => self.end = Some(End::Orderly),
         }
         None
     }
+}
+
+impl Supervisor {
+    /// The log files of a worker: those it would have now, and those that the running ones have.
+    fn log_files(&self, app: &str, instance: Instance) -> Vec<PathBuf> {
+        let apps = self.state.apps(&[]);
+        let Some(app) = apps.iter().find(|known| known.spec.name.as_str() == app) else {
+            return Vec::new();
+        };
+        let host = &self.host;
+        let mut files = host.output.files(&origin(app.spec, instance)).all();
+        for (worker, running) in &host.workers {
+            if running.app == app.id && running.instance == instance {
+                files.extend(host.output.files_of(*worker).map(Files::all).unwrap_or_default());
+            }
+        }
+        files.sort();
+        files.dedup();
+        files
+    }
+}
+
+/// Whose output a worker's is, and what becomes of it.
+pub(super) fn origin(spec: &AppSpec, instance: Instance) -> Origin<'_> {
+    let (app, instances) = (spec.name.as_str(), spec.instances);
+    Origin { app, instance, instances, logs: &spec.logs }
 }
 
 impl Host {
@@ -207,7 +235,7 @@ impl Host {
                 self.datapath.admit(worker, &place).context("failed to prepare joining")?;
             let ends = self
                 .output
-                .attach(worker, spec.name.as_str(), instance)
+                .attach(worker, &origin(spec, instance))
                 .context("failed to capture the worker's output")?;
             let marker = Marker::new(&self.home.id(), worker);
             let equipment = self.health.equip(spec)?;

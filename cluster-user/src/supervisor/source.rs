@@ -1,6 +1,6 @@
 //! What happened, as events of the core: one of the two files that know both worlds.
 
-use super::{host::News, run::Supervisor};
+use super::{host::News, perform, run::Supervisor};
 use crate::{
     api::{
         message::{
@@ -9,8 +9,12 @@ use crate::{
         },
         server::{Call, Peer},
     },
-    config::target::{Target, TargetError},
+    config::{
+        spec::AppSpec,
+        target::{Target, TargetError},
+    },
     datapath::{Mode, Report},
+    id::Instance,
     process::watch::ExitStatus,
     state::event::{Command, Event, Exit, Reload},
 };
@@ -106,6 +110,7 @@ impl Supervisor {
                 if start.spec.require_kernel && self.host.datapath.mode() == Mode::Plain {
                     return Err(self.no_kernel());
                 }
+                self.check_logs(&start.spec)?;
                 self.can_limit(&start.spec)?;
                 let StartRequest { spec, idle, wait } = *start;
                 Command::Start { spec: Box::new(spec), idle, wait }
@@ -135,6 +140,10 @@ impl Supervisor {
             }
             Request::Flush(TargetsRequest { targets, .. }) => {
                 Command::Flush { targets: some(&targets)? }
+            }
+            Request::Reopen => {
+                self.host.output.reopen();
+                return Ok(Asked::Answer(Line::Done(Done::default())));
             }
             Request::Reset(TargetsRequest { targets, .. }) => {
                 Command::Reset { targets: some(&targets)? }
@@ -189,6 +198,17 @@ impl Supervisor {
                 Some(Notice { message, hint: Some(hint) })
             }
         }
+    }
+
+    /// Whether the output of an app's workers can go where it is to, before any is started.
+    fn check_logs(&self, spec: &AppSpec) -> Result<(), Failure> {
+        (0..spec.instances).try_for_each(|instance| {
+            let origin = perform::origin(spec, Instance(instance));
+            self.host.output.check(&origin).map_err(|unusable| {
+                let message = format!("app `{}` was not started: {unusable}", spec.name);
+                Failure::new(Reason::Failed, message).hint(unusable.hint())
+            })
+        })
     }
 
     fn no_kernel(&self) -> Failure {

@@ -1,10 +1,11 @@
 //! Apps and workers as users see them: the core's view, with what the host knows beyond it.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use super::{
     environment,
     host::{millis, wall},
+    perform,
     run::Supervisor,
 };
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     },
     id::{AppId, WorkerId},
     moment::Moment,
-    process::{output::Kind, usage},
+    process::usage,
     state::{
         deployment::{Deployment, Kind as Deployed, Outcome},
         view::{self, RolloutStage, RolloutView, SeatView},
@@ -152,9 +153,22 @@ impl Supervisor {
         }
     }
 
+    /// Where a worker's output goes, or would go were it started now.
+    fn logs(&self, app: &view::AppView<'_>, seat: &SeatView<'_>) -> LogFiles {
+        let output = &self.host.output;
+        let known = seat.worker.and_then(|worker| output.files_of(worker)).cloned();
+        let files =
+            known.unwrap_or_else(|| output.files(&perform::origin(app.spec, seat.instance)));
+        let nowhere = || PathBuf::from(LogFiles::NOWHERE);
+        LogFiles {
+            out: files.out.unwrap_or_else(nowhere),
+            err: files.error.unwrap_or_else(nowhere),
+            combined: files.combined,
+        }
+    }
+
     fn worker(&self, app: &view::AppView<'_>, seat: &SeatView<'_>) -> WorkerView {
         let running = seat.worker.and_then(|worker| self.host.workers.get(&worker));
-        let name = app.spec.name.as_str();
         let kernel = self.host.datapath.mode() == crate::datapath::Mode::Kernel;
         let counters =
             seat.slots.iter().map(|(group, slot)| self.host.datapath.counters(*group, *slot));
@@ -175,10 +189,7 @@ impl Supervisor {
             connections: None,
             selected: kernel.then_some(selected),
             migrated: kernel.then_some(migrated),
-            logs: LogFiles {
-                out: self.host.output.path(name, Kind::Out, seat.instance),
-                err: self.host.output.path(name, Kind::Error, seat.instance),
-            },
+            logs: self.logs(app, seat),
             dropped_bytes: seat.worker.map_or(0, |worker| self.host.output.dropped(worker)),
             last_words: is_explained(seat)
                 .then(|| self.host.last_words.get(&(app.id, seat.instance)).cloned())

@@ -214,7 +214,11 @@ fn worker(pid: u32, instance: u32) -> WorkerView {
         connections: None,
         selected: None,
         migrated: None,
-        logs: LogFiles { out: "/nowhere/out.log".into(), err: "/nowhere/err.log".into() },
+        logs: LogFiles {
+            out: "/nowhere/out.log".into(),
+            err: "/nowhere/err.log".into(),
+            combined: None,
+        },
         dropped_bytes: 0,
         last_words: Vec::new(),
         env: [("NODE_APP_INSTANCE".to_owned(), instance.to_string())].into(),

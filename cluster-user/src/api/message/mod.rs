@@ -44,6 +44,8 @@ pub enum Request {
     Scale(ScaleRequest),
     /// `POST /v1/flush`: log files emptied.
     Flush(TargetsRequest),
+    /// `POST /v1/reopen`: log files opened anew, after something has renamed them; answers `done` at once.
+    Reopen,
     /// `POST /v1/reset`: counters of restarts begin anew.
     Reset(TargetsRequest),
     /// `POST /v1/upgrade`: the daemon becomes another program, and its workers go on. Understood by every version.
@@ -73,6 +75,7 @@ impl Request {
             | Self::Delete(_)
             | Self::Scale(_)
             | Self::Flush(_)
+            | Self::Reopen
             | Self::Reset(_)
             | Self::Kill(_)
             | Self::Apps(_) => false,
@@ -91,6 +94,7 @@ impl Request {
             Self::Delete(_) => "/v1/delete",
             Self::Scale(_) => "/v1/scale",
             Self::Flush(_) => "/v1/flush",
+            Self::Reopen => "/v1/reopen",
             Self::Reset(_) => "/v1/reset",
             Self::Upgrade(_) => "/v1/upgrade",
             Self::HandOver(_) => "/v1/handover",

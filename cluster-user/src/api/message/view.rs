@@ -192,11 +192,19 @@ pub struct OtherView {
     pub status: Status,
 }
 
-/// Where a worker's output goes.
+/// The files that a worker's output goes to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFiles {
-    /// Standard output.
+    /// Standard output; [`LogFiles::NOWHERE`] when it goes to no file.
     pub out: PathBuf,
-    /// Standard error.
+    /// Standard error, in the same way.
     pub err: PathBuf,
+    /// Both together; absent when there is no such file.
+    #[serde(default)]
+    pub combined: Option<PathBuf>,
+}
+
+impl LogFiles {
+    /// Stands for no file.
+    pub const NOWHERE: &str = "/dev/null";
 }

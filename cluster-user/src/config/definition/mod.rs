@@ -6,6 +6,7 @@
 
 mod hooks;
 mod kernel;
+pub mod logs;
 mod ports;
 mod readiness;
 mod recycling;
@@ -27,6 +28,7 @@ use self::value::Scalar;
 pub use self::{
     hooks::Hooks,
     kernel::Kernel,
+    logs::Logs,
     ports::Ports,
     readiness::{MOST, Readiness},
     recycling::Recycling,
@@ -55,6 +57,9 @@ pub struct Definition {
     /// How a worker is ended.
     #[command(flatten)]
     pub stopping: Stopping,
+    /// What becomes of output.
+    #[command(flatten)]
+    pub logs: Logs,
     /// When a worker that is well is replaced.
     #[command(flatten)]
     pub recycling: Recycling,
@@ -92,6 +97,7 @@ macro_rules! groups {
         $each!(readiness: Readiness);
         $each!(restarting: Restarting);
         $each!(stopping: Stopping);
+        $each!(logs: Logs);
         $each!(recycling: Recycling);
         $each!(watching: Watching);
         $each!(hooks: Hooks);

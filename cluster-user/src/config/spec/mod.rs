@@ -1,6 +1,7 @@
 //! What an app is: everything needed to run its workers, valid by construction.
 
 pub mod hooks;
+pub mod logs;
 pub mod recycle;
 pub mod resources;
 pub mod watch;
@@ -9,6 +10,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::logs::Logs;
 use self::{hooks::Hooks, recycle::Recycle, resources::Resources, watch::Watch};
 use super::name::Name;
 
@@ -69,6 +71,9 @@ pub struct AppSpec {
     pub restart: RestartPolicy,
     /// How a worker is ended.
     pub stop: StopPolicy,
+    /// What becomes of its workers' output.
+    #[serde(default)]
+    pub logs: Logs,
     /// How long the waiting room holds connections while there is no worker, before they are refused.
     #[serde(with = "millis")]
     pub wait_timeout: Duration,
@@ -145,6 +150,7 @@ impl AppSpec {
                 drain_timeout: seconds(30),
                 kill_timeout: seconds(10),
             },
+            logs: Logs::default(),
             wait_timeout: seconds(30),
             watch: None,
             recycle: Recycle::default(),

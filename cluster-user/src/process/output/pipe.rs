@@ -20,6 +20,9 @@ use rustix::{
 /// this size costs 16 KiB of the kernel's memory.
 const CAPACITY: usize = 1024 * 1024;
 
+/// A line that is longer comes in pieces where it is not taken as it is.
+const LONGEST: usize = 64 * 1024;
+
 /// Who may open the pipe again: see [`Pipe::new`].
 const MODE: u32 = 0o622;
 
@@ -134,6 +137,17 @@ impl Pipe {
         skip(&self.end, length);
     }
 
+    /// The longest beginning of a line that is left in the pipe until the rest of it comes: what is there is in no daemon's
+    /// memory, and a worker has room beside it.
+    pub(super) fn patience(&self) -> usize {
+        LONGEST.min(self.capacity / 2)
+    }
+
+    /// Whether so much is in it that the worker may soon have to wait.
+    pub(super) fn is_crowded(&self, length: usize) -> bool {
+        length >= self.capacity / 2
+    }
+
     fn grow(&mut self) {
         if self.growable && self.capacity < CAPACITY {
             self.growable = false;
@@ -158,6 +172,17 @@ impl Glass {
     /// When it is not.
     pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<()> {
         (&self.outlet).read_exact(buffer)
+    }
+
+    /// Takes bytes out of a pipe that nobody needs.
+    pub(super) fn discard(&self, pipe: &Pipe, mut length: usize) {
+        while let Some(null) = self.null.as_ref().filter(|_| length > 0) {
+            match splice(&pipe.end, None, null, None, length, SpliceFlags::NONBLOCK) {
+                Ok(passed) if passed > 0 => length -= passed,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        pipe.skip(length);
     }
 
     /// Drops the next bytes.

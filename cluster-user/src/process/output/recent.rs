@@ -16,7 +16,7 @@ pub struct Tail {
 }
 
 /// The last bytes of a stream.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Recent {
     bytes: Vec<u8>,
     /// Whether the oldest line is cut off at its beginning.

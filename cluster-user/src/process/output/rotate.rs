@@ -38,15 +38,43 @@ pub(super) fn cut(bytes: &[u8], size: u64, line_open: bool, max: u64) -> Cut {
     }
 }
 
-/// Moves `path` to `path.1`, that to `path.2`, and so on up to `keep`; what is beyond is removed.
+/// Moves `path` to `path.1`, that to `path.2`, and so on up to `keep`; what is beyond is removed. So with compressed ones.
 pub(super) fn shift(path: &Path, keep: u32) -> io::Result<()> {
+    // Also what was kept when more were to be kept.
+    for number in keep.max(1).. {
+        if !remove(path, number)? {
+            break;
+        }
+    }
     if keep == 0 {
         return absent_is_fine(fs::remove_file(path));
     }
     for number in (1..keep).rev() {
-        absent_is_fine(fs::rename(numbered(path, number), numbered(path, number + 1)))?;
+        let next = number + 1;
+        absent_is_fine(fs::rename(numbered(path, number), numbered(path, next)))?;
+        absent_is_fine(fs::rename(compressed(path, number), compressed(path, next)))?;
     }
     absent_is_fine(fs::rename(path, numbered(path, 1)))
+}
+
+/// Removes a rotated file, compressed or not; whether there was one.
+pub(super) fn remove(path: &Path, number: u32) -> io::Result<bool> {
+    let mut found = false;
+    for name in [numbered(path, number), compressed(path, number)] {
+        match fs::remove_file(name) {
+            Ok(()) => found = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// `path.number.gz`
+pub(super) fn compressed(path: &Path, number: u32) -> PathBuf {
+    let mut name = numbered(path, number).into_os_string();
+    name.push(".gz");
+    name.into()
 }
 
 /// `path.number`

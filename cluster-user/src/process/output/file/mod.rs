@@ -6,17 +6,19 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use nix::errno::Errno;
 
 use super::{
-    RotateOptions,
+    form::Form,
     pipe::Pipe,
-    rotate::{self, cut, first_line_end},
+    rotate::{self, absent_is_fine, cut, first_line_end},
     stream::StreamId,
+    times::Times,
 };
+use crate::config::spec::logs::Rotation;
 
 /// While a file cannot be written it is tried again this often, when there is output.
 const RETRY: Duration = Duration::from_millis(100);
@@ -24,11 +26,18 @@ const RETRY: Duration = Duration::from_millis(100);
 /// A file is looked up by its name this often, when there is output.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The daemon's log says this often of a file that it cannot be written.
+const SAY: Duration = Duration::from_mins(1);
+
 /// One log file, shared by all who write to it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and all pairs occur")]
 pub(super) struct LogFile {
     path: Arc<Path>,
-    options: RotateOptions,
+    rotation: Rotation,
+    /// In which form it is said what was lost.
+    form: Form,
+    times: Times,
     file: Option<File>,
     /// Whether the open file is one with positions.
     regular: bool,
@@ -41,8 +50,16 @@ pub(super) struct LogFile {
     writer: StreamId,
     /// A rotation that failed is tried again when the file has grown by its maximum once more.
     reprieve: u64,
+    /// When the first line of the open file was written.
+    began: Option<SystemTime>,
     looked: Instant,
     trouble: Option<Trouble>,
+    /// When it was last said that it cannot be written.
+    said: Option<Instant>,
+    /// Whether it has yet to be said how much was lost.
+    owed: bool,
+    /// Whether it has been rotated since somebody asked.
+    rotated: bool,
 }
 
 /// Empties the file of this name.
@@ -67,10 +84,18 @@ struct Trouble {
 }
 
 impl LogFile {
-    pub(super) fn new(path: Arc<Path>, options: RotateOptions, now: Instant) -> Self {
+    pub(super) fn new(
+        path: Arc<Path>,
+        rotation: Rotation,
+        form: Form,
+        times: Times,
+        now: Instant,
+    ) -> Self {
         Self {
             path,
-            options,
+            rotation,
+            form,
+            times,
             file: None,
             regular: false,
             movable: false,
@@ -78,9 +103,28 @@ impl LogFile {
             line_open: false,
             writer: StreamId(0),
             reprieve: 0,
+            began: None,
             looked: now,
             trouble: None,
+            said: None,
+            owed: false,
+            rotated: false,
         }
+    }
+
+    /// From now on it is rotated in this way, and this is how it is said what was lost: whoever came last decides.
+    pub(super) fn change(&mut self, rotation: Rotation, form: Form) {
+        (self.rotation, self.form) = (rotation, form);
+    }
+
+    /// Whether it has been rotated since this was asked last.
+    pub(super) fn was_rotated(&mut self) -> bool {
+        std::mem::take(&mut self.rotated)
+    }
+
+    /// When it is rotated.
+    pub(super) fn rotation(&self) -> Rotation {
+        self.rotation
     }
 
     /// Whether it ends in the middle of a line that `writer` wrote.
@@ -123,12 +167,22 @@ impl LogFile {
         self.look(now);
         let goes_on = !self.line_open || self.writer == writer;
         let length = u64::try_from(length).unwrap_or(u64::MAX);
-        let max = self.options.max_size.saturating_add(self.reprieve);
-        self.file.is_some()
-            && self.movable
+        let has_room = self.movable
             && self.trouble.is_none()
             && goes_on
-            && self.size.saturating_add(length) <= max
+            && self.size.saturating_add(length) <= self.max();
+        let Some(file) = self.file.as_ref().filter(|_| has_room) else { return false };
+        self.times.mark(file, self.size, now);
+        true
+    }
+
+    /// The size that it must not exceed now.
+    fn max(&self) -> u64 {
+        match self.rotation.max_size {
+            // A pipe or a terminal has no size.
+            Some(max) if self.regular => max.saturating_add(self.reprieve),
+            Some(_) | None => u64::MAX,
+        }
     }
 
     /// Moves bytes from the head of a pipe, and says how many: fewer when something is in the way, which will be seen when
@@ -169,13 +223,14 @@ impl LogFile {
     /// Empties the current file.
     pub(super) fn truncate(&mut self) -> io::Result<()> {
         self.close();
-        empty(&self.path)
+        absent_is_fine(empty(&self.path))
     }
 
     /// Forgets the open file: the next output opens, or makes, what has its name.
     pub(super) fn close(&mut self) {
         (self.size, self.line_open, self.reprieve) = (0, false, 0);
-        self.file = None;
+        (self.file, self.began) = (None, None);
+        self.times.close();
     }
 
     /// Writes one piece into the current file, or makes room for it. Returns how much was written.
@@ -184,8 +239,10 @@ impl LogFile {
             self.fail(&error, now);
             return 0;
         }
-        let max = self.options.max_size.saturating_add(self.reprieve);
-        let cut = cut(bytes, self.size, self.line_open, max);
+        let cut = cut(bytes, self.size, self.line_open, self.max());
+        if let Some(file) = self.file.as_ref().filter(|_| self.regular && cut.length > 0) {
+            self.times.mark(file, self.size, now);
+        }
         let piece = bytes.get(..cut.length).unwrap_or_default();
         let written = match self.write(piece, pipe) {
             Ok(()) => piece.len(),
@@ -217,6 +274,11 @@ impl LogFile {
         self.size = metadata.len();
         self.regular = metadata.is_file();
         self.movable = self.regular;
+        self.began = match self.rotation.max_age.filter(|_| self.regular) {
+            None => None,
+            Some(_) if self.size == 0 => Some(SystemTime::now()),
+            Some(_) => self.times.began(&file).or_else(|| metadata.modified().ok()),
+        };
         self.file = Some(file);
         Ok(())
     }
@@ -268,14 +330,23 @@ impl LogFile {
     }
 
     fn rotate(&mut self) {
-        if rotate::shift(&self.path, self.options.keep).is_ok() {
+        if rotate::shift(&self.path, self.rotation.keep).is_ok() {
             // A line too long for one file goes on in the next.
             let line_open = self.line_open;
             self.close();
             self.line_open = line_open;
+            self.times.shift(self.rotation.keep);
+            self.rotated = true;
         } else {
             self.reprieve = self.size;
         }
+    }
+
+    /// Whether it was begun so long ago that the next line goes into another.
+    fn is_old(&self) -> bool {
+        let Some((began, max)) = self.began.zip(self.rotation.max_age) else { return false };
+        // A clock that was put back makes no file old.
+        self.size > 0 && !self.line_open && began.elapsed().is_ok_and(|age| age >= max)
     }
 
     /// Notices that the file was removed, renamed or truncated by somebody else.
@@ -289,6 +360,12 @@ impl LogFile {
             Ok(named) if (named.dev(), named.ino()) == (open.dev(), open.ino()) => {
                 if named.len() < self.size {
                     (self.size, self.line_open) = (named.len(), false);
+                    self.began = self.began.map(|_before| SystemTime::now());
+                }
+                if self.is_old() {
+                    self.rotate();
+                    // Where that fails it is tried again when it is as old once more.
+                    self.began = self.began.map(|_before| SystemTime::now());
                 }
             }
             _ => self.close(),
@@ -298,6 +375,11 @@ impl LogFile {
     fn fail(&mut self, error: &io::Error, now: Instant) {
         let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
         let retry = now + RETRY;
+        if self.said.is_none_or(|said| now.saturating_duration_since(said) >= SAY) {
+            (self.said, self.owed) = (Some(now), true);
+            let (path, why) = (self.path.display(), errno.desc().to_lowercase());
+            log::warn!("output for {path} is dropped: {why}");
+        }
         self.trouble = Some(Trouble { errno, bytes: 0, line_open: self.line_open, retry });
     }
 
@@ -331,18 +413,27 @@ impl LogFile {
         trouble.retry = now + RETRY;
         if trouble.bytes > 0 {
             let (bytes, why) = (trouble.bytes, trouble.errno.desc().to_lowercase());
-            let notice = format!("[cluster] {bytes} bytes of output dropped: {why}\n");
+            let text = format!("[cluster] {bytes} bytes of output dropped: {why}");
             if self.open().is_err() {
                 return;
             }
-            let notice = if self.line_open { format!("\n{notice}") } else { notice };
+            let mut notice = self.form.notice(&text);
+            if self.line_open {
+                notice.insert(0, b'\n');
+            }
             let (size, line_open) = (self.size, self.line_open);
-            if self.write(notice.as_bytes(), None).is_err() {
+            if self.write(&notice, None).is_err() {
                 // Half a line would stand there for good. Where even this fails, it does.
                 if self.file.as_ref().is_some_and(|file| file.set_len(size).is_ok()) {
                     (self.size, self.line_open) = (size, line_open);
                 }
                 return;
+            }
+            if std::mem::take(&mut self.owed) {
+                log::warn!(
+                    "{bytes} bytes of output for {} were dropped: {why}",
+                    self.path.display()
+                );
             }
         }
         self.trouble = None;

@@ -25,7 +25,7 @@ proptest! {
         let folder = Folder::new();
         let input: Vec<u8> = lines.iter().flat_map(|line| [line.as_bytes(), b"\n"].concat()).collect();
         let now = Instant::now();
-        let mut file = folder.file(RotateOptions { max_size, keep: 1000 });
+        let mut file = folder.file(rotation(max_size, 1000));
         let mut rest = &input[..];
         for size in sizes.iter().cycle() {
             let (chunk, later) = rest.split_at(rest.len().min(*size));
@@ -52,7 +52,7 @@ proptest! {
         let folder = Folder::new();
         let input = vec![b'x'; length];
         let now = Instant::now();
-        let mut file = folder.file(RotateOptions { max_size: 100, keep: 1000 });
+        let mut file = folder.file(rotation(100, 1000));
         input.chunks(size).for_each(|chunk| assert_eq!(file.append(ME, chunk, now), 0));
         prop_assert!(folder.files().iter().all(|content| content.len() <= 200));
         prop_assert_eq!(folder.files().concat(), input);
@@ -62,7 +62,7 @@ proptest! {
 #[test]
 fn no_more_files_are_kept_than_asked_for() {
     let folder = Folder::new();
-    let mut file = folder.file(RotateOptions { max_size: 6, keep: 2 });
+    let mut file = folder.file(rotation(6, 2));
     let now = Instant::now();
     for line in ["one\n", "two\n", "three\n", "four\n"] {
         assert_eq!(file.append(ME, line.as_bytes(), now), 0);
@@ -74,7 +74,7 @@ fn no_more_files_are_kept_than_asked_for() {
 #[test]
 fn a_file_that_was_removed_or_renamed_is_made_anew() {
     let folder = Folder::new();
-    let mut file = folder.file(RotateOptions::default());
+    let mut file = folder.file(Rotation::default());
     let now = Instant::now();
     file.append(ME, b"one\n", now);
     fs::remove_file(folder.log()).unwrap();
@@ -89,7 +89,7 @@ fn a_file_that_was_removed_or_renamed_is_made_anew() {
 #[test]
 fn a_file_that_was_emptied_is_not_filled_with_zeros() {
     let folder = Folder::new();
-    let mut file = folder.file(RotateOptions::default());
+    let mut file = folder.file(Rotation::default());
     let now = Instant::now();
     file.append(ME, b"one\n", now);
     empty(&folder.log()).unwrap();
@@ -100,7 +100,7 @@ fn a_file_that_was_emptied_is_not_filled_with_zeros() {
 #[test]
 fn a_line_that_somebody_left_open_is_closed() {
     let folder = Folder::new();
-    let mut file = folder.file(RotateOptions::default());
+    let mut file = folder.file(Rotation::default());
     let now = Instant::now();
     file.append(ME, b"half a l", now);
     file.append(StreamId(2), b"another\n", now);
@@ -118,7 +118,7 @@ fn a_full_disk_drops_counts_and_says_so() {
     }
     let ballast = folder.path.join("ballast");
     fs::write(&ballast, vec![0; 40 * 1024]).unwrap();
-    let mut file = folder.file(RotateOptions::default());
+    let mut file = folder.file(Rotation::default());
     let now = Instant::now();
 
     let lines = b"a line of sixteen\n".repeat(4000);
@@ -151,7 +151,7 @@ fn the_rest_of_a_line_whose_beginning_was_dropped_is_dropped_too() {
     let now = Instant::now();
     // A folder in place of the file cannot be opened.
     fs::create_dir(folder.log()).unwrap();
-    let mut file = folder.file(RotateOptions::default());
+    let mut file = folder.file(Rotation::default());
     assert_eq!(file.append(ME, b"begin", now), 5);
     fs::remove_dir(folder.log()).unwrap();
     assert_eq!(file.append(ME, b"ning\nnext\n", now + RETRY), 5);
@@ -177,8 +177,9 @@ impl Folder {
         self.path.join("app-out-0.log")
     }
 
-    fn file(&self, options: RotateOptions) -> LogFile {
-        LogFile::new(self.log().into(), options, Instant::now())
+    fn file(&self, rotation: Rotation) -> LogFile {
+        let times = Times::new(&self.path, &self.log());
+        LogFile::new(self.log().into(), rotation, Form::Raw, times, Instant::now())
     }
 
     fn read(&self) -> String {
@@ -199,4 +200,9 @@ impl Drop for Folder {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.path).unwrap();
     }
+}
+
+/// By size only.
+fn rotation(max_size: u64, keep: u32) -> Rotation {
+    Rotation { max_size: Some(max_size), max_age: None, keep, compress: false }
 }
