@@ -12,7 +12,7 @@ use super::{
     table::{Cell, Column, KEEP, Table},
 };
 use crate::{
-    api::message::{AppView, Detail},
+    api::message::{AppView, WorkerView, Detail},
     config::{duration, readiness, signal::StopSignal, spec::AppSpec},
     datapath::Protocol,
 };
@@ -117,6 +117,9 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
         let instance = worker.instance;
         logs.row(vec![format!("{instance} out").into(), worker.logs.out.display().into()]);
         logs.row(vec![format!("{instance} err").into(), worker.logs.err.display().into()]);
+        if let Some(text) = said(worker) {
+            logs.row(vec![format!("{instance} says").into(), text.into()]);
+        }
         if worker.dropped_bytes > 0 {
             let dropped = human::bytes(worker.dropped_bytes);
             let said = format!("{dropped} not written: is the disk full?");
@@ -131,6 +134,16 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
         last_words(app, selection),
     ]
     .concat()
+}
+
+/// What a worker says of itself.
+fn said(worker: &WorkerView) -> Option<String> {
+    let errno = worker.errno.map(|number| {
+        format!("error {number}: {}", nix::errno::Errno::from_raw(number).desc().to_lowercase())
+    });
+    let main = worker.main_pid.map(|pid| format!("its main process is {pid}"));
+    let said: Vec<_> = [worker.status_text.clone(), errno, main].into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// What those workers wrote last that are not running although they should.
@@ -247,6 +260,7 @@ mod tests {
         ┌────────┬───────────────────────────────────────┐
         │ 0 out  │ /var/lib/cluster/logs/web-out-0.log   │
         │ 0 err  │ /var/lib/cluster/logs/web-error-0.log │
+        │ 0 says │ 7 requests in flight                  │
         │ 0 lost │ 4.0 KB not written: is the disk full? │
         │ 1 out  │ /var/lib/cluster/logs/web-out-1.log   │
         │ 1 err  │ /var/lib/cluster/logs/web-error-1.log │

@@ -41,7 +41,8 @@ impl Supervisor {
                 return;
             }
             Tale::Done { apps, deleted } => {
-                Line::Done(Done { apps: self.views(&apps, Detail::Usual), deleted })
+                let apps = self.views(&apps, Detail::Usual);
+                Line::Done(Done { apps, deleted, sent: 0 })
             }
             Tale::Refused(refusal) => Line::Failed(refused(&refusal)),
             Tale::Rolling { app, instance, generation, doing } => {

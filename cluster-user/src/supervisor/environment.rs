@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::{config::spec::AppSpec, id::Instance};
+use crate::{
+    config::{instances::MAX_INSTANCES, spec::AppSpec},
+    id::{AppId, Instance},
+};
 
 /// Number of the worker within its app, under PM2's name and ours.
 const INSTANCE: [&str; 2] = ["NODE_APP_INSTANCE", "CLUSTER_INSTANCE"];
@@ -27,6 +30,12 @@ pub(super) fn particular(spec: &AppSpec, instance: Instance) -> BTreeMap<String,
     };
     particular.insert(name.to_owned(), setting);
     particular
+}
+
+/// A number that no other worker of this daemon has, the same for every worker of a seat: PM2's `pm_id`. For the workers
+/// of the first app it is their instance, as it is there.
+pub(super) fn pm_id(app: AppId, instance: Instance) -> u64 {
+    u64::from(app.0) * u64::from(MAX_INSTANCES) + u64::from(instance.0)
 }
 
 /// Everything that a worker finds.

@@ -14,7 +14,10 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use super::{health::Health, journal::TreeRecord, options::DaemonOptions};
 use crate::{
-    api::message::{Line, Notice},
+    api::{
+        board::Board,
+        message::{Line, Notice},
+    },
     config::home::Home,
     datapath::{DataPath, Mode, kernel::Kernel, plain::Plain, record::GroupRecord},
     id::{AppId, GroupId, Instance, WorkerId},
@@ -47,6 +50,8 @@ pub(super) struct Host {
     pub(super) last_words: BTreeMap<(AppId, Instance), Vec<String>>,
     /// The same of the workers that ended last, whichever seat they had.
     pub(super) words_of: BTreeMap<WorkerId, Vec<String>>,
+    /// What happened, for those who want to hear of it.
+    pub(super) board: Board,
     /// Users who wait for an answer.
     pub(super) callers: BTreeMap<CallId, UnboundedSender<Line>>,
     /// Log files that are being emptied for the command in hand.
@@ -157,6 +162,7 @@ impl Host {
             workers: BTreeMap::new(),
             last_words: BTreeMap::new(),
             words_of: BTreeMap::new(),
+            board: Board::default(),
             callers: BTreeMap::new(),
             flushing: Vec::new(),
             news,

@@ -13,6 +13,7 @@ mod upgrade;
 mod host;
 mod environment;
 mod health;
+mod said;
 mod makeshift;
 mod source;
 mod perform;

@@ -79,9 +79,9 @@ impl Supervisor {
                 return asked.err().map(|why| Event::Probed { worker, result: Err(why) });
             }
             Effect::Message { worker, text } => {
-                if let Err(error) = host.message(worker, &text) {
-                    // The kill timeout follows.
-                    log::warn!("failed to send `{text}` to worker {worker}: {error:#}");
+                if let Err(error) = host.message(worker, &text.as_str().into()) {
+                    let error = format!("`{text}`: {error:#}");
+                    self.not_told(worker, &error);
                 }
             }
             Effect::Count { app, slots } => {

@@ -20,6 +20,8 @@ use super::{
 };
 use crate::{
     api::{
+        board::Note,
+        message::What,
         server::{self, Call},
         socket::{self, Lock},
     },
@@ -66,7 +68,9 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     let listener = socket::bind(&home, &lock).context("failed to listen on the daemon's socket")?;
     let (calls, requests) = mpsc::channel(CALLS);
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(server::serve(listener, calls, async {
+    let board = host.board.clone();
+    board.post(Note::new(What::DaemonStarted).detail(concat!("release ", env!("CARGO_PKG_VERSION"))));
+    let server = tokio::spawn(server::serve(listener, calls, board.clone(), async {
         // A sender that is dropped says the same.
         drop(stopped.await);
     }));
@@ -77,6 +81,13 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
         Supervisor { state, host, journal, next_call: 0, mode_told: false, end: None };
     supervisor.carry_out(effects);
     supervisor.work(news, requests, signals).await;
+    let how = match &supervisor.end {
+        Some(End::Upgrade(program)) => format!("{} takes its place", program.display()),
+        Some(End::HandOver) => "another takes its place".to_owned(),
+        Some(End::Orderly) | None => "every app is stopped".to_owned(),
+    };
+    board.post(Note::new(What::DaemonEnding).detail(how));
+    board.close();
     match supervisor.end.take() {
         Some(End::Upgrade(program)) => {
             drop(stop);

@@ -154,6 +154,7 @@ impl Supervisor {
 
     fn worker(&self, app: &view::AppView<'_>, seat: &SeatView<'_>) -> WorkerView {
         let running = seat.worker.and_then(|worker| self.host.workers.get(&worker));
+        let said = seat.worker.and_then(|worker| self.host.health.said.get(&worker));
         let name = app.spec.name.as_str();
         let kernel = self.host.datapath.mode() == crate::datapath::Mode::Kernel;
         let counters =
@@ -184,6 +185,9 @@ impl Supervisor {
                 .then(|| self.host.last_words.get(&(app.id, seat.instance)).cloned())
                 .flatten()
                 .unwrap_or_default(),
+            status_text: said.and_then(|said| said.status.clone()),
+            errno: said.and_then(|said| said.errno),
+            main_pid: said.and_then(|said| said.main_pid),
             env: environment::particular(app.spec, seat.instance),
             others: seat
                 .others

@@ -31,6 +31,8 @@ impl Worker {
                 | Input::Promote
                 | Input::Resume
                 | Input::Beat
+                | Input::Leaving
+                | Input::Extend(_)
                 | Input::Measured(_)
                 | Input::Swept
                 | Input::Deadline => Step::default(),
@@ -45,6 +47,10 @@ impl Worker {
                         self.fail(now, why, true)
                     }
                 },
+                Input::Extend(time) => {
+                    self.phase = Phase::Starting { deadline: deadline.max(now + time) };
+                    Step::default()
+                }
                 Input::Retire(_) => self.retire_unready(now),
                 Input::Fail { why, fatal } => self.fail(now, why, fatal),
                 Input::Exited(exit) => self.sweep(now, exit),
@@ -54,6 +60,7 @@ impl Worker {
                 | Input::Promote
                 | Input::Resume
                 | Input::Beat
+                | Input::Leaving
                 | Input::Measured(_)
                 | Input::Swept => Step::default(),
             },
@@ -66,6 +73,11 @@ impl Worker {
                 Input::Deadline if next.is_some_and(|next| next <= now) => {
                     self.ask(deadline, passed, last)
                 }
+                Input::Extend(time) => {
+                    let deadline = deadline.max(now + time);
+                    self.phase = Phase::Probing { deadline, next, passed, last };
+                    Step::default()
+                }
                 Input::Retire(_) => self.retire_unready(now),
                 Input::Fail { why, fatal } => self.fail(now, why, fatal),
                 Input::Exited(exit) => self.sweep(now, exit),
@@ -76,6 +88,7 @@ impl Worker {
                 | Input::Promote
                 | Input::Resume
                 | Input::Beat
+                | Input::Leaving
                 | Input::Measured(_)
                 | Input::Swept => Step::default(),
             },
@@ -95,12 +108,14 @@ impl Worker {
                     self.judged(now, verdict)
                 }
                 Input::Beat => self.health.beat(now),
+                Input::Leaving => self.leave(now),
                 Input::Fail { why, fatal } => self.fail(now, why, fatal),
                 Input::Exited(exit) => self.sweep(now, exit),
                 Input::Spawned(_)
                 | Input::NotSpawned(_)
                 | Input::Sign
                 | Input::Resume
+                | Input::Extend(_)
                 | Input::Measured(_)
                 | Input::Swept => Step::default(),
             },
@@ -123,6 +138,7 @@ impl Worker {
                     self.judged(now, verdict)
                 }
                 Input::Beat => self.health.beat(now),
+                Input::Leaving => self.leave(now),
                 Input::Measured(traffic) => {
                     self.traffic = traffic;
                     Step::default()
@@ -134,6 +150,7 @@ impl Worker {
                 | Input::Sign
                 | Input::Promote
                 | Input::Resume
+                | Input::Extend(_)
                 | Input::Swept => Step::default(),
             },
             Phase::Draining { until, look, pause, leave } => match input {
@@ -167,10 +184,16 @@ impl Worker {
                 | Input::Probed(_)
                 | Input::Promote
                 | Input::Beat
+                | Input::Leaving
+                | Input::Extend(_)
                 | Input::Swept => Step::default(),
             },
             Phase::Stopping { kill_at } => match input {
                 Input::Deadline if now >= kill_at => self.kill(now),
+                Input::Extend(time) => {
+                    self.phase = Phase::Stopping { kill_at: kill_at.max(now + time) };
+                    Step::default()
+                }
                 Input::Fail { why, fatal } => self.fail(now, why, fatal),
                 Input::Exited(exit) => self.sweep(now, exit),
                 Input::Deadline
@@ -182,6 +205,7 @@ impl Worker {
                 | Input::Probed(_)
                 | Input::Promote
                 | Input::Beat
+                | Input::Leaving
                 | Input::Measured(_)
                 | Input::Swept => Step::default(),
             },
@@ -198,6 +222,8 @@ impl Worker {
                 | Input::Probed(_)
                 | Input::Promote
                 | Input::Beat
+                | Input::Leaving
+                | Input::Extend(_)
                 | Input::Measured(_)
                 | Input::Swept => Step::default(),
             },
@@ -214,6 +240,8 @@ impl Worker {
                 | Input::Probed(_)
                 | Input::Promote
                 | Input::Beat
+                | Input::Leaving
+                | Input::Extend(_)
                 | Input::Measured(_) => Step::default(),
             },
         }

@@ -117,6 +117,10 @@ pub(super) enum Input {
     },
     /// It said `WATCHDOG=1`.
     Beat,
+    /// It said `STOPPING=1`.
+    Leaving,
+    /// It said `EXTEND_TIMEOUT_USEC=…`.
+    Extend(Duration),
     Measured(Option<Traffic>),
     Exited(Exit),
     Swept,
