@@ -63,6 +63,7 @@ impl List {
 pub(super) fn shared(mut apps: Vec<AppView>) -> Vec<AppView> {
     for app in &mut apps {
         app.spec.env.clear();
+        app.spec.inherited.clear();
     }
     apps
 }

@@ -17,7 +17,7 @@ use cluster_user::{
     },
     config::{
         home::Home,
-        spec::{AppSpec, Readiness, RestartPolicy, StopPolicy},
+        spec::{AppSpec, Readiness},
     },
     datapath::Mode,
     id::{AppId, Generation, Instance},
@@ -192,41 +192,12 @@ pub(crate) fn app(id: u32, name: &str, pids: &[u32]) -> AppView {
 
 /// A specification that is fit.
 pub(crate) fn spec() -> AppSpec {
-    let second = Duration::from_secs(1);
     AppSpec {
-        name: "web".parse().unwrap(),
-        namespace: "default".parse().unwrap(),
-        script: "web".to_owned(),
         program: "/bin/true".into(),
-        args: Vec::new(),
-        leading_args: 0,
         cwd: "/".into(),
         env: [("TOKEN".to_owned(), "secret".to_owned())].into(),
-        user: None,
-        instances: 1,
-        ports: Vec::new(),
         readiness: Readiness::Running,
-        listen_timeout: second,
-        probe: None,
-        liveness: None,
-        watchdog: None,
-        overlap: true,
-        restart: RestartPolicy {
-            autorestart: true,
-            max_restarts: 16,
-            min_uptime: second,
-            restart_delay: Duration::ZERO,
-            stop_exit_codes: Vec::new(),
-        },
-        stop: StopPolicy {
-            signal: 15,
-            with_message: false,
-            drain_timeout: second,
-            kill_timeout: second,
-        },
-        wait_timeout: second,
-        trace: false,
-        require_kernel: false,
+        ..AppSpec::usual("web".parse().unwrap())
     }
 }
 
