@@ -18,7 +18,7 @@ use cluster_user::{
     id::{Instance, WorkerId},
     process::{
         output::{Output, RotateOptions},
-        spawn::{Launch, spawn},
+        spawn::{Bounds, Launch, spawn},
         watch::ExitWatcher,
     },
 };
@@ -55,7 +55,9 @@ fn measure(program: &Path) -> anyhow::Result<()> {
             stdout: ends.stdout.as_fd(),
             stderr: ends.stderr.as_fd(),
             inherited: &[],
+            sockets: &[],
             filter: None,
+            bounds: &Bounds::default(),
         })?;
         drop(ends);
         let spawning = begin.elapsed();

@@ -117,10 +117,7 @@ impl Board {
     ///
     /// # Errors
     /// When a target is malformed.
-    pub(super) fn read(
-        &self,
-        asked: &EventsRequest,
-    ) -> Result<mpsc::Receiver<Line>, TargetError> {
+    pub(super) fn read(&self, asked: &EventsRequest) -> Result<mpsc::Receiver<Line>, TargetError> {
         let targets = asked.targets.iter().map(|target| Target::parse(target));
         let targets = targets.collect::<Result<Vec<_>, _>>()?;
         let (sender, lines) = mpsc::channel(1);

@@ -24,7 +24,8 @@ use super::{
     board::Board,
     message::{
         AppsRequest, Detail, EventsRequest, Failure, HandOverRequest, KillRequest, Line, Reason,
-        ReloadRequest, Request, ScaleRequest, SendRequest, StartRequest, TargetsRequest, UpgradeRequest, VERSION,
+        ReloadRequest, Request, ScaleRequest, SendRequest, StartRequest, TargetsRequest,
+        UpgradeRequest, VERSION,
     },
     server::{Call, Peer},
     validate,
@@ -149,8 +150,7 @@ async fn apps(State(desk): State<Desk>, request: Incoming) -> Response {
 }
 
 async fn events(State(desk): State<Desk>, request: Incoming) -> Response {
-    let mut asked =
-        EventsRequest { targets: Vec::new(), last: None, since_ms: 0, follow: true };
+    let mut asked = EventsRequest { targets: Vec::new(), last: None, since_ms: 0, follow: true };
     for (key, value) in form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
     {
         let known = match key.as_ref() {

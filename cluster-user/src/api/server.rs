@@ -89,7 +89,8 @@ pub async fn serve(
         };
         match permit {
             Ok((permit, peer)) => {
-                let service = TowerToHyperService::new(route::routes(calls.clone(), board.clone(), peer));
+                let service =
+                    TowerToHyperService::new(route::routes(calls.clone(), board.clone(), peer));
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_TIMEOUT)

@@ -13,13 +13,15 @@ use crate::api::message::{Request, SendRequest};
 
 /// Sends workers a message over Node's IPC channel
 #[derive(Args, Debug)]
-#[command(after_help = "The app gets it with process.on('message', m => …). Node, Bun and Deno have the channel.
+#[command(
+    after_help = "The app gets it with process.on('message', m => …). Node, Bun and Deno have the channel.
 
 Examples:
   cluster send api '{\"refresh\": true}'            m is { refresh: true }
   cluster send api:0 --raw reload-config          m is 'reload-config'
   cluster send api --topic cache '[\"users\"]'      m is { type: 'process:msg', topic: 'cache',
-                                                  data: ['users'], id: 0 }, as PM2's API sends it")]
+                                                  data: ['users'], id: 0 }, as PM2's API sends it"
+)]
 pub(super) struct Send {
     /// Name, id, NAME:INSTANCE, namespace, `all`, or /REGEX/
     #[arg(value_name = "TARGET")]

@@ -196,11 +196,7 @@ pub(super) async fn ping(client: &mut Client) -> Result<Pong, Error> {
         Some(Line::Pong(pong)) => Ok(pong),
         Some(Line::Failed(failure)) => Err(failure.into()),
         Some(
-            Line::Progress(_)
-            | Line::Rolling(_)
-            | Line::Notice(_)
-            | Line::Done(_)
-            | Line::Event(_),
+            Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Done(_) | Line::Event(_),
         )
         | None => Err(nonsense()),
     }
@@ -216,11 +212,7 @@ async fn apps(
         Some(Line::Done(done)) => Ok(done.apps),
         Some(Line::Failed(failure)) => Err(failure.into()),
         Some(
-            Line::Progress(_)
-            | Line::Rolling(_)
-            | Line::Notice(_)
-            | Line::Pong(_)
-            | Line::Event(_),
+            Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Pong(_) | Line::Event(_),
         )
         | None => Err(nonsense()),
     }

@@ -74,6 +74,7 @@ impl Errands {
             stdout: theirs.as_fd(),
             stderr: theirs.as_fd(),
             inherited: &[],
+            sockets: &[],
             filter: None,
             bounds: &Bounds::default(),
         };

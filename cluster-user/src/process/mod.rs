@@ -7,8 +7,10 @@ pub mod cgroup;
 pub mod errand;
 pub mod limits;
 pub mod output;
+pub mod pid_file;
 pub mod spawn;
 pub mod tree;
+pub mod unix;
 pub mod usage;
 pub mod watch;
 

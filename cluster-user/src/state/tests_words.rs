@@ -92,3 +92,25 @@ fn say(world: &mut World, worker: WorkerId, word: Word) {
 fn status(world: &World) -> Status {
     world.state.apps(&[])[0].seats[0].status
 }
+
+#[test]
+fn a_worker_that_does_not_look_at_the_socket_it_was_given_fails() {
+    let mut given = spec("web", 1);
+    given.listen = vec!["tcp://0.0.0.0:80".parse().unwrap()];
+    given.readiness = Readiness::Running;
+    let mut world = World::new();
+    world.command(start(given));
+    world.deliver_all();
+    let worker = world.worker(0, 0).unwrap();
+    world.listen(worker, 80);
+    world.deliver_all();
+    assert!(world.kills.is_empty());
+    world.listen(worker, 81);
+    world.deliver_all();
+    assert!(world.kills.is_empty(), "another port is its own business");
+
+    world.listen(worker, 80);
+    world.deliver_all();
+
+    assert_eq!(world.kills, [worker]);
+}

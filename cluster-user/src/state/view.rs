@@ -14,7 +14,11 @@ use super::{
     worker::{Phase, Worker},
 };
 use crate::{
-    config::{pace::Canary, spec::AppSpec, target::{Scope, Target}},
+    config::{
+        pace::Canary,
+        spec::AppSpec,
+        target::{Scope, Target},
+    },
     datapath::Protocol,
     id::{AppId, Generation, GroupId, Instance, WorkerId},
     moment::Moment,

@@ -162,7 +162,11 @@ impl Supervisor {
     }
 
     /// Who holds an address that a worker could not bind.
-    fn holder(&self, protocol: Protocol, address: SocketAddr) -> Option<(SocketAddr, String)> {
+    pub(super) fn holder(
+        &self,
+        protocol: Protocol,
+        address: SocketAddr,
+    ) -> Option<(SocketAddr, String)> {
         let daemon = std::process::id();
         // Its waiting rooms hold an address for the workers they belong to.
         let own = socket::sockets_of(daemon).unwrap_or_default();

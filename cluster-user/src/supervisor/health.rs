@@ -335,7 +335,7 @@ fn run(
     let run = readiness::command(line, &lookup).map_err(|refusal| refusal.message)?;
     let mut args = vec![run.program.display().to_string()];
     args.extend(run.args);
-    let mut env = environment::whole(spec, running.instance);
+    let mut env = environment::whole(spec, running.app, running.instance);
     env.push(("CLUSTER_PID".to_owned(), running.tree.pid().to_string()));
     env.push(marker.variable());
     errands.start(&Errand {

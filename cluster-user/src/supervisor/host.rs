@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    path::PathBuf,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -26,6 +27,7 @@ use crate::{
         cgroup::Hierarchy,
         output::{Output, RotateOptions},
         tree::Tree,
+        unix::Shared,
         usage::Usage,
         watch::{ExitStatus, ExitWatcher},
     },
@@ -50,6 +52,8 @@ pub(super) struct Host {
     pub(super) last_words: BTreeMap<(AppId, Instance), Vec<String>>,
     /// The same of the workers that ended last, whichever seat they had.
     pub(super) words_of: BTreeMap<WorkerId, Vec<String>>,
+    /// Sockets that all workers of an app share, by path.
+    pub(super) shared: BTreeMap<(AppId, PathBuf), Shared>,
     /// What happened, for those who want to hear of it.
     pub(super) board: Board,
     /// Users who wait for an answer.
@@ -162,6 +166,7 @@ impl Host {
             workers: BTreeMap::new(),
             last_words: BTreeMap::new(),
             words_of: BTreeMap::new(),
+            shared: BTreeMap::new(),
             board: Board::default(),
             callers: BTreeMap::new(),
             flushing: Vec::new(),

@@ -8,6 +8,7 @@ use super::{
     environment,
     host::{Host, News},
     run::{End, Supervisor},
+    sockets,
 };
 use crate::{
     config::spec::AppSpec,
@@ -34,13 +35,15 @@ impl Supervisor {
         match effect {
             Effect::Spawn { worker, app, instance, spec } => {
                 return Some(match host.spawn(worker, app, instance, &spec) {
-                    Ok(pid) => Event::Spawned { worker, pid },
+                    Ok(pid) => {
+                        self.write_pid_file(worker);
+                        Event::Spawned { worker, pid }
+                    }
                     Err(error) => {
                         host.datapath.dismiss(worker);
                         host.output.detach(worker);
-                        let reason = format!("{error:#}");
                         host.last_words.remove(&(app, instance));
-                        Event::SpawnFailed { worker, reason }
+                        Event::SpawnFailed { worker, reason: self.why_not_spawned(&error) }
                     }
                 });
             }
@@ -153,6 +156,7 @@ impl Host {
             ports: &spec.ports,
         };
         let result = (|| {
+            self.open_shared(app, spec).map_err(anyhow::Error::msg)?;
             let admission =
                 self.datapath.admit(worker, &place).context("failed to prepare joining")?;
             let ends = self
@@ -161,9 +165,12 @@ impl Host {
                 .context("failed to capture the worker's output")?;
             let marker = Marker::new(&self.home.id(), worker);
             let equipment = self.health.equip(spec)?;
-            let mut env = environment::whole(spec, instance);
+            let mut env = environment::whole(spec, app, instance);
             env.push(marker.variable());
             env.extend_from_slice(&equipment.env);
+            env.extend(sockets::for_itself(spec));
+            let mut inherited = equipment.inherited();
+            inherited.extend(self.shared_of(app, spec));
             let mut args = vec![spec.program.display().to_string()];
             args.extend(spec.args.iter().cloned());
             let launch = Launch {
@@ -175,7 +182,8 @@ impl Host {
                 cgroup: cgroup.as_ref().map(WorkerCgroup::folder),
                 stdout: ends.stdout.as_fd(),
                 stderr: ends.stderr.as_fd(),
-                inherited: &equipment.inherited(),
+                inherited: &inherited,
+                sockets: &sockets::own(spec),
                 filter: match admission {
                     Admission::Cgroup => None,
                     Admission::Seccomp => Some(&filter::PROGRAM),
@@ -197,6 +205,9 @@ impl Host {
         };
         let pid = spawned.pid;
         self.datapath.started(worker, pid, spawned.process.as_fd(), spawned.notifier);
+        if !spec.listen.is_empty() {
+            self.datapath.look_at(worker);
+        }
         let tree = Arc::new(match cgroup {
             Some(cgroup) => Tree::in_cgroup(pid, spawned.process, cgroup),
             None => Tree::marked(pid, spawned.process, marker),

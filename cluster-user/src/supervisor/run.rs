@@ -69,7 +69,9 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     let (calls, requests) = mpsc::channel(CALLS);
     let (stop, stopped) = oneshot::channel::<()>();
     let board = host.board.clone();
-    board.post(Note::new(What::DaemonStarted).detail(concat!("release ", env!("CARGO_PKG_VERSION"))));
+    board.post(
+        Note::new(What::DaemonStarted).detail(concat!("release ", env!("CARGO_PKG_VERSION"))),
+    );
     let server = tokio::spawn(server::serve(listener, calls, board.clone(), async {
         // A sender that is dropped says the same.
         drop(stopped.await);
@@ -214,6 +216,7 @@ impl Supervisor {
                 events.extend(self.perform(effect));
             }
         }
+        self.close_unused();
     }
 
     /// Writes down what was decided before it is done: should this process be killed in the middle of it, the next one

@@ -49,6 +49,7 @@ impl Supervisor {
             }
             News::Lost(group, slot) => Event::Lost { group, slot },
             News::Swept(worker, words) => {
+                self.remove_pid_file(worker);
                 self.host.forget(worker, words);
                 Event::Swept { worker }
             }

@@ -188,7 +188,7 @@ impl Supervisor {
             status_text: said.and_then(|said| said.status.clone()),
             errno: said.and_then(|said| said.errno),
             main_pid: said.and_then(|said| said.main_pid),
-            env: environment::particular(app.spec, seat.instance),
+            env: environment::particular(app.spec, app.id, seat.instance),
             others: seat
                 .others
                 .iter()

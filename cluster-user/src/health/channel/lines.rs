@@ -201,7 +201,10 @@ mod tests {
             assert!(lines.take(&[b'x'; 5000], now).spoken.is_empty());
             assert!(lines.begun.len() <= LONGEST);
         }
-        assert!(lines.take(b"\"ready\"\n{half\n", now).spoken.is_empty(), "the end of the long one");
+        assert!(
+            lines.take(b"\"ready\"\n{half\n", now).spoken.is_empty(),
+            "the end of the long one"
+        );
         assert_eq!(lines.take(b"\"ready\"\n", now).spoken, [Spoken::Ready]);
         assert!(lines.due().is_some_and(|due| due <= now));
         let dropped = lines.tell(now);

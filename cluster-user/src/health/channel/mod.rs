@@ -160,11 +160,7 @@ impl Drop for Channel {
     }
 }
 
-async fn attend(
-    outbox: &Outbox,
-    worker: WorkerId,
-    news: &mpsc::Sender<News>,
-) -> io::Result<()> {
+async fn attend(outbox: &Outbox, worker: WorkerId, news: &mpsc::Sender<News>) -> io::Result<()> {
     let mut lines = Lines::new(Instant::now());
     loop {
         let due = lines.due();

@@ -185,6 +185,7 @@ impl Worker {
             stdout: null.as_fd(),
             stderr: null.as_fd(),
             inherited: &[(theirs.as_fd(), THEIRS), (channel.end(), KEPT)],
+            sockets: &[],
             filter: None,
             bounds: &Bounds::default(),
         });

@@ -289,6 +289,7 @@ fn launch(
             stdout,
             stderr: stdout,
             inherited: script.inherited,
+            sockets: &[],
             filter: script.filter,
             bounds: &Bounds::of(&script.resources, Instance(1)),
         },
