@@ -54,6 +54,7 @@ impl Supervisor {
             | Request::Rollback(_)
             | Request::Delete(_)
             | Request::Flush(_)
+            | Request::Reset(_)
             | Request::Upgrade(_)
             | Request::HandOver(_)
             | Request::Kill(_)

@@ -46,6 +46,8 @@ pub enum Request {
     Scale(ScaleRequest),
     /// `POST /v1/flush`: log files emptied.
     Flush(TargetsRequest),
+    /// `POST /v1/reset`: counters of restarts begin anew.
+    Reset(TargetsRequest),
     /// `POST /v1/upgrade`: the daemon becomes another program, and its workers go on. Understood by every version.
     Upgrade(UpgradeRequest),
     /// `POST /v1/handover`: the daemon ends and leaves its workers to the next one. Understood by every version.
@@ -77,6 +79,7 @@ impl Request {
             | Self::Delete(_)
             | Self::Scale(_)
             | Self::Flush(_)
+            | Self::Reset(_)
             | Self::Kill(_)
             | Self::Events(_)
             | Self::Send(_)
@@ -96,6 +99,7 @@ impl Request {
             Self::Delete(_) => "/v1/delete",
             Self::Scale(_) => "/v1/scale",
             Self::Flush(_) => "/v1/flush",
+            Self::Reset(_) => "/v1/reset",
             Self::Upgrade(_) => "/v1/upgrade",
             Self::HandOver(_) => "/v1/handover",
             Self::Kill(_) => "/v1/kill",
@@ -113,6 +117,9 @@ impl Request {
 pub struct StartRequest {
     /// The app.
     pub spec: AppSpec,
+    /// Whether it is only to be known, and started when somebody says so.
+    #[serde(default)]
+    pub idle: bool,
     /// Whether to answer only when all workers are ready or the start has failed.
     pub wait: bool,
 }

@@ -34,6 +34,7 @@ impl Worker {
                 | Input::Leaving
                 | Input::Extend(_)
                 | Input::Measured(_)
+                | Input::Hooked
                 | Input::Swept
                 | Input::Deadline => Step::default(),
             },
@@ -62,6 +63,7 @@ impl Worker {
                 | Input::Beat
                 | Input::Leaving
                 | Input::Measured(_)
+                | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Probing { deadline, next, passed, last } => match input {
@@ -90,13 +92,11 @@ impl Worker {
                 | Input::Beat
                 | Input::Leaving
                 | Input::Measured(_)
+                | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Ready { .. } => match input {
-                Input::Promote => {
-                    self.go_online(now);
-                    Step::default()
-                }
+                Input::Promote => self.go_online(now),
                 // Nothing was ever sent to it.
                 Input::Retire(_) => self.retire_unready(now),
                 Input::Probed(result) => {
@@ -117,6 +117,7 @@ impl Worker {
                 | Input::Resume
                 | Input::Extend(_)
                 | Input::Measured(_)
+                | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Online { .. } => match input {
@@ -151,6 +152,7 @@ impl Worker {
                 | Input::Promote
                 | Input::Resume
                 | Input::Extend(_)
+                | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Draining { until, look, pause, leave } => match input {
@@ -166,8 +168,9 @@ impl Worker {
                 Input::Deadline if now >= look => self.look_again(now, until, pause, leave),
                 Input::Resume if self.resumable() => {
                     self.ending = None;
-                    self.go_online(now);
-                    Step::of(Effect::Resume { worker: self.id })
+                    let mut step = self.go_online(now);
+                    step.effects.push(Effect::Resume { worker: self.id });
+                    step
                 }
                 Input::Retire(leave @ (Leave::WhenIdle | Leave::Soon)) => {
                     self.phase = Phase::Draining { until, look, pause, leave };
@@ -186,6 +189,26 @@ impl Worker {
                 | Input::Beat
                 | Input::Leaving
                 | Input::Extend(_)
+                | Input::Hooked
+                | Input::Swept => Step::default(),
+            },
+            Phase::Hooking { until } => match input {
+                Input::Hooked => self.signal(now),
+                Input::Deadline if now >= until => self.signal(now),
+                Input::Fail { why, fatal } => self.fail(now, why, fatal),
+                Input::Exited(exit) => self.sweep(now, exit),
+                Input::Deadline
+                | Input::Retire(_)
+                | Input::Resume
+                | Input::Spawned(_)
+                | Input::NotSpawned(_)
+                | Input::Sign
+                | Input::Probed(_)
+                | Input::Promote
+                | Input::Beat
+                | Input::Leaving
+                | Input::Extend(_)
+                | Input::Measured(_)
                 | Input::Swept => Step::default(),
             },
             Phase::Stopping { kill_at } => match input {
@@ -207,6 +230,7 @@ impl Worker {
                 | Input::Beat
                 | Input::Leaving
                 | Input::Measured(_)
+                | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Killing { again } => match input {
@@ -225,12 +249,14 @@ impl Worker {
                 | Input::Leaving
                 | Input::Extend(_)
                 | Input::Measured(_)
+                | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Sweeping => match input {
                 Input::Swept => Step { effects: Vec::new(), gone: true },
                 Input::Deadline
                 | Input::Exited(_)
+                | Input::Hooked
                 | Input::Fail { .. }
                 | Input::Retire(_)
                 | Input::Resume
