@@ -21,6 +21,8 @@ mod drain;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod example;
 #[cfg(test)]
 mod failing;
@@ -29,11 +31,17 @@ mod harness;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
+mod ipc;
+#[cfg(test)]
 mod join;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod listen_fds;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]

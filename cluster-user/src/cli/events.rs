@@ -37,11 +37,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[command(
     after_help = "With --json, one object per line: type (event), number, at_ms, what, and where they apply
 app {id, name, namespace}, instance, generation, pid, detail, data (the message). what is one of
-daemon_started, daemon_ending, app_started, app_stopped, app_deleted, app_scaled, reload_begun,
-reload_done, reload_failed, rolled_back, worker_starting, worker_ready, worker_online,
-worker_draining, worker_stopping, worker_exited, worker_backoff, worker_errored, message,
-messages_dropped, sent, send_failed, status, stopping, reloading, main_pid, errno, extended,
-trouble, missed. The daemon remembers the last 1000, until it ends."
+daemon_started, daemon_ending, app_started, app_deleted, app_scaled, reload_begun, reload_done,
+reload_failed, reload_superseded, rolled_back, worker_starting, worker_ready, worker_online,
+worker_draining, worker_stopping, worker_worn, worker_exited, worker_failed, worker_backoff,
+worker_errored, message, messages_dropped, sent, send_failed, status, stopping, reloading,
+main_pid, errno, extended, trouble, missed. The daemon remembers the last 1000, until it ends."
 )]
 pub(super) struct Events {
     /// Only these; see `cluster --help`
@@ -169,11 +169,12 @@ fn shown(happening: &Happening) -> String {
     const DIM: Style = Style::new().dimmed();
     let style = match happening.what {
         What::WorkerErrored
+        | What::WorkerFailed
         | What::ReloadFailed
         | What::SendFailed
         | What::Trouble
         | What::Errno => AnsiColor::Red.on_default(),
-        What::WorkerBackoff | What::WorkerExited | What::MessagesDropped | What::Missed => {
+        What::WorkerBackoff | What::WorkerWorn | What::MessagesDropped | What::Missed => {
             AnsiColor::Yellow.on_default()
         }
         What::WorkerOnline | What::WorkerReady | What::ReloadDone | What::AppStarted => {
@@ -181,11 +182,12 @@ fn shown(happening: &Happening) -> String {
         }
         What::DaemonStarted
         | What::DaemonEnding
-        | What::AppStopped
         | What::AppDeleted
         | What::AppScaled
         | What::ReloadBegun
         | What::RolledBack
+        | What::ReloadSuperseded
+        | What::WorkerExited
         | What::WorkerStarting
         | What::WorkerDraining
         | What::WorkerStopping

@@ -14,6 +14,7 @@ mod host;
 mod environment;
 mod health;
 mod said;
+mod announce;
 mod sockets;
 mod makeshift;
 mod source;

@@ -131,7 +131,7 @@ impl Supervisor {
                 log::debug!("worker {}: {hook}", about.worker);
                 return (hook == Hook::PreStop).then_some(Event::Hooked { worker: about.worker });
             }
-            Effect::Announce(news) => log::debug!("{}: {:?}", news.name, news.what),
+            Effect::Announce(announcement) => self.announce(*announcement),
             Effect::Forget { app } => host.forget_app(app),
             Effect::Flush { app, instance } => {
                 let flushed = host.output.flush(&app, Some(instance));

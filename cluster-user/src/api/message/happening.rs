@@ -59,8 +59,6 @@ pub enum What {
     Missed,
     /// An app was started.
     AppStarted,
-    /// An app was stopped.
-    AppStopped,
     /// An app was deleted.
     AppDeleted,
     /// An app has another number of workers.
@@ -73,6 +71,8 @@ pub enum What {
     ReloadFailed,
     /// A reload was turned back.
     RolledBack,
+    /// Another command took the place of a reload.
+    ReloadSuperseded,
     /// A worker was spawned.
     WorkerStarting,
     /// A worker is ready, and not chosen for connections yet.
@@ -83,9 +83,13 @@ pub enum What {
     WorkerDraining,
     /// A worker was told to end.
     WorkerStopping,
-    /// A worker has ended.
+    /// A worker is being replaced although it is well: it uses too much memory, or is too old.
+    WorkerWorn,
+    /// A worker has ended, because it was told to or by itself.
     WorkerExited,
-    /// A worker failed, and another takes its place after a while.
+    /// A worker has failed, and has ended.
+    WorkerFailed,
+    /// Another worker takes the place of one that failed, after a while.
     WorkerBackoff,
     /// A worker was given up.
     WorkerErrored,
@@ -120,19 +124,21 @@ impl fmt::Display for What {
             Self::DaemonEnding => "daemon ending",
             Self::Missed => "missed",
             Self::AppStarted => "app started",
-            Self::AppStopped => "app stopped",
             Self::AppDeleted => "app deleted",
             Self::AppScaled => "app scaled",
             Self::ReloadBegun => "reload begun",
             Self::ReloadDone => "reload done",
             Self::ReloadFailed => "reload failed",
             Self::RolledBack => "rolled back",
+            Self::ReloadSuperseded => "reload superseded",
             Self::WorkerStarting => "starting",
             Self::WorkerReady => "ready",
             Self::WorkerOnline => "online",
             Self::WorkerDraining => "draining",
             Self::WorkerStopping => "stopping",
+            Self::WorkerWorn => "worn",
             Self::WorkerExited => "exited",
+            Self::WorkerFailed => "failed",
             Self::WorkerBackoff => "backoff",
             Self::WorkerErrored => "errored",
             Self::Message => "message",

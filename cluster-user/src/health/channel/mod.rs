@@ -190,7 +190,14 @@ async fn attend(outbox: &Outbox, worker: WorkerId, news: &mpsc::Sender<News>) ->
                         readable.clear_ready();
                         spoken
                     }
-                    Hearing::End(result) => return result,
+                    Hearing::End(result) => {
+                        if lines.due().is_some() {
+                            let spoken = lines.tell(Instant::now());
+                            // The loop has ended when nobody hears it.
+                            drop(news.send(News::Spoke { worker, spoken }).await);
+                        }
+                        return result;
+                    }
                 }
             }
             () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {

@@ -108,9 +108,10 @@ fn set(
     name: libc::c_int,
     value: libc::c_int,
 ) -> Result<(), Errno> {
-    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    const LENGTH: libc::socklen_t = 4;
+    const { assert!(size_of::<libc::c_int>() == LENGTH as usize) };
     // SAFETY: the value is a number of that length.
-    at(unsafe { libc::setsockopt(socket, level, name, ptr::from_ref(&value).cast(), length) })?;
+    at(unsafe { libc::setsockopt(socket, level, name, ptr::from_ref(&value).cast(), LENGTH) })?;
     Ok(())
 }
 
