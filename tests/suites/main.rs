@@ -11,6 +11,8 @@ mod bad_input;
 #[cfg(test)]
 mod balance;
 #[cfg(test)]
+mod boot;
+#[cfg(test)]
 mod canary;
 #[cfg(test)]
 mod crash;
@@ -18,6 +20,8 @@ mod crash;
 mod daemon;
 #[cfg(test)]
 mod drain;
+#[cfg(test)]
+mod dump;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
@@ -55,4 +59,5 @@ mod rollback;
 #[cfg(test)]
 mod scale;
 #[cfg(test)]
+mod setups;
 mod show;

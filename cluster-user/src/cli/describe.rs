@@ -14,7 +14,7 @@ use super::{
 use crate::{
     api::message::{AppView, Detail, WorkerView},
     config::{
-        duration, readiness,
+        duration, readiness, secret,
         signal::StopSignal,
         spec::{AppSpec, identity::INSTANCE_VAR},
     },
@@ -186,10 +186,9 @@ pub(super) fn settings(spec: &AppSpec) -> Vec<(&'static str, String)> {
         || "the daemon's".to_owned(),
         |user| format!("uid {}, gid {}", user.uid, user.gid),
     );
-    let arguments =
-        if spec.args.is_empty() { "-".to_owned() } else { shell_words::join(&spec.args) };
+    let arguments = if spec.args.is_empty() { "-".to_owned() } else { shown_arguments(&spec.args) };
     vec![
-        ("script", spec.script.clone()),
+        ("script", secret::text(&spec.script).into_owned()),
         ("program", spec.program.display().to_string()),
         ("arguments", arguments),
         ("cwd", spec.cwd.display().to_string()),
@@ -215,6 +214,15 @@ pub(super) fn settings(spec: &AppSpec) -> Vec<(&'static str, String)> {
         ("trace", yes_no(spec.trace)),
         ("require kernel", yes_no(spec.require_kernel)),
     ]
+}
+
+/// Quoted where a shell needs it; what stands for a secret is not to be pasted anyway.
+fn shown_arguments(args: &[String]) -> String {
+    let shown = secret::arguments(args);
+    let words = shown.iter().map(|arg| {
+        if arg.contains(secret::MASK) { arg.as_str().into() } else { shell_words::quote(arg) }
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

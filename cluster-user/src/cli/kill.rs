@@ -31,7 +31,8 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Stops every app and ends the daemon
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Nothing remembers the apps afterwards: start them anew. Their log files stay in CLUSTER_HOME."
+    after_help = "Afterwards only what cluster save wrote down is remembered: cluster resurrect starts it again.
+Log files stay in CLUSTER_HOME."
 )]
 pub(super) struct Kill {}
 

@@ -1,9 +1,11 @@
 //! The command line: one file per command, and the few that all of them share.
 
+mod apply;
 mod command;
 mod daemon;
 mod delete;
 mod describe;
+mod diff;
 mod doctor;
 mod env;
 mod error;
@@ -16,6 +18,8 @@ mod help;
 mod history;
 mod human;
 mod id;
+mod import;
+mod init;
 mod jlist;
 mod kill;
 mod later;
@@ -28,16 +32,22 @@ mod ping;
 mod promote;
 mod reload;
 mod restart;
+mod resurrect;
 #[cfg(test)]
 mod sample;
+mod save;
 mod scale;
+mod schema;
 mod selection;
 mod send;
 mod session;
 mod start;
+mod start_or;
+mod startup;
 mod stop;
 mod table;
 mod tail;
+mod takeover;
 mod upgrade;
 mod verb;
 

@@ -23,7 +23,7 @@ use super::{
     script::{self, Lookup},
     shell,
     spec::{AppSpec, RestartPolicy, StopPolicy},
-    user,
+    upkeep, user,
 };
 
 /// What a specification depends on besides what was typed.
@@ -78,7 +78,8 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
     let mut said = said.clone();
     shell::fill_in(&mut said, &around.env)?;
     let said = &said;
-    let Definition { run, ports, identity, readiness, restarting, stopping, kernel, env } = said;
+    let Definition { run, ports, identity, readiness, restarting, stopping, kernel, env, .. } =
+        said;
     let script = run.script.as_deref().unwrap_or_default();
     let args = run.args.as_ref().map_or(&[][..], |Words(args)| args);
     let cwd = working_folder(run.cwd.as_deref(), &around.cwd)?;
@@ -105,6 +106,7 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
     }
     let (who, balanced) = identity::identity(identity, &ports.port, &cwd)?;
     let listen = identity::sockets(&identity.listen, &cwd, user.as_ref())?;
+    let watch = upkeep::watch(&said.watching, &cwd)?;
     let usual = AppSpec::usual(name);
     let is_on = |switch: Option<Switch>, usual: bool| switch.map_or(usual, |Switch(on)| on);
     let spec = AppSpec {
@@ -142,6 +144,10 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
             drain_timeout: time(stopping.drain_timeout, usual.stop.drain_timeout),
             kill_timeout: time(stopping.kill_timeout, usual.stop.kill_timeout),
         },
+        watch,
+        recycle: upkeep::recycle(&said.recycling)?,
+        hooks: upkeep::hooks(&said.hooks, &lookup)?,
+        resources: upkeep::resources(&said.resources)?,
         wait_timeout: time(ports.wait_timeout, usual.wait_timeout),
         trace: is_on(kernel.trace, usual.trace),
         require_kernel: is_on(kernel.require_kernel, usual.require_kernel),

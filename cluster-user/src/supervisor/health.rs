@@ -36,6 +36,7 @@ use crate::{
     process::{
         cgroup::WorkerCgroup,
         errand::{Errand, Errands},
+        spawn::Bounds,
         tree::{Marker, Tree},
     },
     state::event::Event,
@@ -345,6 +346,7 @@ fn run(
         cwd: &spec.cwd,
         user: spec.user.as_ref(),
         cgroup: running.tree.cgroup().map(WorkerCgroup::folder),
+        bounds: &Bounds::default(),
     })
 }
 

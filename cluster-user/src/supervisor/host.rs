@@ -13,14 +13,22 @@ use anyhow::Context as _;
 use cluster_common::slot::Slot;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use super::{health::Health, journal::TreeRecord, options::DaemonOptions};
+use super::{
+    health::Health, hooks::Hooks, journal::TreeRecord, manager::Manager, options::DaemonOptions,
+    upkeep::Upkeep,
+};
 use crate::{
     api::{
         board::Board,
         message::{Line, Notice},
     },
     config::home::Home,
-    datapath::{DataPath, Mode, kernel::Kernel, plain::Plain, record::GroupRecord},
+    datapath::{
+        DataPath, Mode,
+        kernel::{self, Kernel},
+        plain::Plain,
+        record::GroupRecord,
+    },
     id::{AppId, GroupId, Instance, WorkerId},
     moment::Moment,
     process::{
@@ -47,6 +55,8 @@ pub(super) struct Host {
     pub(super) hierarchy: Option<Hierarchy>,
     pub(super) output: Output,
     pub(super) health: Health,
+    pub(super) hooks: Hooks,
+    pub(super) upkeep: Upkeep,
     pub(super) workers: BTreeMap<WorkerId, Running>,
     /// What workers wrote last before they ended.
     pub(super) last_words: BTreeMap<(AppId, Instance), Vec<String>>,
@@ -62,6 +72,7 @@ pub(super) struct Host {
     pub(super) flushing: Vec<Flushing>,
     pub(super) news: UnboundedSender<News>,
     pub(super) started: Instant,
+    pub(super) manager: Manager,
     /// Why the journal could not be written when that was last tried.
     pub(super) journal_fails: Option<String>,
 }
@@ -90,6 +101,15 @@ pub(super) enum News {
     Lost(GroupId, Slot),
 }
 
+/// Depth of a worker's cgroup as programs in the kernel count.
+fn level(hierarchy: &Hierarchy) -> u32 {
+    let beyond = kernel::depth::depth(hierarchy.top()).unwrap_or_else(|error| {
+        log::warn!("failed to tell how deep in a container this is: {error}");
+        0
+    });
+    hierarchy.level() + beyond
+}
+
 impl Host {
     /// Takes possession of what the host offers. What a daemon before this one left is taken over by [`Host::adopt`].
     pub(super) fn new(
@@ -115,7 +135,7 @@ impl Host {
             }
             (None, _) => None,
             (Some(hierarchy), _) => {
-                match Kernel::new(hierarchy.path(), hierarchy.level(), &home.logs()) {
+                match Kernel::new(hierarchy.path(), level(hierarchy), &home.logs()) {
                     Ok(kernel) => Some(kernel),
                     Err(error) => {
                         missing = error
@@ -156,6 +176,8 @@ impl Host {
         let (news, receiver) = mpsc::unbounded_channel();
         let host = Self {
             health: Health::new(&home.id()),
+            hooks: Hooks::new(),
+            upkeep: Upkeep::new(),
             home,
             datapath,
             missing,
@@ -172,6 +194,7 @@ impl Host {
             flushing: Vec::new(),
             news,
             started: Instant::now(),
+            manager: Manager::new(),
             journal_fails: None,
         };
         Ok((host, receiver))

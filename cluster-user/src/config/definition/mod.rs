@@ -5,13 +5,17 @@
 //! [`spec`](super::spec), and the step from one to the other to [`resolve`](super::resolve).
 
 mod identity;
+mod hooks;
 mod kernel;
 mod ports;
 mod readiness;
+mod recycling;
+mod resources;
 mod restarting;
 mod run;
 mod stopping;
 pub mod value;
+mod watching;
 
 use std::collections::BTreeMap;
 
@@ -22,13 +26,17 @@ use serde_json::{Map, Value};
 
 use self::value::Scalar;
 pub use self::{
+    hooks::Hooks,
     identity::Identity,
     kernel::Kernel,
     ports::Ports,
     readiness::{MOST, Readiness},
+    recycling::Recycling,
+    resources::Resources,
     restarting::Restarting,
     run::Run,
     stopping::Stopping,
+    watching::{Watched, Watching},
 };
 
 /// What was said about an app, by options or in a file.
@@ -52,6 +60,18 @@ pub struct Definition {
     /// How a worker is ended.
     #[command(flatten)]
     pub stopping: Stopping,
+    /// When a worker that is well is replaced.
+    #[command(flatten)]
+    pub recycling: Recycling,
+    /// Files whose change reloads it.
+    #[command(flatten)]
+    pub watching: Watching,
+    /// Commands at turns of a worker's life.
+    #[command(flatten)]
+    pub hooks: Hooks,
+    /// What each worker may use.
+    #[command(flatten)]
+    pub resources: Resources,
     /// How the kernel is used.
     #[command(flatten)]
     pub kernel: Kernel,
@@ -78,6 +98,10 @@ macro_rules! groups {
         $each!(readiness: Readiness);
         $each!(restarting: Restarting);
         $each!(stopping: Stopping);
+        $each!(recycling: Recycling);
+        $each!(watching: Watching);
+        $each!(hooks: Hooks);
+        $each!(resources: Resources);
         $each!(kernel: Kernel);
     };
 }
