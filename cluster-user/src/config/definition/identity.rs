@@ -26,8 +26,7 @@ pub struct Identity {
     #[arg(short = 'p', long, visible_alias = "pid", value_name = "FILE")]
     pub pid_file: Option<String>,
 
-    /// Socket that workers are given as `LISTEN_FDS`, so that they need no right to its port; repeatable:
-    /// `tcp://0.0.0.0:80`, `udp://[::]:53`, `unix:/run/app.sock?mode=0660`
+    /// Socket given to workers as `LISTEN_FDS`: `tcp://0.0.0.0:80`, `udp://[::]:53`, `unix:/run/app.sock`; repeatable
     #[arg(long, value_name = "SOCKET")]
     #[serde(deserialize_with = "several", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "several_schema")]
