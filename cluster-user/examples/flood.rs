@@ -66,6 +66,7 @@ fn measure(program: &Path, form: &str) -> anyhow::Result<()> {
             stdout: ends.stdout.as_fd(),
             stderr: ends.stderr.as_fd(),
             inherited: &[],
+            sockets: &[],
             filter: None,
             bounds: &Bounds::default(),
         })?;

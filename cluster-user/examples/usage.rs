@@ -66,6 +66,7 @@ fn start(hierarchy: &Hierarchy, in_cgroup: bool, worker: WorkerId) -> anyhow::Re
         stdout: null.as_fd(),
         stderr: null.as_fd(),
         inherited: &[],
+        sockets: &[],
         filter: None,
         bounds: &Bounds::default(),
     })?;

@@ -41,6 +41,12 @@ pub fn static_go_pages() -> &'static Path {
     PROGRAM.get_or_init(|| go_program("pages"))
 }
 
+/// The Go server that takes its sockets from whoever starts it, as a static program, compiled once.
+pub fn static_go_given() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| go_program("given"))
+}
+
 fn go_program(name: &str) -> PathBuf {
     let folder = programs().join("fixtures");
     let program = folder.join(format!("{name}-go"));

@@ -85,6 +85,11 @@ impl Begun {
         });
     }
 
+    /// Whether it has written a text to standard output by now.
+    pub fn has_said(&self, text: &str) -> bool {
+        contents(&self.stdout).expect("a file can be read").contains(text)
+    }
+
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_some()

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use cluster_user::{
-    api::message::{AppView, Pong, Status},
+    api::message::{AppView, Happening, Pong, Status, What},
     datapath::Mode,
 };
 
@@ -78,6 +78,27 @@ impl Host {
                 );
             }
         }
+    }
+
+    /// Everything that has happened to what a target means and is remembered, the latest last.
+    #[track_caller]
+    pub fn events(&self, target: &str) -> Vec<Happening> {
+        let shown = self.cluster(&["events", target, "--no-follow", "-n", "1000", "--json"]).ok();
+        let lines = shown.lines().into_iter().map(|line| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        });
+        lines.collect()
+    }
+
+    /// Waits until something of this kind has happened, and gives the last of them.
+    #[track_caller]
+    pub fn until_happened(&self, target: &str, what: What) -> Happening {
+        let mut found = None;
+        wait::until_true(&format!("{what} has happened to {target}"), || {
+            found = self.events(target).into_iter().rfind(|happening| happening.what == what);
+            found.is_some()
+        });
+        found.expect("it was waited for")
     }
 
     /// The daemon about itself.

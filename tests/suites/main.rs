@@ -29,6 +29,8 @@ mod dump;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod example;
 #[cfg(test)]
 mod failing;
@@ -41,11 +43,17 @@ mod hooks;
 #[cfg(test)]
 mod import;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
+mod ipc;
+#[cfg(test)]
 mod join;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod listen_fds;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]

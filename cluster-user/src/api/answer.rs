@@ -12,7 +12,7 @@ use axum::{
     response::Response,
 };
 use hyper::body::Frame;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
 use super::message::{Failure, Line, Reason};
 
@@ -23,9 +23,12 @@ const STREAM: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 pub(super) fn one(line: &Line) -> Response {
     let status = match line {
         Line::Failed(failure) => status(failure.reason),
-        Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Done(_) | Line::Pong(_) => {
-            StatusCode::OK
-        }
+        Line::Progress(_)
+        | Line::Rolling(_)
+        | Line::Notice(_)
+        | Line::Done(_)
+        | Line::Pong(_)
+        | Line::Event(_) => StatusCode::OK,
     };
     with(status, ONE, Body::from(json(line)))
 }
@@ -38,6 +41,11 @@ pub(super) fn failed(status: StatusCode, failure: Failure) -> Response {
 /// `first` and all that follow.
 pub(super) fn stream(first: Line, rest: UnboundedReceiver<Line>) -> Response {
     with(StatusCode::OK, STREAM, Body::new(Lines { first: Some(first), rest: Some(rest) }))
+}
+
+/// Events, as they come and as fast as they are read.
+pub(super) fn events(lines: Receiver<Line>) -> Response {
+    with(StatusCode::OK, STREAM, Body::new(Events(lines)))
 }
 
 /// Status of a failure that came before any progress.
@@ -99,5 +107,20 @@ impl hyper::body::Body for Lines {
             self.rest = None;
         }
         Poll::Ready(line.map(|line| Ok(Frame::data(json(&line)))))
+    }
+}
+
+/// Events, each in a frame of its own.
+struct Events(Receiver<Line>);
+
+impl hyper::body::Body for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(json(&line)))))
     }
 }

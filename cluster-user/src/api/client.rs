@@ -113,7 +113,8 @@ impl Client {
                 | Line::Rolling(_)
                 | Line::Notice(_)
                 | Line::Done(_)
-                | Line::Pong(_),
+                | Line::Pong(_)
+                | Line::Event(_),
             )
             | None => Err(ClientError::Broken(format!("the daemon answered with status {status}"))),
         }
@@ -195,6 +196,19 @@ fn encode(request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError>
             (Method::GET, format!("{mark}{query}"), Bytes::new())
         }
         Request::Reopen => (Method::POST, String::new(), Bytes::new()),
+        Request::Send(send) => (Method::POST, String::new(), json(send)?),
+        Request::Events(asked) => {
+            let mut query = form_urlencoded::Serializer::new(String::from("?"));
+            for target in &asked.targets {
+                query.append_pair("target", target);
+            }
+            if let Some(last) = asked.last {
+                query.append_pair("last", &last.to_string());
+            }
+            query.append_pair("since", &asked.since_ms.to_string());
+            query.append_pair("follow", if asked.follow { "true" } else { "false" });
+            (Method::GET, query.finish(), Bytes::new())
+        }
         Request::Ping => (Method::GET, String::new(), Bytes::new()),
     };
     let mut builder = hyper::Request::builder()

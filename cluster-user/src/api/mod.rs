@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+pub mod board;
 pub mod client;
 pub mod message;
 mod route;

@@ -21,9 +21,11 @@ use tokio::{
 
 use super::{
     VERSION_HEADER, answer,
+    board::Board,
     message::{
-        AppsRequest, Detail, Failure, HandOverRequest, KillRequest, Line, Reason, ReloadRequest,
-        Request, ScaleRequest, StartRequest, TargetsRequest, UpgradeRequest, VERSION,
+        AppsRequest, Detail, EventsRequest, Failure, HandOverRequest, KillRequest, Line, Reason,
+        ReloadRequest, Request, ScaleRequest, SendRequest, StartRequest, TargetsRequest,
+        UpgradeRequest, VERSION,
     },
     server::{Call, Peer},
     validate,
@@ -38,10 +40,12 @@ const TOO_LARGE: (StatusCode, &str) =
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Every route, for one peer.
-pub(super) fn routes(calls: mpsc::Sender<Call>, peer: Peer) -> Router {
+pub(super) fn routes(calls: mpsc::Sender<Call>, board: Board, peer: Peer) -> Router {
     let router = Router::new()
         .route("/v1/apps", get(apps))
         .route("/v1/ping", get(ping))
+        .route("/v1/events", get(events))
+        .route("/v1/send", post(send))
         .route("/v1/start", post(start))
         .route("/v1/stop", post(|to, body| targets(to, body, Request::Stop)))
         .route("/v1/restart", post(|to, body| targets(to, body, Request::Restart)))
@@ -67,7 +71,7 @@ pub(super) fn routes(calls: mpsc::Sender<Call>, peer: Peer) -> Router {
                 Failure::new(Reason::BadRequest, message).hint("GET for nouns, POST for verbs"),
             )
         })
-        .with_state(Desk { calls, peer });
+        .with_state(Desk { calls, board, peer });
     finish(router)
 }
 
@@ -94,6 +98,7 @@ fn finish(router: Router) -> Router {
 #[derive(Clone)]
 struct Desk {
     calls: mpsc::Sender<Call>,
+    board: Board,
     peer: Peer,
 }
 
@@ -144,6 +149,46 @@ async fn apps(State(desk): State<Desk>, request: Incoming) -> Response {
         }
     }
     desk.noun(Request::Apps(asked)).await
+}
+
+async fn events(State(desk): State<Desk>, request: Incoming) -> Response {
+    let mut asked = EventsRequest { targets: Vec::new(), last: None, since_ms: 0, follow: true };
+    for (key, value) in form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
+    {
+        let known = match key.as_ref() {
+            "target" => {
+                asked.targets.push(value.to_string());
+                true
+            }
+            "last" => value.parse().map(|last| asked.last = Some(last)).is_ok(),
+            "since" => value.parse().map(|since| asked.since_ms = since).is_ok(),
+            "follow" => value.parse().map(|follow| asked.follow = follow).is_ok(),
+            _ => {
+                let key: String = key.escape_debug().take(40).collect();
+                return refused(Reason::BadRequest, format!("unknown parameter `{key}`"));
+            }
+        };
+        if !known {
+            let value: String = value.escape_debug().take(40).collect();
+            return refused(Reason::BadRequest, format!("`{value}` makes no sense as `{key}`"));
+        }
+    }
+    match desk.board.read(&asked) {
+        Ok(lines) => answer::events(lines),
+        Err(error) => refused(Reason::BadRequest, error.to_string()),
+    }
+}
+
+async fn send(State(desk): State<Desk>, body: Body) -> Response {
+    match decode::<SendRequest>(body).await {
+        Ok(request) if request.targets.is_empty() => {
+            let failure =
+                Failure::new(Reason::BadRequest, "targets is empty").hint("`all` means every app");
+            answer::one(&Line::Failed(failure))
+        }
+        Ok(request) => desk.verb(Request::Send(request)).await,
+        Err(response) => response,
+    }
 }
 
 async fn ping(State(desk): State<Desk>) -> Response {

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    board::Board,
     message::{Failure, Line, Reason, Request},
     route,
 };
@@ -62,6 +63,7 @@ pub struct Peer {
 pub async fn serve(
     listener: UnixListener,
     calls: mpsc::Sender<Call>,
+    board: Board,
     stop: impl Future<Output = ()>,
 ) {
     let graceful = GracefulShutdown::new();
@@ -87,7 +89,8 @@ pub async fn serve(
         };
         match permit {
             Ok((permit, peer)) => {
-                let service = TowerToHyperService::new(route::routes(calls.clone(), peer));
+                let service =
+                    TowerToHyperService::new(route::routes(calls.clone(), board.clone(), peer));
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_TIMEOUT)

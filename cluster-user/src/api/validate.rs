@@ -4,7 +4,7 @@ use super::message::ReloadRequest;
 use crate::config::{
     duration,
     instances::{MAX_INSTANCES, Scale},
-    readiness, signal,
+    listen, readiness, signal,
     spec::{AppSpec, watch::Watch},
 };
 
@@ -42,6 +42,8 @@ pub fn spec(spec: &AppSpec) -> Result<(), String> {
     spec.watch.as_ref().map_or(Ok(()), Watch::check)?;
     spec.recycle.check()?;
     spec.hooks.check()?;
+    spec.identity.check()?;
+    listen::check(&spec.listen, &spec.ports)?;
     spec.resources.check()?;
     for (name, value) in [
         ("listen_timeout", spec.listen_timeout),

@@ -11,6 +11,7 @@ use super::{
     doctor::Doctor,
     env::Env,
     error::Error,
+    events::Events,
     flush::Flush,
     history::History,
     id::Id,
@@ -31,6 +32,7 @@ use super::{
     save::{Cleardump, Save},
     scale::Scale,
     schema::Schema,
+    send::Send,
     start::Start,
     start_or::StartOr,
     startup::{Startup, Unstartup},
@@ -85,6 +87,8 @@ pub(super) enum Command {
     #[command(visible_aliases = ["desc", "show", "info"])]
     Describe(Describe),
     Logs(Logs),
+    Events(Events),
+    Send(Send),
     Flush(Flush),
     #[command(name = "reloadLogs", visible_alias = "reload-logs")]
     ReloadLogs(ReloadLogs),
@@ -128,6 +132,8 @@ impl Command {
             Self::List(command) => command.run(),
             Self::Describe(command) => command.run(),
             Self::Logs(command) => command.run(),
+            Self::Events(command) => command.run(),
+            Self::Send(command) => command.run(),
             Self::Flush(command) => command.run(),
             Self::ReloadLogs(ReloadLogs {}) => ReloadLogs::run(),
             Self::Pid(command) => command.run(),

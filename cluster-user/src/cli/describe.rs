@@ -12,12 +12,12 @@ use super::{
     table::{Cell, Column, KEEP, Table},
 };
 use crate::{
-    api::message::{AppView, Detail},
+    api::message::{AppView, Detail, WorkerView},
     config::{
         duration, readiness, secret,
         signal::StopSignal,
         size,
-        spec::{AppSpec, hooks::Hook},
+        spec::{AppSpec, hooks::Hook, identity::INSTANCE_VAR},
     },
     datapath::Protocol,
 };
@@ -125,6 +125,9 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
         if let Some(both) = &worker.logs.combined {
             logs.row(vec![format!("{instance} both").into(), both.display().into()]);
         }
+        if let Some(text) = said(worker) {
+            logs.row(vec![format!("{instance} says").into(), text.into()]);
+        }
         if worker.dropped_bytes > 0 {
             let dropped = human::bytes(worker.dropped_bytes);
             let said = format!("{dropped} not written: see daemon.log");
@@ -139,6 +142,16 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
         last_words(app, selection),
     ]
     .concat()
+}
+
+/// What a worker says of itself.
+fn said(worker: &WorkerView) -> Option<String> {
+    let errno = worker.errno.map(|number| {
+        format!("error {number}: {}", nix::errno::Errno::from_raw(number).desc().to_lowercase())
+    });
+    let main = worker.main_pid.map(|pid| format!("its main process is {pid}"));
+    let said: Vec<_> = [worker.status_text.clone(), errno, main].into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// What those workers wrote last that are not running although they should.
@@ -160,6 +173,10 @@ pub(super) fn settings(spec: &AppSpec) -> Vec<(&'static str, String)> {
     let joined = |numbers: &[String]| {
         if numbers.is_empty() { "-".to_owned() } else { numbers.join(", ") }
     };
+    let listen: Vec<String> = spec.listen.iter().map(ToString::to_string).collect();
+    let instance_var = spec.identity.instance_var.as_deref().unwrap_or(INSTANCE_VAR);
+    let pid_file = spec.identity.pid_file.as_ref();
+    let pid_file = pid_file.map_or_else(|| "-".to_owned(), |path| path.display().to_string());
     let ports: Vec<String> = spec.ports.iter().map(u16::to_string).collect();
     let codes: Vec<String> = spec.restart.stop_exit_codes.iter().map(i32::to_string).collect();
     let dash = || "-".to_owned();
@@ -181,6 +198,10 @@ pub(super) fn settings(spec: &AppSpec) -> Vec<(&'static str, String)> {
         ("cwd", spec.cwd.display().to_string()),
         ("user", user),
         ("only ports", if ports.is_empty() { "all".to_owned() } else { joined(&ports) }),
+        ("listen", if listen.is_empty() { dash() } else { listen.join(", ") }),
+        ("instance variable", instance_var.to_owned()),
+        ("increment variable", spec.identity.increment_var.clone().unwrap_or_else(dash)),
+        ("pid file", pid_file),
         ("ready when", readiness::ready_when(spec)),
         ("liveness", liveness),
         ("watchdog", spec.watchdog.map_or_else(dash, duration::format)),
@@ -264,44 +285,48 @@ mod tests {
     fn everything_about_an_app_is_shown() {
         let all = Selection::parse(&[]).unwrap();
         insta::assert_snapshot!(draw(&app(), &all, Some(100), false), @r"
-        ┌─────────────────┬───────────────────────────────┐
-        │ id              │ 0                             │
-        │ name            │ web                           │
-        │ namespace       │ default                       │
-        │ status          │ online                        │
-        │ mode            │ kernel                        │
-        │ generation      │ 1                             │
-        │ instances       │ 1 online of 2                 │
-        │ port            │ tcp 0.0.0.0:8080, served by 1 │
-        │ port            │ tcp [::]:8080, served by 1    │
-        │ port            │ tcp 0.0.0.0:9090, served by 1 │
-        │ policy          │ round-robin                   │
-        │ restarts        │ 3                             │
-        │ cpu             │ 12.3%                         │
-        │ memory          │ 52.4 MB                       │
-        │ uptime          │ 1h                            │
-        │ script          │ server.js                     │
-        │ program         │ /usr/bin/node                 │
-        │ arguments       │ /srv/server.js 'a b'          │
-        │ cwd             │ /srv                          │
-        │ user            │ the daemon's                  │
-        │ only ports      │ all                           │
-        │ ready when      │ listening, within 30s         │
-        │ liveness        │ -                             │
-        │ watchdog        │ -                             │
-        │ overlap         │ yes                           │
-        │ autorestart     │ yes                           │
-        │ max restarts    │ 16                            │
-        │ min uptime      │ 1s                            │
-        │ restart delay   │ 0ms                           │
-        │ stop exit codes │ -                             │
-        │ stop signal     │ SIGTERM                       │
-        │ drain timeout   │ 30s                           │
-        │ kill timeout    │ 10s                           │
-        │ wait timeout    │ 30s                           │
-        │ trace           │ no                            │
-        │ require kernel  │ no                            │
-        └─────────────────┴───────────────────────────────┘
+        ┌────────────────────┬───────────────────────────────┐
+        │ id                 │ 0                             │
+        │ name               │ web                           │
+        │ namespace          │ default                       │
+        │ status             │ online                        │
+        │ mode               │ kernel                        │
+        │ generation         │ 1                             │
+        │ instances          │ 1 online of 2                 │
+        │ port               │ tcp 0.0.0.0:8080, served by 1 │
+        │ port               │ tcp [::]:8080, served by 1    │
+        │ port               │ tcp 0.0.0.0:9090, served by 1 │
+        │ policy             │ round-robin                   │
+        │ restarts           │ 3                             │
+        │ cpu                │ 12.3%                         │
+        │ memory             │ 52.4 MB                       │
+        │ uptime             │ 1h                            │
+        │ script             │ server.js                     │
+        │ program            │ /usr/bin/node                 │
+        │ arguments          │ /srv/server.js 'a b'          │
+        │ cwd                │ /srv                          │
+        │ user               │ the daemon's                  │
+        │ only ports         │ all                           │
+        │ listen             │ -                             │
+        │ instance variable  │ NODE_APP_INSTANCE             │
+        │ increment variable │ -                             │
+        │ pid file           │ -                             │
+        │ ready when         │ listening, within 30s         │
+        │ liveness           │ -                             │
+        │ watchdog           │ -                             │
+        │ overlap            │ yes                           │
+        │ autorestart        │ yes                           │
+        │ max restarts       │ 16                            │
+        │ min uptime         │ 1s                            │
+        │ restart delay      │ 0ms                           │
+        │ stop exit codes    │ -                             │
+        │ stop signal        │ SIGTERM                       │
+        │ drain timeout      │ 30s                           │
+        │ kill timeout       │ 10s                           │
+        │ wait timeout       │ 30s                           │
+        │ trace              │ no                            │
+        │ require kernel     │ no                            │
+        └────────────────────┴───────────────────────────────┘
         ┌──────────┬──────┬─────────┬──────────────────────────┬────┬─────────────┬─────────┬────────┐
         │ instance │  pid │ status  │ reason                   │  ↺ │ connections │  memory │ uptime │
         ├──────────┼──────┼─────────┼──────────────────────────┼────┼─────────────┼─────────┼────────┤
@@ -311,6 +336,7 @@ mod tests {
         ┌────────┬───────────────────────────────────────┐
         │ 0 out  │ /var/lib/cluster/logs/web-out-0.log   │
         │ 0 err  │ /var/lib/cluster/logs/web-error-0.log │
+        │ 0 says │ 7 requests in flight                  │
         │ 0 lost │ 4.0 KB not written: see daemon.log    │
         │ 1 out  │ /var/lib/cluster/logs/web-out-1.log   │
         │ 1 err  │ /var/lib/cluster/logs/web-error-1.log │

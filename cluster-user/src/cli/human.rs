@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use anstyle::{AnsiColor, Style};
+use jiff::{Timestamp, tz::TimeZone};
 
 use crate::api::message::{AppView, Stage, Status};
 
@@ -32,6 +33,13 @@ pub(super) fn ago(moment_ms: u64) -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
     now.saturating_sub(moment_ms)
+}
+
+/// `2026-11-21T14:10:18.123`: a moment in milliseconds since the epoch, in local time.
+pub(super) fn time(moment_ms: u64) -> String {
+    let moment = i64::try_from(moment_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let moment = moment.unwrap_or_default().to_zoned(TimeZone::system());
+    moment.strftime("%Y-%m-%dT%H:%M:%S.%3f").to_string()
 }
 
 /// `0%`, `12.5%`, `340%`.

@@ -15,7 +15,7 @@ const COMMANDS: [(&[&str], &str); 7] = [
         &["deploy", "set", "get", "conf", "install", "serve", "report"],
         "see cluster --help for what is there",
     ),
-    (&["attach", "send", "trigger"], "cluster logs NAME shows what it writes"),
+    (&["attach", "trigger"], "cluster logs NAME shows what it writes"),
 ];
 
 /// Words of other tools, and what they are here.

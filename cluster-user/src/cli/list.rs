@@ -23,8 +23,9 @@ use crate::{
   address, workers}], policy, restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
   workers [{instance, generation, pid, status, reason, restarts, unstable, cpu_percent,
   memory_bytes, uptime_ms, connections (with -v), selected, migrated, logs {out, err},
-  dropped_bytes, last_words, env, others [{pid, generation, status}]}]. others: processes of a
-  reload that are to take the worker's place, or had it and finish what they have.
+  dropped_bytes, last_words, status_text, errno, main_pid, env, others [{pid, generation,
+  status}]}]. status_text: what the worker says of itself. others: processes of a reload that are
+  to take the worker's place, or had it and finish what they have.
   status: starting | ready | online | draining | stopping | backoff | errored | stopped.
   Members may be added, never changed. spec.env is left empty: see `cluster env`.")]
 pub(super) struct List {
@@ -96,6 +97,11 @@ fn draw(apps: &[AppView], verbose: bool, width: Option<usize>, colour: bool) -> 
         let known = apps.iter().any(|app| app.mode == Mode::Kernel);
         columns.insert(7, column("selected", u8::from(known), true));
     }
+    // Only when somebody says something.
+    let says = verbose && apps.iter().flat_map(|app| &app.workers).any(|w| w.status_text.is_some());
+    if says {
+        columns.push(Column { title: "says", importance: 4, right: false, cut: true });
+    }
     // Only while it says something.
     let generations = apps.iter().any(human::in_transit);
     if generations {
@@ -103,19 +109,24 @@ fn draw(apps: &[AppView], verbose: bool, width: Option<usize>, colour: bool) -> 
         columns.insert(after, column("generation", KEEP, false));
     }
     let mut table = Table::new(&columns);
-    let mut add = |mut row: Vec<Cell>, generation: Cell| {
+    let mut add = |mut row: Vec<Cell>, generation: Cell, word: Option<&str>| {
+        if says {
+            row.push(word.unwrap_or_default().into());
+        }
         if generations {
             row.insert(if verbose { 10 } else { 9 }, generation);
         }
         table.row(row);
     };
     for app in apps {
-        add(app_row(app, verbose), human::generation(app).into());
+        add(app_row(app, verbose), human::generation(app).into(), None);
         if verbose {
             for worker in &app.workers {
-                add(worker_row(app, worker), worker.generation.to_string().into());
+                let word = worker.status_text.as_deref();
+                add(worker_row(app, worker), worker.generation.to_string().into(), word);
                 for other in &worker.others {
-                    add(other_row(app, worker, other), other.generation.to_string().into());
+                    let generation = other.generation.to_string().into();
+                    add(other_row(app, worker, other), generation, None);
                 }
             }
         }
@@ -245,13 +256,13 @@ mod tests {
     #[test]
     fn verbose_shows_workers_with_pid_and_connections() {
         insta::assert_snapshot!(draw(&[app()], true, None, false), @r"
-        ┌─────┬───────┬───────────┬────────┬──────┬────────────┬───────┬──────────┬────┬─────────┬───────┬─────────┬────────┐
-        │ id  │ name  │ namespace │ mode   │  pid │ ports      │ conns │ selected │  ↺ │ status  │   cpu │  memory │ uptime │
-        ├─────┼───────┼───────────┼────────┼──────┼────────────┼───────┼──────────┼────┼─────────┼───────┼─────────┼────────┤
-        │ 0   │ web   │ default   │ kernel │  1/2 │ 8080, 9090 │     7 │      240 │  3 │ online  │ 12.3% │ 52.4 MB │     1h │
-        │ 0:0 │ web:0 │           │        │ 4001 │            │     7 │      120 │  0 │ online  │ 12.3% │ 52.4 MB │     1h │
-        │ 0:1 │ web:1 │           │        │    - │            │     - │      120 │ 16 │ errored │ 12.3% │ 52.4 MB │      - │
-        └─────┴───────┴───────────┴────────┴──────┴────────────┴───────┴──────────┴────┴─────────┴───────┴─────────┴────────┘
+        ┌─────┬───────┬───────────┬────────┬──────┬────────────┬───────┬──────────┬────┬─────────┬───────┬─────────┬────────┬──────────────────────┐
+        │ id  │ name  │ namespace │ mode   │  pid │ ports      │ conns │ selected │  ↺ │ status  │   cpu │  memory │ uptime │ says                 │
+        ├─────┼───────┼───────────┼────────┼──────┼────────────┼───────┼──────────┼────┼─────────┼───────┼─────────┼────────┼──────────────────────┤
+        │ 0   │ web   │ default   │ kernel │  1/2 │ 8080, 9090 │     7 │      240 │  3 │ online  │ 12.3% │ 52.4 MB │     1h │                      │
+        │ 0:0 │ web:0 │           │        │ 4001 │            │     7 │      120 │  0 │ online  │ 12.3% │ 52.4 MB │     1h │ 7 requests in flight │
+        │ 0:1 │ web:1 │           │        │    - │            │     - │      120 │ 16 │ errored │ 12.3% │ 52.4 MB │      - │                      │
+        └─────┴───────┴───────────┴────────┴──────┴────────────┴───────┴──────────┴────┴─────────┴───────┴─────────┴────────┴──────────────────────┘
         ");
     }
 

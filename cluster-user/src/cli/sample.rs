@@ -69,6 +69,9 @@ fn worker(instance: u32, pid: Option<u32>, status: Status) -> WorkerView {
             combined: None,
         },
         dropped_bytes: if pid.is_some() { 4096 } else { 0 },
+        status_text: pid.map(|_| "7 requests in flight".to_owned()),
+        errno: None,
+        main_pid: None,
         last_words: match pid {
             Some(_) => Vec::new(),
             None => vec!["Error: listen EADDRINUSE".to_owned(), "    at Server.listen".to_owned()],

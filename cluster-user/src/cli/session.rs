@@ -142,7 +142,7 @@ impl Session {
                 Line::Notice(notice) => bar.aside(|| self.tell(&notice)),
                 Line::Done(done) => return Ok(done),
                 Line::Failed(failure) => return Err(failure.into()),
-                Line::Pong(_) => break,
+                Line::Pong(_) | Line::Event(_) => break,
             }
         }
         Err(Error::failed(format!("the daemon ended before {} was done", doing.verb))
@@ -164,7 +164,7 @@ impl Session {
                 Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) => {}
                 Line::Done(_) => return Ok(()),
                 Line::Failed(failure) => return Err(failure.into()),
-                Line::Pong(_) => break,
+                Line::Pong(_) | Line::Event(_) => break,
             }
         }
         Err(Error::failed("the daemon ended before it was done"))
@@ -195,9 +195,10 @@ pub(super) async fn ping(client: &mut Client) -> Result<Pong, Error> {
     match client.send(&Request::Ping).await?.next().await? {
         Some(Line::Pong(pong)) => Ok(pong),
         Some(Line::Failed(failure)) => Err(failure.into()),
-        Some(Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Done(_)) | None => {
-            Err(nonsense())
-        }
+        Some(
+            Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Done(_) | Line::Event(_),
+        )
+        | None => Err(nonsense()),
     }
 }
 
@@ -210,9 +211,10 @@ async fn apps(
     match client.send(&request).await?.next().await? {
         Some(Line::Done(done)) => Ok(done.apps),
         Some(Line::Failed(failure)) => Err(failure.into()),
-        Some(Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Pong(_)) | None => {
-            Err(nonsense())
-        }
+        Some(
+            Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Pong(_) | Line::Event(_),
+        )
+        | None => Err(nonsense()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ffi::OsString, path::Path};
 use super::{refusal::Refusal, user::Account};
 
 /// Variables that mean something to one process only, or are given to each worker anew.
-const KEPT_OUT: [&str; 15] = [
+const KEPT_OUT: [&str; 16] = [
     "_",
     "INVOCATION_ID",
     "JOURNAL_STREAM",
@@ -21,6 +21,7 @@ const KEPT_OUT: [&str; 15] = [
     "OLDPWD",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
+    "pm_id",
 ];
 
 /// What the environment became.

@@ -27,7 +27,8 @@ pub(super) fn sign(said: &Definition) -> Readiness {
         Readiness::Notified
     } else if on(said.readiness.wait_ready) {
         Readiness::Message
-    } else if on(said.ports.no_port) {
+    } else if on(said.ports.no_port) || !said.identity.listen.is_empty() {
+        // A socket that is there before the program says nothing about it.
         Readiness::Running
     } else if on(said.ports.optional_port) {
         Readiness::Settled
@@ -104,6 +105,12 @@ pub(super) fn check(
     if no_port && !said.ports.port.is_empty() {
         return Err(Refusal::usage(
             "--no-port says that the app serves none, and --port names one",
+        )
+        .hint("leave one of them out"));
+    }
+    if no_port && !said.identity.listen.is_empty() {
+        return Err(Refusal::usage(
+            "--no-port says that the app serves none, and --listen gives it a socket",
         )
         .hint("leave one of them out"));
     }
@@ -184,7 +191,10 @@ pub fn consistent(spec: &AppSpec) -> Result<(), String> {
             Some(port) if !spec.ports.is_empty() && !spec.ports.contains(&port) => {
                 return bad(&format!("port {port} is not among those that are balanced"));
             }
-            None if asked.what.asks_port() && spec.readiness == Readiness::Running => {
+            None if asked.what.asks_port()
+                && spec.readiness == Readiness::Running
+                && spec.listen.is_empty() =>
+            {
                 return bad("the app serves no port that could be asked");
             }
             None if asked.what.asks_port() && spec.ports.len() > 1 => {

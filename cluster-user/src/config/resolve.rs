@@ -13,7 +13,7 @@ use super::{
         Definition, Run,
         value::{Switch, Time, Words},
     },
-    environment,
+    environment, identity,
     instances::{Instances, MAX_INSTANCES},
     interpreter::Interpreting,
     limits, logging,
@@ -21,6 +21,7 @@ use super::{
     readiness::{self, time},
     refusal::Refusal,
     script::{self, Lookup},
+    shell,
     spec::{AppSpec, RestartPolicy, StopPolicy},
     upkeep, user,
 };
@@ -74,7 +75,12 @@ pub fn cpus() -> u32 {
 /// # Errors
 /// [`Refusal`], with the next step.
 pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Refusal> {
-    let Definition { run, ports, readiness, restarting, stopping, logs, kernel, env, .. } = said;
+    let mut said = said.clone();
+    shell::fill_in(&mut said, &around.env)?;
+    let said = &said;
+    let Definition {
+        run, ports, identity, readiness, restarting, stopping, logs, kernel, env, ..
+    } = said;
     let script = run.script.as_deref().unwrap_or_default();
     let args = run.args.as_ref().map_or(&[][..], |Words(args)| args);
     let cwd = working_folder(run.cwd.as_deref(), &around.cwd)?;
@@ -104,9 +110,8 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
         let names = environment.dropped.join(", ").escape_debug().to_string();
         notices.push(format!("variables that are no UTF-8 text are left out: {names}"));
     }
-    let mut balanced = ports.port.clone();
-    balanced.sort_unstable();
-    balanced.dedup();
+    let (who, balanced) = identity::identity(identity, &ports.port, &cwd)?;
+    let listen = identity::sockets(&identity.listen, &cwd, user.as_ref())?;
     let watch = upkeep::watch(&said.watching, &cwd)?;
     let usual = AppSpec::usual(name);
     let is_on = |switch: Option<Switch>, usual: bool| switch.map_or(usual, |Switch(on)| on);
@@ -124,6 +129,8 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
         instances: instances(run.instances.unwrap_or(Instances::Exactly(1)), around.cpus),
         autostart: is_on(restarting.autostart, usual.autostart),
         ports: balanced,
+        identity: who,
+        listen,
         readiness: readiness::sign(said),
         listen_timeout: time(readiness.listen_timeout, usual.listen_timeout),
         probe: readiness::probe(readiness),
@@ -155,6 +162,7 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
         ..usual
     };
     limits::check(&spec.args, &spec.environment())?;
+    identity::check(&spec)?;
     notices.extend(readiness::check(said, &spec, &lookup)?);
     Ok(Resolved { spec, notices })
 }

@@ -232,6 +232,9 @@ pub trait DataPath {
         notifier: Option<OwnedFd>,
     );
 
+    /// Looks for sockets that a worker made before it ran its program, and that nothing else tells of.
+    fn look_at(&mut self, worker: WorkerId);
+
     /// Forgets a worker, its tickets included. Its slots are vacated separately.
     fn dismiss(&mut self, worker: WorkerId);
 

@@ -77,9 +77,10 @@ async fn known(home: &Home) -> Result<Vec<AppView>, ClientError> {
     match client.send(&Request::Apps(AppsRequest::default())).await?.next().await? {
         Some(Line::Done(done)) => Ok(done.apps),
         Some(Line::Failed(failure)) => Err(ClientError::Failed(failure)),
-        Some(Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Pong(_)) | None => {
-            Err(ClientError::Broken("the daemon's answer makes no sense".to_owned()))
-        }
+        Some(
+            Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Pong(_) | Line::Event(_),
+        )
+        | None => Err(ClientError::Broken("the daemon's answer makes no sense".to_owned())),
     }
 }
 
@@ -182,7 +183,7 @@ async fn carry_out(
             Line::Notice(notice) => notices.push(notice),
             Line::Done(_) => return Ok(()),
             Line::Failed(failure) => return Err(failure),
-            Line::Progress(_) | Line::Rolling(_) | Line::Pong(_) => {}
+            Line::Progress(_) | Line::Rolling(_) | Line::Pong(_) | Line::Event(_) => {}
         }
     }
     Err(Failure::new(Reason::Unavailable, "the daemon ended before it was started"))

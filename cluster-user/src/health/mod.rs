@@ -24,10 +24,12 @@ pub enum News {
         /// What it said, in that order.
         words: Vec<Word>,
     },
-    /// A worker said on its channel that it is ready.
-    Message {
+    /// A worker spoke on its channel.
+    Spoke {
         /// Which worker.
         worker: WorkerId,
+        /// What it said.
+        spoken: Spoken,
     },
     /// A question was answered, or was not.
     Answered {
@@ -37,5 +39,23 @@ pub enum News {
         question: u64,
         /// Why not well; a lowercase fragment.
         result: Result<(), String>,
+    },
+}
+
+/// What a worker said on its channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// That it is ready.
+    Ready,
+    /// A message of its own, as one line of JSON.
+    Message(String),
+    /// Messages that nobody will see.
+    Dropped {
+        /// How many.
+        messages: u64,
+        /// Length in bytes of the longest that was too long; 0 for none.
+        longest: usize,
+        /// How many of them were no JSON.
+        malformed: u64,
     },
 }

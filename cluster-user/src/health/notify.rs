@@ -313,7 +313,7 @@ if len(sys.argv) > 2:
     async fn next(news: &mut mpsc::Receiver<News>) -> (Sender, Vec<Word>) {
         match timeout(PATIENCE, news.recv()).await.unwrap().unwrap() {
             News::Notified { sender, words } => (sender, words),
-            other @ (News::Message { .. } | News::Answered { .. }) => panic!("{other:?}"),
+            other @ (News::Spoke { .. } | News::Answered { .. }) => panic!("{other:?}"),
         }
     }
 }

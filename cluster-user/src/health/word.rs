@@ -1,5 +1,7 @@
 //! The words of `sd_notify(3)` that mean something here.
 
+use std::time::Duration;
+
 /// Longest status that is kept, in characters.
 const LONGEST: usize = 200;
 
@@ -22,6 +24,8 @@ pub enum Word {
     MainPid(u32),
     /// `ERRNO=…`: why it fails.
     Errno(i32),
+    /// `EXTEND_TIMEOUT_USEC=…`: what it is doing, starting or ending, takes so much longer from now on.
+    Extend(Duration),
 }
 
 /// Reads a datagram: assignments, one a line. What is unknown or makes no sense is left out, as systemd does.
@@ -45,6 +49,9 @@ fn word(key: &str, value: &str) -> Option<Word> {
             Some(Word::Status(plain.take(LONGEST).collect()))
         }
         ("MAINPID", pid) => pid.parse().ok().filter(|pid| *pid > 0).map(Word::MainPid),
+        ("EXTEND_TIMEOUT_USEC", time) => {
+            time.parse().ok().map(Duration::from_micros).map(Word::Extend)
+        }
         ("ERRNO", number) => number.parse().ok().map(Word::Errno),
         _ => None,
     }
@@ -58,7 +65,7 @@ mod tests {
 
     #[test]
     fn every_word_is_understood_in_its_order() {
-        let said = b"STATUS=Loading\x1b[2J\nWATCHDOG=1\nMAINPID=42\nERRNO=2\nRELOADING=1\nREADY=1\nSTOPPING=1\nWATCHDOG=trigger\n";
+        let said = b"STATUS=Loading\x1b[2J\nWATCHDOG=1\nMAINPID=42\nERRNO=2\nRELOADING=1\nREADY=1\nSTOPPING=1\nWATCHDOG=trigger\nEXTEND_TIMEOUT_USEC=1500000\n";
 
         assert_eq!(
             read(said),
@@ -71,6 +78,7 @@ mod tests {
                 Word::Ready,
                 Word::Stopping,
                 Word::Trigger,
+                Word::Extend(Duration::from_millis(1500)),
             ]
         );
     }

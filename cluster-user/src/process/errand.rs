@@ -78,6 +78,7 @@ impl Errands {
             stdout: theirs.as_fd(),
             stderr: theirs.as_fd(),
             inherited: &[],
+            sockets: &[],
             filter: None,
             bounds,
         };

@@ -8,8 +8,10 @@ pub mod errand;
 pub mod limits;
 pub mod memory;
 pub mod output;
+pub mod pid_file;
 pub mod spawn;
 pub mod tree;
+pub mod unix;
 pub mod usage;
 pub mod watch;
 

@@ -22,6 +22,8 @@ pub struct Announcement {
     pub app: AppId,
     /// Its name.
     pub name: String,
+    /// Its namespace.
+    pub namespace: String,
     /// Which worker; `None` when it is about the app.
     pub about: Option<About>,
     /// What.
@@ -119,9 +121,10 @@ impl State {
 
     /// Tells of whatever of an app that is known still.
     pub(super) fn announce_about(&mut self, app: AppId, about: Option<About>, what: What) {
-        if let Some(name) = self.apps.get(&app).map(|app| app.spec().name.to_string()) {
-            self.effects.push(Effect::Announce(Box::new(Announcement { app, name, about, what })));
-        }
+        let Some(spec) = self.apps.get(&app).map(super::app::App::spec) else { return };
+        let (name, namespace) = (spec.name.to_string(), spec.namespace.to_string());
+        let announcement = Announcement { app, name, namespace, about, what };
+        self.effects.push(Effect::Announce(Box::new(announcement)));
     }
 }
 

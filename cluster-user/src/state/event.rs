@@ -13,7 +13,7 @@ use crate::{
 };
 use cluster_common::slot::Slot;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 /// Names a user's command until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -186,6 +186,10 @@ pub enum Word {
     Watchdog,
     /// `WATCHDOG=trigger`: it knows that it has failed.
     Trigger,
+    /// `STOPPING=1`: it ends by itself.
+    Stopping,
+    /// `EXTEND_TIMEOUT_USEC=…`: its start, or its end, takes so much longer from now on.
+    Extend(Duration),
 }
 
 /// What a user can want.

@@ -83,6 +83,12 @@ impl Group {
             .any(|member| member.worker == worker && member.state == MemberState::Joined)
     }
 
+    /// Whether a worker has a socket in the map, or one on its way there.
+    pub(super) fn has(&self, worker: WorkerId) -> bool {
+        self.slots.values().any(|member| member.worker == worker)
+            || self.queue.iter().any(|(_, of)| *of == worker)
+    }
+
     /// The route as it should be: every worker that is `online` has turns in proportion to its weight. One with
     /// several sockets, as when its children listen for themselves, is one worker.
     pub(super) fn wanted_route(

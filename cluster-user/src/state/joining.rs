@@ -32,6 +32,16 @@ impl State {
             return self.effects.push(Effect::Refuse { ticket });
         }
         let app = worker.app;
+        let given = worker.spec.listen.iter().any(|own| own.is_at(key.protocol, key.address));
+        if given && self.groups.values().any(|group| group.key == key && group.has(id)) {
+            // Half of the connections would wait for ever in the one it does not look at.
+            self.effects.push(Effect::Refuse { ticket });
+            let reason = format!(
+                "it listens on {} itself, which it was given as LISTEN_FDS; start it without --listen, or have it use that",
+                key.address
+            );
+            return self.step(now, id, Input::Fail { why: Why::Unusable(reason), fatal: true });
+        }
         if let Some(holder) = self.served_by_another(app, &key) {
             self.effects.push(Effect::Refuse { ticket });
             let why = cannot_serve(&key, holder);

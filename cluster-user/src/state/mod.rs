@@ -45,6 +45,8 @@ mod tests;
 #[cfg(test)]
 mod tests_reload;
 #[cfg(test)]
+mod tests_words;
+#[cfg(test)]
 mod tests_renewal;
 #[cfg(test)]
 mod tests_settled;
@@ -200,6 +202,8 @@ impl State {
             },
             Word::Ready | Word::ReadyMessage => {}
             Word::Watchdog => self.step(now, id, Input::Beat),
+            Word::Stopping => self.step(now, id, Input::Leaving),
+            Word::Extend(time) => self.step(now, id, Input::Extend(time)),
             Word::Trigger => {
                 let watchdog = worker.spec.watchdog.unwrap_or_default();
                 let why = Why::Silent { watchdog };

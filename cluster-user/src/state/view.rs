@@ -14,7 +14,11 @@ use super::{
     worker::{Phase, Worker},
 };
 use crate::{
-    config::{pace::Canary, spec::AppSpec, target::Target},
+    config::{
+        pace::Canary,
+        spec::AppSpec,
+        target::{Scope, Target},
+    },
     datapath::Protocol,
     id::{AppId, Generation, GroupId, Instance, WorkerId},
     moment::Moment,
@@ -185,6 +189,20 @@ impl State {
     /// Which generation a worker is of.
     pub fn generation_of(&self, worker: WorkerId) -> Option<Generation> {
         self.workers.get(&worker).map(|worker| worker.generation)
+    }
+
+    /// The workers that any of `targets` means, those that are to take a seat and those that had one included.
+    pub fn workers_of(&self, targets: &[Target]) -> Vec<WorkerId> {
+        let meant = |worker: &&Worker| {
+            let Some(app) = self.apps.get(&worker.app) else { return false };
+            let (name, namespace) = (app.spec().name.as_str(), app.spec().namespace.as_str());
+            targets.iter().any(|target| match target.matches(app.id, name, namespace) {
+                Some(Scope::App) => true,
+                Some(Scope::Worker(instance)) => instance == worker.instance,
+                None => false,
+            })
+        };
+        self.workers.values().filter(meant).map(|worker| worker.id).collect()
     }
 
     /// Whether a worker is to end, or has.

@@ -115,6 +115,10 @@ impl Host {
             };
             if let Some(pid) = self.adopt_worker(&wanted) {
                 found.alive.insert(known.worker, pid);
+                if let Some(running) = self.workers.get(&known.worker) {
+                    let tree = Arc::clone(&running.tree);
+                    self.adopt_shared(known.app, &spec, &tree);
+                }
                 if health::wants_channel(&spec)
                     && let Some(running) = self.workers.get(&known.worker)
                 {
@@ -308,7 +312,21 @@ impl Host {
 }
 
 fn stray(app: AppId, worker: WorkerId, instance: Instance, remains: &Remains) -> Stray {
-    let particular = ["CLUSTER_APP", "CLUSTER_INSTANCE", "NODE_APP_INSTANCE", Marker::NAME];
+    let particular = [
+        "CLUSTER_APP",
+        "CLUSTER_INSTANCE",
+        "LISTEN_FDNAMES",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "NODE_APP_INSTANCE",
+        "NODE_CHANNEL_FD",
+        "NODE_CHANNEL_SERIALIZATION_MODE",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "name",
+        "pm_id",
+        Marker::NAME,
+    ];
     let env = remains.env.iter().filter(|(key, _)| !particular.contains(&key.as_str()));
     Stray {
         app,

@@ -41,7 +41,8 @@ impl Supervisor {
                 return;
             }
             Tale::Done { apps, deleted } => {
-                Line::Done(Done { apps: self.views(&apps, Detail::Usual), deleted })
+                let apps = self.views(&apps, Detail::Usual);
+                Line::Done(Done { apps, deleted, sent: 0 })
             }
             Tale::Refused(refusal) => Line::Failed(refused(&refusal)),
             Tale::Rolling { app, instance, generation, doing } => {
@@ -161,7 +162,11 @@ impl Supervisor {
     }
 
     /// Who holds an address that a worker could not bind.
-    fn holder(&self, protocol: Protocol, address: SocketAddr) -> Option<(SocketAddr, String)> {
+    pub(super) fn holder(
+        &self,
+        protocol: Protocol,
+        address: SocketAddr,
+    ) -> Option<(SocketAddr, String)> {
         let daemon = std::process::id();
         // Its waiting rooms hold an address for the workers they belong to.
         let own = socket::sockets_of(daemon).unwrap_or_default();

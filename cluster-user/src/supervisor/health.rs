@@ -2,18 +2,22 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
+    io,
     net::SocketAddr,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd},
     path::{Component, Path},
 };
 
 use anyhow::Context as _;
+use serde_json::Value;
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::{
     environment,
     host::{Host, Running},
     run::Supervisor,
+    said::Said,
 };
 use crate::{
     config::{
@@ -27,7 +31,6 @@ use crate::{
         channel::{self, Channel},
         notify::{Listener, Sender},
         question::Question,
-        word::Word,
     },
     id::WorkerId,
     process::{
@@ -36,7 +39,7 @@ use crate::{
         spawn::Bounds,
         tree::{Marker, Tree},
     },
-    state::event::{Event, Word as Said},
+    state::event::Event,
 };
 
 /// News that wait while the loop is busy; whoever brings more waits, and who speaks too much is not heard.
@@ -47,6 +50,8 @@ pub(super) struct Health {
     /// Value of `NOTIFY_SOCKET`, or why there is none.
     notify: Result<String, String>,
     channels: BTreeMap<WorkerId, Channel>,
+    /// What workers said of themselves, for people.
+    pub(super) said: BTreeMap<WorkerId, Said>,
     asked: BTreeMap<WorkerId, Asked>,
     last_question: u64,
     /// Commands of probes that are under way.
@@ -104,6 +109,7 @@ impl Health {
         Self {
             notify,
             channels: BTreeMap::new(),
+            said: BTreeMap::new(),
             asked: BTreeMap::new(),
             last_question: 0,
             errands: Errands::default(),
@@ -119,11 +125,13 @@ impl Health {
     pub(super) fn equip(&self, spec: &AppSpec) -> anyhow::Result<Equipment> {
         let mut env = Vec::new();
         let mut set = |name: &str, value: &str| env.push((name.to_owned(), value.to_owned()));
-        if spec.readiness == Readiness::Notified || spec.watchdog.is_some() {
-            let address = self.notify.as_ref().map_err(|error| {
-                anyhow::anyhow!("there is no notification socket for it: {error}")
-            })?;
-            set("NOTIFY_SOCKET", address);
+        // Everybody gets it: who speaks of itself without being asked to is heard.
+        match &self.notify {
+            Ok(address) => set("NOTIFY_SOCKET", address),
+            Err(error) if spec.readiness == Readiness::Notified || spec.watchdog.is_some() => {
+                anyhow::bail!("there is no notification socket for it: {error}")
+            }
+            Err(_) => {}
         }
         if let Some(watchdog) = spec.watchdog {
             // Without WATCHDOG_PID, which would mean the first process only, and that may be a shell
@@ -171,9 +179,16 @@ impl Health {
     }
 }
 
-/// Whether a worker of this app speaks Node's protocol with the daemon.
+/// Whether a worker of this app speaks Node's protocol with the daemon: whatever runs JavaScript, so that
+/// `if (process.send)` finds what it looks for, as under PM2.
 pub(super) fn wants_channel(spec: &AppSpec) -> bool {
-    spec.readiness == Readiness::Message || spec.stop.with_message
+    let program = spec.program.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let runs = |name: &str| {
+        program.strip_prefix(name).is_some_and(|rest| !rest.contains(|c: char| c.is_alphabetic()))
+    };
+    spec.readiness == Readiness::Message
+        || spec.stop.with_message
+        || ["node", "nodejs", "bun", "deno"].into_iter().any(runs)
 }
 
 impl Host {
@@ -227,15 +242,26 @@ impl Host {
     ///
     /// # Errors
     /// When it has none, or does not read it.
-    pub(super) fn message(&self, worker: WorkerId, text: &str) -> anyhow::Result<()> {
-        let channel = self.health.channels.get(&worker).context("it has no channel")?;
-        Ok(channel.send(text)?)
+    pub(super) fn message(&self, worker: WorkerId, message: &Value) -> anyhow::Result<()> {
+        let channel = self.health.channels.get(&worker);
+        let channel = channel.context("it has no IPC channel, which Node, Bun and Deno get")?;
+        channel.send(message).map_err(|error| {
+            let kind = error.kind();
+            if kind == io::ErrorKind::BrokenPipe || kind == io::ErrorKind::ConnectionReset {
+                anyhow::anyhow!("it has disconnected its IPC channel")
+            } else if kind == io::ErrorKind::WouldBlock {
+                anyhow::anyhow!("it has not read what it was sent before")
+            } else {
+                anyhow::Error::from(error)
+            }
+        })
     }
 
     /// Lets go of what a worker had.
     pub(super) fn forget_health(&mut self, worker: WorkerId) {
         self.give_up_asking(worker);
         self.health.channels.remove(&worker);
+        self.health.said.remove(&worker);
     }
 
     fn give_up_asking(&mut self, worker: WorkerId) {
@@ -274,29 +300,14 @@ impl Supervisor {
     /// News of a worker's health, as events of the core.
     pub(super) fn heard(&mut self, news: News) -> Vec<Event> {
         match news {
-            News::Message { worker } => vec![Event::Said { worker, word: Said::ReadyMessage }],
+            News::Spoke { worker, spoken } => self.spoken(worker, spoken).into_iter().collect(),
             News::Notified { sender, words } => {
                 let Some(worker) = self.host.worker_of(&sender) else {
                     log::debug!("pid {}, which is of no worker, says {words:?}", sender.pid);
                     return Vec::new();
                 };
-                let said = |word| Some(Event::Said { worker, word });
-                words
-                    .into_iter()
-                    .filter_map(|word| match word {
-                        Word::Ready => said(Said::Ready),
-                        Word::Alive => said(Said::Watchdog),
-                        Word::Trigger => said(Said::Trigger),
-                        Word::Reloading
-                        | Word::Stopping
-                        | Word::Status(_)
-                        | Word::MainPid(_)
-                        | Word::Errno(_) => {
-                            log::debug!("worker {worker} says {word:?}");
-                            None
-                        }
-                    })
-                    .collect()
+                let words = words.into_iter();
+                words.filter_map(|word| self.notified(worker, word)).collect()
             }
             News::Answered { worker, question, result } => {
                 let health = &mut self.host.health;
@@ -325,7 +336,7 @@ fn run(
     let run = readiness::command(line, &lookup).map_err(|refusal| refusal.message)?;
     let mut args = vec![run.program.display().to_string()];
     args.extend(run.args);
-    let mut env = environment::whole(spec, running.instance);
+    let mut env = environment::whole(spec, running.app, running.instance);
     env.push(("CLUSTER_PID".to_owned(), running.tree.pid().to_string()));
     env.push(marker.variable());
     errands.start(&Errand {

@@ -128,7 +128,7 @@ impl Host {
         let run = readiness::command(line, &lookup).map_err(|refusal| refusal.message)?;
         let mut args = vec![run.program.display().to_string()];
         args.extend(run.args);
-        let mut env = environment::whole(spec, *instance);
+        let mut env = environment::whole(spec, turn.app, *instance);
         env.extend(variables(turn));
         // Without a cgroup it is what says whose it is, should this daemon be killed.
         env.push(Marker::new(&self.home.id(), turn.worker).variable());
@@ -234,7 +234,7 @@ impl Supervisor {
         }
         match hook {
             Hook::PreStart => Some(match result {
-                Ok(()) if !ending => self.host.spawn_worker(worker, app, instance, &spec),
+                Ok(()) if !ending => self.spawn_worker(worker, app, instance, &spec),
                 Ok(()) => {
                     Event::SpawnFailed { worker, reason: "it is not wanted any more".to_owned() }
                 }

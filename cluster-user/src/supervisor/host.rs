@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    path::PathBuf,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -17,7 +18,10 @@ use super::{
     upkeep::Upkeep,
 };
 use crate::{
-    api::message::{Line, Notice},
+    api::{
+        board::Board,
+        message::{Line, Notice},
+    },
     config::home::Home,
     datapath::{
         DataPath, Mode,
@@ -31,6 +35,7 @@ use crate::{
         cgroup::Hierarchy,
         output::Output,
         tree::Tree,
+        unix::Shared,
         usage::Usage,
         watch::{ExitStatus, ExitWatcher},
     },
@@ -57,6 +62,10 @@ pub(super) struct Host {
     pub(super) last_words: BTreeMap<(AppId, Instance), Vec<String>>,
     /// The same of the workers that ended last, whichever seat they had.
     pub(super) words_of: BTreeMap<WorkerId, Vec<String>>,
+    /// Sockets that all workers of an app share, by path.
+    pub(super) shared: BTreeMap<(AppId, PathBuf), Shared>,
+    /// What happened, for those who want to hear of it.
+    pub(super) board: Board,
     /// Users who wait for an answer.
     pub(super) callers: BTreeMap<CallId, UnboundedSender<Line>>,
     /// Log files that are being emptied for the command in hand.
@@ -179,6 +188,8 @@ impl Host {
             workers: BTreeMap::new(),
             last_words: BTreeMap::new(),
             words_of: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            board: Board::default(),
             callers: BTreeMap::new(),
             flushing: Vec::new(),
             news,

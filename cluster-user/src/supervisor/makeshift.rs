@@ -48,6 +48,8 @@ impl Supervisor {
             Request::Stop(_)
             | Request::Restart(_)
             | Request::Reload(_)
+            | Request::Events(_)
+            | Request::Send(_)
             | Request::Promote(_)
             | Request::Rollback(_)
             | Request::Delete(_)

@@ -9,6 +9,7 @@ use super::{
     hooks::Turn,
     host::{Host, News},
     run::{End, Supervisor},
+    sockets,
 };
 use crate::{
     config::spec::{AppSpec, hooks::Hook},
@@ -36,7 +37,7 @@ impl Supervisor {
         match effect {
             Effect::Spawn { worker, app, instance, spec } => {
                 if spec.hooks.pre_start.is_none() {
-                    return Some(host.spawn_worker(worker, app, instance, &spec));
+                    return Some(self.spawn_worker(worker, app, instance, &spec));
                 }
                 let generation = self.state.generation_of(worker);
                 let hook = Hook::PreStart;
@@ -86,9 +87,9 @@ impl Supervisor {
                 return asked.err().map(|why| Event::Probed { worker, result: Err(why) });
             }
             Effect::Message { worker, text } => {
-                if let Err(error) = host.message(worker, &text) {
-                    // The kill timeout follows.
-                    log::warn!("failed to send `{text}` to worker {worker}: {error:#}");
+                if let Err(error) = host.message(worker, &text.as_str().into()) {
+                    let error = format!("`{text}`: {error:#}");
+                    self.not_told(worker, &error);
                 }
             }
             Effect::Count { app, slots } => {
@@ -146,7 +147,7 @@ impl Supervisor {
                     reason,
                 });
             }
-            Effect::Announce(news) => log::debug!("{}: {:?}", news.name, news.what),
+            Effect::Announce(announcement) => self.announce(*announcement),
             Effect::Forget { app } => host.forget_app(app),
             Effect::Flush { app, instance } => {
                 let files = self.log_files(&app, instance);
@@ -186,7 +187,7 @@ pub(super) fn origin(spec: &AppSpec, instance: Instance) -> Origin<'_> {
     Origin { app, instance, instances, logs: &spec.logs }
 }
 
-impl Host {
+impl Supervisor {
     /// Spawns a worker, and says what came of it.
     pub(super) fn spawn_worker(
         &mut self,
@@ -195,18 +196,22 @@ impl Host {
         instance: Instance,
         spec: &AppSpec,
     ) -> Event {
-        match self.spawn(worker, app, instance, spec) {
-            Ok(pid) => Event::Spawned { worker, pid },
+        match self.host.spawn(worker, app, instance, spec) {
+            Ok(pid) => {
+                self.write_pid_file(worker);
+                Event::Spawned { worker, pid }
+            }
             Err(error) => {
-                self.datapath.dismiss(worker);
-                self.output.detach(worker);
-                let reason = format!("{error:#}");
-                self.last_words.remove(&(app, instance));
-                Event::SpawnFailed { worker, reason }
+                self.host.datapath.dismiss(worker);
+                self.host.output.detach(worker);
+                self.host.last_words.remove(&(app, instance));
+                Event::SpawnFailed { worker, reason: self.why_not_spawned(&error) }
             }
         }
     }
+}
 
+impl Host {
     fn spawn(
         &mut self,
         worker: WorkerId,
@@ -223,6 +228,7 @@ impl Host {
             ports: &spec.ports,
         };
         let result = (|| {
+            self.open_shared(app, spec).map_err(anyhow::Error::msg)?;
             match (&self.hierarchy, &cgroup) {
                 (Some(hierarchy), Some(cgroup)) => {
                     hierarchy.enable(app, &spec.resources)?;
@@ -239,9 +245,12 @@ impl Host {
                 .context("failed to capture the worker's output")?;
             let marker = Marker::new(&self.home.id(), worker);
             let equipment = self.health.equip(spec)?;
-            let mut env = environment::whole(spec, instance);
+            let mut env = environment::whole(spec, app, instance);
             env.push(marker.variable());
             env.extend_from_slice(&equipment.env);
+            env.extend(sockets::for_itself(spec));
+            let mut inherited = equipment.inherited();
+            inherited.extend(self.shared_of(app, spec));
             let mut args = vec![spec.program.display().to_string()];
             args.extend(spec.args.iter().cloned());
             let launch = Launch {
@@ -253,7 +262,8 @@ impl Host {
                 cgroup: cgroup.as_ref().map(WorkerCgroup::folder),
                 stdout: ends.stdout.as_fd(),
                 stderr: ends.stderr.as_fd(),
-                inherited: &equipment.inherited(),
+                inherited: &inherited,
+                sockets: &sockets::own(spec),
                 filter: match admission {
                     Admission::Cgroup => None,
                     Admission::Seccomp => Some(&filter::PROGRAM),
@@ -275,6 +285,9 @@ impl Host {
         };
         let pid = spawned.pid;
         self.datapath.started(worker, pid, spawned.process.as_fd(), spawned.notifier);
+        if !spec.listen.is_empty() {
+            self.datapath.look_at(worker);
+        }
         let tree = Arc::new(match cgroup {
             Some(cgroup) => Tree::in_cgroup(pid, spawned.process, cgroup),
             None => Tree::marked(pid, spawned.process, marker),

@@ -26,6 +26,8 @@ use super::{
 };
 use crate::{
     api::{
+        board::Note,
+        message::What,
         server::{self, Call},
         socket::{self, Lock},
     },
@@ -74,7 +76,11 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     let listener = socket::bind(&home, &lock).context("failed to listen on the daemon's socket")?;
     let (calls, requests) = mpsc::channel(CALLS);
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(server::serve(listener, calls, async {
+    let board = host.board.clone();
+    board.post(
+        Note::new(What::DaemonStarted).detail(concat!("release ", env!("CARGO_PKG_VERSION"))),
+    );
+    let server = tokio::spawn(server::serve(listener, calls, board.clone(), async {
         // A sender that is dropped says the same.
         drop(stopped.await);
     }));
@@ -90,6 +96,13 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
         Box::pin(ready(()))
     };
     supervisor.work(news, requests, signals, begun).await;
+    let how = match &supervisor.end {
+        Some(End::Upgrade(program)) => format!("{} takes its place", program.display()),
+        Some(End::HandOver) => "another takes its place".to_owned(),
+        Some(End::Orderly) | None => "every app is stopped".to_owned(),
+    };
+    board.post(Note::new(What::DaemonEnding).detail(how));
+    board.close();
     match supervisor.end.take() {
         Some(End::Upgrade(program)) => {
             drop(stop);
@@ -245,6 +258,7 @@ impl Supervisor {
                 events.extend(self.perform(effect));
             }
         }
+        self.close_unused();
     }
 
     /// Writes down what was decided before it is done: should this process be killed in the middle of it, the next one

@@ -53,6 +53,7 @@ impl Supervisor {
             }
             News::Lost(group, slot) => Event::Lost { group, slot },
             News::Swept(worker, words) => {
+                self.remove_pid_file(worker);
                 self.host.forget(worker, words);
                 Event::Swept { worker }
             }
@@ -154,6 +155,12 @@ impl Supervisor {
             Request::Apps(AppsRequest { targets, detail }) => {
                 return self.apps(&targets, detail).map(Asked::Answer);
             }
+            Request::Send(send) => return self.send_message(&send).map(Asked::Answer),
+            // The API reads the board by itself.
+            Request::Events(_) => {
+                let message = "events are not the supervisor's to tell";
+                return Err(Failure::new(Reason::BadRequest, message));
+            }
             Request::Ping => return Ok(Asked::Answer(Line::Pong(self.pong()))),
         }))
     }
@@ -168,7 +175,7 @@ impl Supervisor {
             }
         }
         let ids: Vec<_> = self.state.apps(&targets).iter().map(|app| app.id).collect();
-        Ok(Line::Done(Done { apps: self.views(&ids, detail), deleted: Vec::new() }))
+        Ok(Line::Done(Done { apps: self.views(&ids, detail), ..Done::default() }))
     }
 
     fn pong(&mut self) -> Pong {
@@ -233,7 +240,7 @@ fn who(peer: Peer) -> String {
     }
 }
 
-fn some(targets: &[String]) -> Result<Vec<Target>, Failure> {
+pub(super) fn some(targets: &[String]) -> Result<Vec<Target>, Failure> {
     if targets.is_empty() {
         return Err(Failure::new(Reason::BadRequest, "no target is named")
             .hint("name an app, an id, or all"));

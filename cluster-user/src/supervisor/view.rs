@@ -169,6 +169,7 @@ impl Supervisor {
 
     fn worker(&self, app: &view::AppView<'_>, seat: &SeatView<'_>) -> WorkerView {
         let running = seat.worker.and_then(|worker| self.host.workers.get(&worker));
+        let said = seat.worker.and_then(|worker| self.host.health.said.get(&worker));
         let kernel = self.host.datapath.mode() == crate::datapath::Mode::Kernel;
         let counters =
             seat.slots.iter().map(|(group, slot)| self.host.datapath.counters(*group, *slot));
@@ -195,7 +196,10 @@ impl Supervisor {
                 .then(|| self.host.last_words.get(&(app.id, seat.instance)).cloned())
                 .flatten()
                 .unwrap_or_default(),
-            env: environment::particular(app.spec, seat.instance),
+            status_text: said.and_then(|said| said.status.clone()),
+            errno: said.and_then(|said| said.errno),
+            main_pid: said.and_then(|said| said.main_pid),
+            env: environment::particular(app.spec, app.id, seat.instance),
             others: seat
                 .others
                 .iter()

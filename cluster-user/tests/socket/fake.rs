@@ -10,6 +10,7 @@ use std::{
 
 use cluster_user::{
     api::{
+        board::Board,
         message::{AppView, Done, Line, LogFiles, Pong, Request, Status, VERSION, WorkerView},
         server::{self, Call},
         socket::{self, Lock},
@@ -74,7 +75,8 @@ impl Daemon {
                             script(call);
                         }
                     });
-                    server::serve(listener, calls, async move { drop(stopped.await) }).await;
+                    let board = Board::default();
+                    server::serve(listener, calls, board, async move { drop(stopped.await) }).await;
                     socket::unbind(&home, &lock);
                 });
             }
@@ -144,7 +146,7 @@ pub(crate) fn command(home: &Path, args: &[&str]) -> Command {
 
 /// A line that ends an answer.
 pub(crate) fn done(apps: Vec<AppView>) -> Line {
-    Line::Done(Done { apps, deleted: Vec::new() })
+    Line::Done(Done { apps, ..Done::default() })
 }
 
 /// The answer to a ping.
@@ -220,6 +222,9 @@ fn worker(pid: u32, instance: u32) -> WorkerView {
             combined: None,
         },
         dropped_bytes: 0,
+        status_text: None,
+        errno: None,
+        main_pid: None,
         last_words: Vec::new(),
         env: [("NODE_APP_INSTANCE".to_owned(), instance.to_string())].into(),
         others: Vec::new(),

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppView, Status};
+use super::{AppView, Happening, Status};
 use crate::{
     datapath::Mode,
     id::{Generation, Instance},
@@ -26,6 +26,8 @@ pub enum Line {
     Failed(Failure),
     /// Answer to `ping`.
     Pong(Pong),
+    /// Something happened; one of the answers to `events`, which has no last one.
+    Event(Box<Happening>),
 }
 
 /// A worker moved on.
@@ -115,6 +117,9 @@ pub struct Done {
     /// Names of the apps that were deleted.
     #[serde(default)]
     pub deleted: Vec<String>,
+    /// Workers that were sent a message.
+    #[serde(default)]
+    pub sent: u32,
 }
 
 /// Not carried out.

@@ -3,6 +3,7 @@
 //! Requests are `GET` for nouns and `POST` for verbs. A verb answers with a stream of JSON lines
 //! ([`Line`]): progress, then exactly one `done` or `failed`.
 
+mod happening;
 mod line;
 mod view;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 // What is asked is here, what is answered beside it; those who speak with the daemon need not know where.
 pub use self::{
+    happening::{Happening, Subject, What},
     line::{Done, Failure, Line, Notice, Pong, Progress, Reason, Rolling, Step},
     view::{
         AppView, DeploymentView, LogFiles, OtherView, PortView, ReloadView, Stage, Status,
@@ -56,6 +58,10 @@ pub enum Request {
     Kill(KillRequest),
     /// `GET /v1/apps`, with `?target=` any number of times; answers `done` with the apps.
     Apps(AppsRequest),
+    /// `GET /v1/events`, with `?target=` any number of times; answers with events as they come.
+    Events(EventsRequest),
+    /// `POST /v1/send`: a message for workers with an IPC channel.
+    Send(SendRequest),
     /// `GET /v1/ping`; answers `pong`.
     Ping,
 }
@@ -78,6 +84,8 @@ impl Request {
             | Self::Reopen
             | Self::Reset(_)
             | Self::Kill(_)
+            | Self::Events(_)
+            | Self::Send(_)
             | Self::Apps(_) => false,
         }
     }
@@ -100,6 +108,8 @@ impl Request {
             Self::HandOver(_) => "/v1/handover",
             Self::Kill(_) => "/v1/kill",
             Self::Apps(_) => "/v1/apps",
+            Self::Events(_) => "/v1/events",
+            Self::Send(_) => "/v1/send",
             Self::Ping => "/v1/ping",
         }
     }
@@ -136,6 +146,33 @@ pub struct AppsRequest {
     pub targets: Vec<String>,
     /// What is wanted beyond the usual.
     pub detail: Detail,
+}
+
+/// Asks what happened, and what happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsRequest {
+    /// Of which apps and workers; none means all, and the daemon itself.
+    pub targets: Vec<String>,
+    /// `?last=N`: how many of those that are remembered; all when absent.
+    pub last: Option<usize>,
+    /// `?since=MS`: none from before that, in milliseconds since the epoch.
+    pub since_ms: u64,
+    /// `?follow=false`: whether to go on with what happens from now on.
+    pub follow: bool,
+}
+
+/// Sends workers a message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SendRequest {
+    /// Which; at least one.
+    pub targets: Vec<String>,
+    /// What `process.on('message')` is called with, or what it is about when there is a `topic`.
+    pub message: serde_json::Value,
+    /// Puts the message into a packet as PM2's API sends them:
+    /// `{"type":"process:msg","topic":…,"data":MESSAGE,"id":pm_id}`.
+    #[serde(default)]
+    pub topic: Option<String>,
 }
 
 /// What is wanted beyond what every answer about apps has.

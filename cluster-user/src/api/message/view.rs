@@ -174,6 +174,15 @@ pub struct WorkerView {
     pub dropped_bytes: u64,
     /// The last lines of one that failed or ended by itself and has no replacement, oldest first.
     pub last_words: Vec<String>,
+    /// What it says of itself, in its own words (`STATUS=` of `sd_notify(3)`).
+    #[serde(default)]
+    pub status_text: Option<String>,
+    /// Why it fails, in its own words (`ERRNO=` of `sd_notify(3)`).
+    #[serde(default)]
+    pub errno: Option<i32>,
+    /// Its main process, when it has said that this is not the first one (`MAINPID=` of `sd_notify(3)`).
+    #[serde(default)]
+    pub main_pid: Option<u32>,
     /// Environment particular to this worker.
     pub env: BTreeMap<String, String>,
     /// Processes that are to take its place, or had it and finish what they have.

@@ -4,6 +4,7 @@
 //! description in the schema. To add an option, add a field to the group it belongs to, what it becomes to
 //! [`spec`](super::spec), and the step from one to the other to [`resolve`](super::resolve).
 
+mod identity;
 mod hooks;
 mod kernel;
 pub mod logs;
@@ -27,6 +28,7 @@ use serde_json::{Map, Value};
 use self::value::Scalar;
 pub use self::{
     hooks::Hooks,
+    identity::Identity,
     kernel::Kernel,
     logs::Logs,
     ports::Ports,
@@ -48,6 +50,9 @@ pub struct Definition {
     /// Which ports are balanced.
     #[command(flatten)]
     pub ports: Ports,
+    /// Who each worker is, and the sockets it is given.
+    #[command(flatten)]
+    pub identity: Identity,
     /// When a worker is ready.
     #[command(flatten)]
     pub readiness: Readiness,
@@ -94,6 +99,7 @@ macro_rules! groups {
     ($each:ident) => {
         $each!(run: Run);
         $each!(ports: Ports);
+        $each!(identity: Identity);
         $each!(readiness: Readiness);
         $each!(restarting: Restarting);
         $each!(stopping: Stopping);

@@ -1,6 +1,7 @@
 //! What an app is: everything needed to run its workers, valid by construction.
 
 pub mod hooks;
+pub mod identity;
 pub mod logs;
 pub mod recycle;
 pub mod resources;
@@ -11,8 +12,10 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use self::logs::Logs;
-use self::{hooks::Hooks, recycle::Recycle, resources::Resources, watch::Watch};
-use super::name::Name;
+use self::{
+    hooks::Hooks, identity::Identity, recycle::Recycle, resources::Resources, watch::Watch,
+};
+use super::{listen::Listen, name::Name};
 
 /// An app as the daemon keeps it. Durations are whole milliseconds on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +52,12 @@ pub struct AppSpec {
     /// Whether its workers start with it, or when somebody says so.
     #[serde(default = "yes")]
     pub autostart: bool,
+    /// Who each worker is.
+    #[serde(default)]
+    pub identity: Identity,
+    /// Sockets that workers are given.
+    #[serde(default)]
+    pub listen: Vec<Listen>,
     /// Ports to balance; empty for all.
     pub ports: Vec<u16>,
     /// By which sign a worker is known to be ready, when there is no `probe`.
@@ -129,6 +138,8 @@ impl AppSpec {
             user: None,
             instances: 1,
             autostart: true,
+            identity: Identity::default(),
+            listen: Vec::new(),
             ports: Vec::new(),
             readiness: Readiness::Listening,
             listen_timeout: seconds(30),

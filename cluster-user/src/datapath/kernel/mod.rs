@@ -261,6 +261,10 @@ impl DataPath for Kernel {
         self.watch.started(worker, pid);
     }
 
+    fn look_at(&mut self, _worker: WorkerId) {
+        // The hooks at its cgroup saw them being made.
+    }
+
     fn dismiss(&mut self, worker: WorkerId) {
         self.drain.leave(worker);
         self.watch.dismiss(worker);

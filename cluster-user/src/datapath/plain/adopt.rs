@@ -137,6 +137,30 @@ impl Plain {
         }
     }
 
+    /// Reports the sockets of one worker's first process that listen and are in no group: those that were made before it
+    /// ran under the filter.
+    pub(super) fn look_into(&mut self, worker: WorkerId) {
+        let Some(known) = self.workers.get(&worker) else { return };
+        let Some(pid) = known.running.as_ref().map(|running| running.pid) else { return };
+        let ports = known.ports.clone();
+        let open = sockets_of(pid).unwrap_or_default();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for entry in diag::listeners(protocol, 0).unwrap_or_default() {
+                let inode = u64::from(entry.inode);
+                let is_its = open.iter().any(|socket| socket.inode == inode);
+                if !is_its
+                    || self.listeners.contains_key(&inode)
+                    || !wanted(&ports, entry.local.port())
+                {
+                    continue;
+                }
+                if let Some(socket) = self.duplicate_of(worker, inode) {
+                    self.report(worker, socket);
+                }
+            }
+        }
+    }
+
     /// Whose the sockets are that workers have open, by inode number.
     fn owners(&self) -> BTreeMap<u64, (WorkerId, AppId)> {
         let mut owners = BTreeMap::new();

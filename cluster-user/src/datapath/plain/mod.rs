@@ -206,6 +206,10 @@ impl DataPath for Plain {
         }
     }
 
+    fn look_at(&mut self, worker: WorkerId) {
+        self.look_into(worker);
+    }
+
     fn dismiss(&mut self, worker: WorkerId) {
         self.unhook(worker);
         self.workers.remove(&worker);

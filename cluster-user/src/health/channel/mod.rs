@@ -4,49 +4,66 @@
 //! closes is told to disconnect, and one that speaks then fails. So that it does not notice the death of a daemon, it
 //! inherits the daemon's end as well, under a number it knows nothing of; there the next daemon finds it.
 
+mod lines;
+mod outbox;
+
 use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
     io::{Errno, read},
-    net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair, sockopt},
+    net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt},
     process::{ForeignRawFd, PidfdGetfdFlags, pidfd_getfd},
 };
+use serde_json::Value;
 use tokio::{
     io::{Interest, unix::AsyncFd},
+    select,
     sync::mpsc,
     task::AbortHandle,
-    time::sleep,
+    time::{sleep, sleep_until},
 };
 
-use super::News;
+use self::{
+    lines::{Heard, Lines},
+    outbox::Outbox,
+};
+use super::{News, Spoken};
 use crate::id::WorkerId;
 
-/// Number of the worker's end in the worker. Beyond what programs give numbers to by themselves, below every limit.
-pub const THEIRS: RawFd = 98;
+/// Number of the worker's end in the worker. Beyond what programs give numbers to by themselves, and among those that
+/// Node keeps from the programs it starts (libuv: `uv_disable_stdio_inheritance` looks at the first 16).
+pub const THEIRS: RawFd = 14;
 /// Number of the daemon's end in the worker, which keeps it open.
-pub const KEPT: RawFd = 99;
+pub const KEPT: RawFd = 15;
+/// What that was before release 0.2, in workers that run still.
+const KEPT_BEFORE: RawFd = 99;
 
 /// What tells Node of its channel.
 pub const VARIABLES: [(&str, &str); 2] =
-    [("NODE_CHANNEL_FD", "98"), ("NODE_CHANNEL_SERIALIZATION_MODE", "json")];
+    [("NODE_CHANNEL_FD", "14"), ("NODE_CHANNEL_SERIALIZATION_MODE", "json")];
 
-/// Longest line that is understood. PM2's own are shorter; others are none of ours, whatever their length.
-const LONGEST: usize = 1024;
+/// Longest message that is sent.
+pub const LONGEST: usize = 1 << 20;
+
 /// Bytes read at a time.
-const CHUNK: usize = 16 << 10;
-/// After this many chunks without a rest there is a [`PAUSE`]: 3 MB/s are read at most.
+const CHUNK: usize = 64 << 10;
+/// After this many chunks without a rest there is a [`PAUSE`]: 25 MB/s are read at most, so that a flood costs the daemon
+/// a few per cent of a CPU. What the worker cannot write meanwhile waits in the worker.
 const CHUNKS: u32 = 4;
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What Node waits for after it has sent a handle.
+const HANDLE_TAKEN: &[u8] = b"{\"cmd\":\"NODE_HANDLE_ACK\"}\n";
 
 /// The daemon's end of a worker's channel.
 #[derive(Debug)]
 pub struct Channel {
-    end: Arc<AsyncFd<OwnedFd>>,
+    outbox: Arc<Outbox>,
     listening: Option<AbortHandle>,
 }
 
@@ -67,33 +84,39 @@ impl Channel {
     /// # Errors
     /// `ENOENT` when the worker has closed it, and what `pidfd_getfd(2)` says.
     pub fn reopen(process: BorrowedFd<'_>, id: Option<u64>) -> io::Result<Self> {
-        let kept: ForeignRawFd = KEPT;
-        let end = match pidfd_getfd(process, kept, PidfdGetfdFlags::empty()) {
-            Err(Errno::BADF) => return Err(Errno::NOENT.into()),
-            other => other?,
-        };
-        // The worker may have put something else there.
-        let is_ours = match id {
-            Some(id) => sockopt::socket_cookie(&end) == Ok(id),
-            None => {
-                sockopt::socket_domain(&end) == Ok(AddressFamily::UNIX)
-                    && sockopt::socket_type(&end) == Ok(SocketType::STREAM)
+        for number in [KEPT, KEPT_BEFORE] {
+            let kept: ForeignRawFd = number;
+            let end = match pidfd_getfd(process, kept, PidfdGetfdFlags::empty()) {
+                Err(Errno::BADF) => continue,
+                other => other?,
+            };
+            // The worker may have put something else there.
+            let is_ours = match id {
+                Some(id) => sockopt::socket_cookie(&end) == Ok(id),
+                None => {
+                    sockopt::socket_domain(&end) == Ok(AddressFamily::UNIX)
+                        && sockopt::socket_type(&end) == Ok(SocketType::STREAM)
+                }
+            };
+            if is_ours {
+                return Self::over(end);
             }
-        };
-        if is_ours { Self::over(end) } else { Err(Errno::NOENT.into()) }
+        }
+        Err(Errno::NOENT.into())
     }
 
     fn over(end: OwnedFd) -> io::Result<Self> {
         // Of the description, which the duplicate shares; nobody reads from that one.
         rustix::io::ioctl_fionbio(&end, true)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
         // SAFETY: an owned descriptor is open, and stays the same one until the `AsyncFd` gives it up.
-        let end = unsafe { AsyncFd::register_with_interest(end, Interest::READABLE) }?;
-        Ok(Self { end: Arc::new(end), listening: None })
+        let end = unsafe { AsyncFd::register_with_interest(end, both) }?;
+        Ok(Self { outbox: Arc::new(Outbox::over(end)), listening: None })
     }
 
     /// The daemon's end, to be inherited by the worker as [`KEPT`].
     pub fn end(&self) -> BorrowedFd<'_> {
-        self.end.get_ref().as_fd()
+        self.outbox.end.get_ref().as_fd()
     }
 
     /// Names the channel for as long as the kernel runs (`SO_COOKIE`).
@@ -101,28 +124,31 @@ impl Channel {
     /// # Errors
     /// Never, on Linux 4.12 and later.
     pub fn id(&self) -> io::Result<u64> {
-        Ok(sockopt::socket_cookie(self.end.get_ref())?)
+        Ok(sockopt::socket_cookie(self.outbox.end.get_ref())?)
     }
 
-    /// Hands on what `worker` says, in a task of its own that ends with this value.
+    /// Hands on what `worker` says, and brings it what it is told, in a task of its own that ends with this value.
     pub fn listen(&mut self, worker: WorkerId, news: mpsc::Sender<News>) {
-        let end = Arc::clone(&self.end);
+        let outbox = Arc::clone(&self.outbox);
         let task = tokio::spawn(async move {
-            if let Err(error) = hear(&end, worker, &news).await {
-                log::debug!("the channel of worker {worker} cannot be read: {error}");
+            if let Err(error) = attend(&outbox, worker, &news).await {
+                log::debug!("the channel of worker {worker} cannot be used: {error}");
             }
         });
         self.listening = Some(task.abort_handle());
     }
 
-    /// Sends a string as a message: `process.on('message')` is called with it.
+    /// Sends a message: `process.on('message')` is called with it.
     ///
     /// # Errors
-    /// `EAGAIN` when the worker has not read what was sent before, `EPIPE` when it has closed its end.
-    pub fn send(&self, message: &str) -> io::Result<()> {
-        let line = format!("{}\n", serde_json::Value::from(message));
-        let sent = send(self.end.get_ref(), line.as_bytes(), SendFlags::NOSIGNAL)?;
-        if sent == line.len() { Ok(()) } else { Err(Errno::AGAIN.into()) }
+    /// `EMSGSIZE` when it is longer than [`LONGEST`], `EAGAIN` when the worker has not read what was sent before, `EPIPE`
+    /// when it has closed its end.
+    pub fn send(&self, message: &Value) -> io::Result<()> {
+        let line = format!("{message}\n");
+        if line.len() > LONGEST {
+            return Err(Errno::MSGSIZE.into());
+        }
+        self.outbox.send(line.as_bytes())
     }
 }
 
@@ -134,77 +160,94 @@ impl Drop for Channel {
     }
 }
 
-async fn hear(
-    end: &AsyncFd<OwnedFd>,
-    worker: WorkerId,
-    news: &mpsc::Sender<News>,
-) -> io::Result<()> {
-    let mut lines = Lines::default();
-    let mut chunk = vec![0; CHUNK];
-    let mut chunks = 0;
+async fn attend(outbox: &Outbox, worker: WorkerId, news: &mpsc::Sender<News>) -> io::Result<()> {
+    let mut lines = Lines::new(Instant::now());
     loop {
-        let mut ready = end.readable().await?;
-        match read(end.get_ref(), &mut *chunk) {
-            Ok(0) => return Ok(()),
-            Ok(count) => {
-                // Saying it again changes nothing, so once for each chunk is enough.
-                if lines.says_ready(&chunk[..count])
-                    && news.send(News::Message { worker }).await.is_err()
-                {
-                    return Ok(());
+        let due = lines.due();
+        let spoken = select! {
+            () = outbox.filled.notified() => continue,
+            writable = outbox.end.writable(), if outbox.is_filled() => {
+                let mut writable = writable?;
+                match writable.try_io(|_| outbox.flush()) {
+                    Ok(flushed) => flushed?,
+                    Err(_would_block) => {}
                 }
-            }
-            Err(Errno::AGAIN) => {
-                ready.clear_ready();
-                chunks = 0;
                 continue;
             }
+            readable = outbox.end.readable() => {
+                let mut readable = readable?;
+                match hear(outbox, &mut lines) {
+                    Hearing::Nothing => {
+                        readable.clear_ready();
+                        continue;
+                    }
+                    Hearing::Some(spoken) => {
+                        drop(readable);
+                        sleep(PAUSE).await;
+                        spoken
+                    }
+                    Hearing::All(spoken) => {
+                        readable.clear_ready();
+                        spoken
+                    }
+                    Hearing::End(result) => {
+                        if lines.due().is_some() {
+                            let spoken = lines.tell(Instant::now());
+                            // The loop has ended when nobody hears it.
+                            drop(news.send(News::Spoke { worker, spoken }).await);
+                        }
+                        return result;
+                    }
+                }
+            }
+            () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                vec![lines.tell(Instant::now())]
+            }
+        };
+        for spoken in spoken {
+            if news.send(News::Spoke { worker, spoken }).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What there is to hear.
+enum Hearing {
+    Nothing,
+    /// There may be more.
+    Some(Vec<Spoken>),
+    All(Vec<Spoken>),
+    End(io::Result<()>),
+}
+
+/// Reads a turn's worth. The room for it is given back in between: most workers never say a word.
+fn hear(outbox: &Outbox, lines: &mut Lines) -> Hearing {
+    let mut chunk = vec![0; CHUNK];
+    let mut all = Vec::new();
+    let mut chunks = 0;
+    while chunks < CHUNKS {
+        match read(outbox.end.get_ref(), &mut *chunk) {
+            // What was said before is told first; the end is there the next time, too.
+            Ok(0) if all.is_empty() => return Hearing::End(Ok(())),
+            Ok(0) => return Hearing::Some(all),
+            Ok(count) => {
+                // Sockets that came along were closed by the kernel: this call takes none.
+                let Heard { spoken, handles } = lines.take(&chunk[..count], Instant::now());
+                for _ in 0..handles {
+                    // It waits then, as it would for a parent that is busy.
+                    outbox.send(HANDLE_TAKEN).unwrap_or_default();
+                }
+                all.extend(spoken);
+            }
+            Err(Errno::AGAIN) if chunks == 0 => return Hearing::Nothing,
+            Err(Errno::AGAIN) => return Hearing::All(all),
             Err(Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Hearing::End(Err(error.into())),
         }
         chunks += 1;
-        if chunks == CHUNKS {
-            chunks = 0;
-            sleep(PAUSE).await;
-        }
     }
-}
-
-/// Cuts what arrives into lines, and forgets those that are too long.
-#[derive(Default)]
-struct Lines {
-    begun: Vec<u8>,
-    too_long: bool,
-}
-
-impl Lines {
-    /// Whether a line that ends in `bytes` says `ready`.
-    fn says_ready(&mut self, bytes: &[u8]) -> bool {
-        let mut ready = false;
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ends) = match piece.split_last() {
-                Some((b'\n', text)) => (text, true),
-                _ => (piece, false),
-            };
-            self.too_long |= self.begun.len() + text.len() > LONGEST;
-            if self.too_long {
-                self.begun.clear();
-            } else {
-                self.begun.extend_from_slice(text);
-            }
-            if ends {
-                ready |= !self.too_long && is_ready(&self.begun);
-                self.begun.clear();
-                self.too_long = false;
-            }
-        }
-        ready
-    }
-}
-
-/// PM2 understands the string; everything else is between the program and PM2's own modules.
-fn is_ready(line: &[u8]) -> bool {
-    serde_json::from_slice::<String>(line).is_ok_and(|text| text == "ready")
+    Hearing::Some(all)
 }
 
 #[cfg(test)]

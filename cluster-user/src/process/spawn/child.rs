@@ -5,9 +5,11 @@
 //! by raw system calls, because the C library's wrappers would wait for those threads
 //! (`signal-safety(7)`, `nptl(7)`).
 
-use std::{mem, os::fd::RawFd, ptr};
+use std::{cell::Cell, mem, os::fd::RawFd, ptr};
 
 use nix::errno::Errno;
+
+use super::sockets::{Prepared, write_pid};
 
 /// The things a child does, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub enum Step {
     Nice,
     /// Limits of the process.
     Limits,
+    /// A socket that the program is given.
+    Socket,
     /// The seccomp filter.
     Filter,
     /// Supplementary groups.
@@ -49,7 +53,7 @@ pub enum Step {
 
 impl Step {
     /// All that a child can report, in order.
-    const REPORTED: [Self; 15] = [
+    const REPORTED: [Self; 16] = [
         Self::Cgroup,
         Self::Session,
         Self::Streams,
@@ -59,6 +63,7 @@ impl Step {
         Self::Cpus,
         Self::Nice,
         Self::Limits,
+        Self::Socket,
         Self::Filter,
         Self::Groups,
         Self::Gid,
@@ -80,8 +85,8 @@ pub(super) const NOTIFIER: u32 = u32::MAX;
 /// limit that most have (1024).
 const KEPT: RawFd = 1000;
 
-/// Length of a message: step and error number.
-pub(super) const MESSAGE: usize = 8;
+/// Length of a message: step, error number, and which of several.
+pub(super) const MESSAGE: usize = 12;
 
 /// Everything the child needs, made before it exists. The pointers are into what `spawn` holds.
 pub(super) struct Plan {
@@ -101,6 +106,12 @@ pub(super) struct Plan {
     pub(super) identity: Option<Identity>,
     pub(super) filter: Option<libc::sock_fprog>,
     pub(super) bounds: Bounds,
+    pub(super) sockets: *const Prepared,
+    pub(super) sockets_count: usize,
+    /// Which of them is being made.
+    pub(super) socket: Cell<u32>,
+    /// Where the text of the process id is wanted; null when nowhere.
+    pub(super) own_pid: *mut u8,
 }
 
 /// What the process may use; the pointers are into what `spawn` holds.
@@ -137,7 +148,7 @@ impl Plan {
             Ok(never) => match never {},
             Err(failure) => failure,
         };
-        send(self.report, step as u32, errno as i32, None);
+        send(self.report, step as u32, errno as i32, self.socket.get(), None);
         // SAFETY: ends this process without running the daemon's exit handlers.
         unsafe { libc::_exit(127) }
     }
@@ -156,11 +167,12 @@ impl Plan {
         signals()?;
         // While there may be privileges: priorities are raised and limits lifted with them only.
         self.bounds()?;
+        self.sockets()?;
         // Before the identity changes: with privileges a filter costs the program nothing, without them
         // it must give up setuid programs.
         if let Some(filter) = &self.filter {
             let notifier = install(filter)?;
-            send(self.report, NOTIFIER, 0, Some(notifier));
+            send(self.report, NOTIFIER, 0, 0, Some(notifier));
             // One for the program itself, which knows nothing of it: there the next daemon finds it when this one has
             // died. It is no harm where that is refused, for few descriptors say.
             // SAFETY: takes no memory.
@@ -234,6 +246,26 @@ impl Plan {
             let new = ptr::from_ref(&limit);
             // SAFETY: the limit is a valid structure and the old one is not wanted; 0 stands for the caller.
             at(Step::Limits, unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, old) })?;
+        }
+        Ok(())
+    }
+
+    /// Before the filter, which would have these calls wait for an answer of the supervisor, which waits for exec; and
+    /// before the identity changes, which may not have a right to the port.
+    fn sockets(&self) -> Result<(), (Step, Errno)> {
+        for index in 0..self.sockets_count {
+            self.socket.set(u32::try_from(index).unwrap_or(u32::MAX));
+            // SAFETY: one of `sockets_count`, by the promise made to `run`.
+            let socket = unsafe { self.sockets.add(index) };
+            // SAFETY: as above.
+            let socket = unsafe { &*socket };
+            socket.make().map_err(|errno| (Step::Socket, errno))?;
+        }
+        if !self.own_pid.is_null() {
+            // SAFETY: takes no memory.
+            let pid = unsafe { libc::getpid() };
+            // SAFETY: there is room for it, by the promise made to `run`.
+            unsafe { write_pid(pid.cast_unsigned(), self.own_pid) };
         }
         Ok(())
     }
@@ -318,11 +350,13 @@ fn set_filter(filter: &libc::sock_fprog, flags: libc::c_ulong) -> Result<RawFd, 
 struct Control([u8; 24]);
 
 /// Sends a message to the parent. There is nobody to tell when that fails.
-fn send(report: RawFd, step: u32, errno: i32, descriptor: Option<RawFd>) {
+fn send(report: RawFd, step: u32, errno: i32, which: u32, descriptor: Option<RawFd>) {
     let mut bytes = [0; MESSAGE];
     let (head, tail) = bytes.split_at_mut(4);
+    let (middle, tail) = tail.split_at_mut(4);
     head.copy_from_slice(&step.to_ne_bytes());
-    tail.copy_from_slice(&errno.to_ne_bytes());
+    middle.copy_from_slice(&errno.to_ne_bytes());
+    tail.copy_from_slice(&which.to_ne_bytes());
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut control = Control([0; 24]);
     // SAFETY: zero is a valid value of this structure: nothing to send.

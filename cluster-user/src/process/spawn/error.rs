@@ -4,7 +4,7 @@ use std::fmt;
 
 use nix::errno::Errno;
 
-use super::{Launch, Step};
+use super::{Launch, Socket, Step};
 
 /// Why there is no process. Displays as `failed to execute /x/y: permission denied`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct SpawnError {
     pub step: Step,
     /// What the kernel said.
     pub errno: Errno,
+    /// The socket that could not be made.
+    pub socket: Option<Socket>,
     message: String,
 }
 
@@ -25,7 +27,26 @@ impl fmt::Display for SpawnError {
 impl std::error::Error for SpawnError {}
 
 impl SpawnError {
-    pub(super) fn new(step: Step, errno: Errno, launch: &Launch<'_>) -> Self {
+    pub(super) fn new(step: Step, errno: Errno, which: usize, launch: &Launch<'_>) -> Self {
+        let socket = match step {
+            Step::Socket => launch.sockets.get(which).copied(),
+            Step::Clone
+            | Step::Cgroup
+            | Step::Session
+            | Step::Streams
+            | Step::Signals
+            | Step::Umask
+            | Step::OomScore
+            | Step::Cpus
+            | Step::Nice
+            | Step::Limits
+            | Step::Filter
+            | Step::Groups
+            | Step::Gid
+            | Step::Uid
+            | Step::Folder
+            | Step::Execute => None,
+        };
         let program = launch.program.display();
         let uid = launch.user.map_or(0, |user| user.uid);
         let what = match step {
@@ -39,6 +60,10 @@ impl SpawnError {
             Step::Cpus => format!("run on CPUs {}", launch.bounds.cpus()),
             Step::Nice => format!("set nice to {}", launch.bounds.nice()),
             Step::Limits => format!("set its limits {}", launch.bounds.rlimits()),
+            Step::Socket => {
+                let place = socket.map_or_else(String::new, |socket| socket.address.to_string());
+                format!("listen on {place}")
+            }
             Step::Filter => "install the seccomp filter".to_owned(),
             Step::Groups => format!("take the groups of uid {uid}"),
             Step::Gid => format!("become gid {}", launch.user.map_or(0, |user| user.gid)),
@@ -47,7 +72,7 @@ impl SpawnError {
             Step::Execute => format!("execute {program}"),
         };
         let why = explain(step, errno, launch);
-        Self { step, errno, message: format!("failed to {what}: {why}") }
+        Self { step, errno, socket, message: format!("failed to {what}: {why}") }
     }
 }
 
@@ -79,6 +104,12 @@ fn explain(step: Step, errno: Errno, launch: &Launch<'_>) -> String {
         }
         (Step::Cpus, Errno::EINVAL) => {
             why.push_str(" (none of them is there, or the daemon's cpuset has none of them)");
+        }
+        (Step::Socket, Errno::EACCES) => {
+            why.push_str(" (ports below net.ipv4.ip_unprivileged_port_start need a daemon that may: root, or CAP_NET_BIND_SERVICE)");
+        }
+        (Step::Socket, Errno::EADDRNOTAVAIL) => {
+            why.push_str(" (no interface of this host has that address)");
         }
         (Step::Clone, Errno::EINVAL) => {
             why.push_str(" (an argument or variable contains a null byte?)");

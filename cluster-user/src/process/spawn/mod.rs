@@ -5,8 +5,10 @@ mod child;
 mod clone;
 mod error;
 mod report;
+mod sockets;
 
 use std::{
+    cell::Cell,
     ffi::{CString, NulError, OsStr},
     io,
     os::{
@@ -24,7 +26,7 @@ use rustix::{
     process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 
-pub use self::{bounds::Bounds, child::Step, error::SpawnError};
+pub use self::{bounds::Bounds, child::Step, error::SpawnError, sockets::Socket};
 use self::{
     child::{Identity, Plan},
     clone::{clone, fork},
@@ -34,6 +36,11 @@ use crate::config::spec::User;
 /// The child's own descriptors have numbers from here on, so that none it passes on overwrites them.
 pub const OWN: RawFd = 100;
 
+/// The variable that tells a process its own id (`sd_listen_fds(3)`), with an equals sign.
+pub const OWN_PID: &str = "LISTEN_PID";
+/// That, an equals sign, ten digits, and a null.
+const OWN_PID_ROOM: usize = OWN_PID.len() + 12;
+
 /// A process to be.
 #[derive(Clone, Debug)]
 pub struct Launch<'a> {
@@ -41,7 +48,7 @@ pub struct Launch<'a> {
     pub program: &'a Path,
     /// All arguments, the program's name as typed first.
     pub args: &'a [String],
-    /// The whole environment: nothing is added.
+    /// The whole environment: nothing is added. [`OWN_PID`] without a value gets that of the process.
     pub env: &'a [(String, String)],
     /// Working folder, entered as `user`.
     pub cwd: &'a Path,
@@ -55,6 +62,8 @@ pub struct Launch<'a> {
     pub stderr: BorrowedFd<'a>,
     /// Further descriptors, and the numbers they have in the process: above 2 and below [`OWN`], each once.
     pub inherited: &'a [(BorrowedFd<'a>, RawFd)],
+    /// Sockets that it makes and its program finds open.
+    pub sockets: &'a [Socket],
     /// A seccomp filter to run under, whose notifications the caller answers.
     pub filter: Option<&'a [libc::sock_filter]>,
     /// What it may use beside that.
@@ -103,8 +112,8 @@ enum Way {
 }
 
 fn start(way: Way, launch: &Launch<'_>) -> Result<Spawned, SpawnError> {
-    let fail = |step, errno| SpawnError::new(step, errno, launch);
-    let before = |error: io::Error| fail(Step::Clone, to_errno(&error));
+    let fail = |step, errno, which| SpawnError::new(step, errno, which, launch);
+    let before = |error: io::Error| fail(Step::Clone, to_errno(&error), 0);
     let prepared = Prepared::new(launch).map_err(before)?;
     let (ours, theirs) = report::channel().map_err(before)?;
     let theirs = out_of_the_way(theirs).map_err(before)?;
@@ -121,13 +130,13 @@ fn start(way: Way, launch: &Launch<'_>) -> Result<Spawned, SpawnError> {
             unsafe { fork(&plan) }
         }
     };
-    let (pid, process) = made.map_err(|errno| fail(Step::Clone, errno))?;
+    let (pid, process) = made.map_err(|errno| fail(Step::Clone, errno, 0))?;
     drop(theirs);
     match report::listen(&ours) {
         Ok(notifier) => Ok(Spawned { pid, process, notifier }),
-        Err((step, errno)) => {
+        Err((step, errno, which)) => {
             end(&process);
-            Err(fail(step, errno))
+            Err(fail(step, errno, which))
         }
     }
 }
@@ -144,6 +153,9 @@ struct Prepared {
     /// Holds the first of each pair in `passed` open.
     _inherited: Vec<(OwnedFd, RawFd)>,
     passed: Vec<(RawFd, RawFd)>,
+    sockets: Vec<sockets::Prepared>,
+    /// The variable for the process' own id, with room for it; `envp` points to it.
+    own_pid: Option<Box<[Cell<u8>; OWN_PID_ROOM]>>,
 }
 
 impl Prepared {
@@ -155,7 +167,15 @@ impl Prepared {
             .map(|arg| text(arg.as_ref()))
             .collect::<Result<Vec<_>, NulError>>()?;
         let pair = |(name, value): &(String, String)| CString::new(format!("{name}={value}"));
-        let env = launch.env.iter().map(pair).collect::<Result<Vec<_>, NulError>>()?;
+        let is_own_pid = |(name, value): &&(String, String)| name == OWN_PID && value.is_empty();
+        let own_pid = launch.env.iter().find(is_own_pid).map(|_| {
+            let text = OWN_PID.bytes().chain([b'=']).chain([0; 11]);
+            let mut room = Box::new([const { Cell::new(0) }; OWN_PID_ROOM]);
+            room.iter_mut().zip(text).for_each(|(cell, byte)| *cell.get_mut() = byte);
+            room
+        });
+        let others = launch.env.iter().filter(|variable| !is_own_pid(variable));
+        let env = others.map(pair).collect::<Result<Vec<_>, NulError>>()?;
         let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let copy = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, OWN);
         let inherited = launch
@@ -168,9 +188,11 @@ impl Prepared {
             program: text(launch.program.as_os_str())?,
             cwd: text(launch.cwd.as_os_str())?,
             argv: pointers(&args),
-            envp: pointers(&env),
+            envp: own_pid.iter().map(|room| room.as_ptr().cast()).chain(pointers(&env)).collect(),
             args,
             env,
+            sockets: launch.sockets.iter().map(sockets::Prepared::new).collect(),
+            own_pid,
             streams: [out_of_the_way(null)?, copy(launch.stdout)?, copy(launch.stderr)?],
             _inherited: inherited,
             passed,
@@ -180,7 +202,7 @@ impl Prepared {
     fn plan(&self, launch: &Launch<'_>, report: &OwnedFd, procs: Option<&OwnedFd>) -> Plan {
         debug_assert_eq!(
             (self.argv.len(), self.envp.len()),
-            (self.args.len() + 1, self.env.len() + 1)
+            (self.args.len() + 1, self.env.len() + 1 + usize::from(self.own_pid.is_some()))
         );
         Plan {
             program: self.program.as_ptr(),
@@ -203,6 +225,12 @@ impl Prepared {
                 filter: program.as_ptr().cast_mut(),
             }),
             bounds: launch.bounds.plan(),
+            sockets: self.sockets.as_ptr(),
+            sockets_count: self.sockets.len(),
+            socket: Cell::new(0),
+            own_pid: self.own_pid.as_ref().map_or(ptr::null_mut(), |room| {
+                room[OWN_PID.len() + 1..].as_ptr().cast::<u8>().cast_mut()
+            }),
         }
     }
 }

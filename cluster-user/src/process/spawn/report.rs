@@ -25,12 +25,12 @@ pub(super) fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Hears the child until it runs its program: the descriptor it sent, or the step that failed.
-pub(super) fn listen(channel: &OwnedFd) -> Result<Option<OwnedFd>, (Step, Errno)> {
-    let failed = |error: rustix::io::Errno| (Step::Clone, Errno::from_raw(error.raw_os_error()));
+pub(super) fn listen(channel: &OwnedFd) -> Result<Option<OwnedFd>, (Step, Errno, usize)> {
+    let failed = |error: rustix::io::Errno| (Step::Clone, Errno::from_raw(error.raw_os_error()), 0);
     let mut notifier = None;
     loop {
         match poll(&mut [PollFd::new(channel, PollFlags::IN)], Some(&PATIENCE)) {
-            Ok(0) => return Err((Step::Execute, Errno::ETIMEDOUT)),
+            Ok(0) => return Err((Step::Execute, Errno::ETIMEDOUT, 0)),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(failed(error)),
         }
@@ -46,7 +46,10 @@ pub(super) fn listen(channel: &OwnedFd) -> Result<Option<OwnedFd>, (Step, Errno)
         let (step, errno) = (word(bytes, 0), word(bytes, 4).cast_signed());
         match (received.bytes, Step::from_wire(step)) {
             (0, _) => return Ok(notifier),
-            (MESSAGE, Some(step)) => return Err((step, Errno::from_raw(errno))),
+            (MESSAGE, Some(step)) => {
+                let which = usize::try_from(word(bytes, 8)).unwrap_or(usize::MAX);
+                return Err((step, Errno::from_raw(errno), which));
+            }
             (MESSAGE, None) if step == NOTIFIER => {
                 for message in control.drain() {
                     if let RecvAncillaryMessage::ScmRights(mut sent) = message {
@@ -54,7 +57,7 @@ pub(super) fn listen(channel: &OwnedFd) -> Result<Option<OwnedFd>, (Step, Errno)
                     }
                 }
             }
-            _ => return Err((Step::Clone, Errno::EPROTO)),
+            _ => return Err((Step::Clone, Errno::EPROTO, 0)),
         }
     }
 }

@@ -19,6 +19,74 @@ use crate::{
 };
 
 #[test]
+fn a_program_finds_the_sockets_that_were_made_for_it_and_is_told_so() {
+    let code = "import os, socket
+s = socket.socket(fileno=5)
+print(os.environ['LISTEN_PID'] == str(os.getpid()), os.environ['A'], s.getsockname()[:2],
+    s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN), os.get_inheritable(5))";
+    for way in [Way::Clone, Way::Fork] {
+        let free = std::net::TcpListener::bind("[::1]:0").unwrap().local_addr().unwrap();
+        let socket = Socket { number: 5, is_tcp: true, address: free, v6only: true, backlog: 4 };
+        let (mut reader, writer) = io::pipe().unwrap();
+        let args = ["python3", "-I", "-S", "-c", code].map(str::to_owned);
+        let env = [("LISTEN_PID", ""), ("A", "")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let launch = Launch {
+            program: Path::new("/usr/bin/python3"),
+            args: &args,
+            env: &env,
+            cwd: Path::new("/"),
+            user: None,
+            cgroup: None,
+            stdout: writer.as_fd(),
+            stderr: writer.as_fd(),
+            inherited: &[],
+            sockets: &[socket],
+            filter: None,
+            bounds: &Bounds::default(),
+        };
+        let spawned = start(way, &launch).unwrap();
+        drop(writer);
+        let said = finish(&spawned, &mut reader);
+        assert_eq!(said, format!("True  ('::1', {}) 1 True\n", free.port()), "{way:?}");
+    }
+}
+
+#[test]
+fn a_socket_that_cannot_be_made_is_named() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap();
+    let fine = Socket {
+        number: 5,
+        is_tcp: false,
+        address: "127.0.0.1:0".parse().unwrap(),
+        v6only: false,
+        backlog: 1,
+    };
+    let taken = Socket { number: 6, is_tcp: true, address, ..fine };
+    let null = fs::File::options().write(true).open("/dev/null").unwrap();
+    let launch = Launch {
+        program: Path::new("/bin/true"),
+        args: &["true".to_owned()],
+        env: &[],
+        cwd: Path::new("/"),
+        user: None,
+        cgroup: None,
+        stdout: null.as_fd(),
+        stderr: null.as_fd(),
+        inherited: &[],
+        sockets: &[fine, taken],
+        filter: None,
+        bounds: &Bounds::default(),
+    };
+    let error = spawn(&launch).unwrap_err();
+    assert_eq!(
+        (error.step, error.errno, error.socket),
+        (Step::Socket, Errno::EADDRINUSE, Some(taken))
+    );
+    assert_eq!(error.to_string(), format!("failed to listen on {address}: address already in use"));
+}
+
+#[test]
 fn a_child_has_no_signal_blocked_or_ignored() {
     for way in [Way::Clone, Way::Fork] {
         // The test process ignores SIGPIPE, as every Rust program does, and blocks one signal here.
@@ -289,6 +357,7 @@ fn launch(
             stdout,
             stderr: stdout,
             inherited: script.inherited,
+            sockets: &[],
             filter: script.filter,
             bounds: &Bounds::of(&script.resources, Instance(1)),
         },

@@ -150,6 +150,7 @@ fn start(script: &str, cgroup: Option<WorkerCgroup>) -> Tree {
         stdout: null.as_fd(),
         stderr: null.as_fd(),
         inherited: &[],
+        sockets: &[],
         filter: None,
         bounds: &Bounds::default(),
     })

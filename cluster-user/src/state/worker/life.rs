@@ -31,6 +31,8 @@ impl Worker {
                 | Input::Promote
                 | Input::Resume
                 | Input::Beat
+                | Input::Leaving
+                | Input::Extend(_)
                 | Input::Measured(_)
                 | Input::Hooked
                 | Input::Swept
@@ -46,6 +48,10 @@ impl Worker {
                         self.fail(now, why, true)
                     }
                 },
+                Input::Extend(time) => {
+                    self.phase = Phase::Starting { deadline: deadline.max(now + time) };
+                    Step::default()
+                }
                 Input::Retire(_) => self.retire_unready(now),
                 Input::Fail { why, fatal } => self.fail(now, why, fatal),
                 Input::Exited(exit) => self.sweep(now, exit),
@@ -55,6 +61,7 @@ impl Worker {
                 | Input::Promote
                 | Input::Resume
                 | Input::Beat
+                | Input::Leaving
                 | Input::Measured(_)
                 | Input::Hooked
                 | Input::Swept => Step::default(),
@@ -68,6 +75,11 @@ impl Worker {
                 Input::Deadline if next.is_some_and(|next| next <= now) => {
                     self.ask(deadline, passed, last)
                 }
+                Input::Extend(time) => {
+                    let deadline = deadline.max(now + time);
+                    self.phase = Phase::Probing { deadline, next, passed, last };
+                    Step::default()
+                }
                 Input::Retire(_) => self.retire_unready(now),
                 Input::Fail { why, fatal } => self.fail(now, why, fatal),
                 Input::Exited(exit) => self.sweep(now, exit),
@@ -78,6 +90,7 @@ impl Worker {
                 | Input::Promote
                 | Input::Resume
                 | Input::Beat
+                | Input::Leaving
                 | Input::Measured(_)
                 | Input::Hooked
                 | Input::Swept => Step::default(),
@@ -95,12 +108,14 @@ impl Worker {
                     self.judged(now, verdict)
                 }
                 Input::Beat => self.health.beat(now),
+                Input::Leaving => self.leave(now),
                 Input::Fail { why, fatal } => self.fail(now, why, fatal),
                 Input::Exited(exit) => self.sweep(now, exit),
                 Input::Spawned(_)
                 | Input::NotSpawned(_)
                 | Input::Sign
                 | Input::Resume
+                | Input::Extend(_)
                 | Input::Measured(_)
                 | Input::Hooked
                 | Input::Swept => Step::default(),
@@ -124,6 +139,7 @@ impl Worker {
                     self.judged(now, verdict)
                 }
                 Input::Beat => self.health.beat(now),
+                Input::Leaving => self.leave(now),
                 Input::Measured(traffic) => {
                     self.traffic = traffic;
                     Step::default()
@@ -135,6 +151,7 @@ impl Worker {
                 | Input::Sign
                 | Input::Promote
                 | Input::Resume
+                | Input::Extend(_)
                 | Input::Hooked
                 | Input::Swept => Step::default(),
             },
@@ -170,6 +187,8 @@ impl Worker {
                 | Input::Probed(_)
                 | Input::Promote
                 | Input::Beat
+                | Input::Leaving
+                | Input::Extend(_)
                 | Input::Hooked
                 | Input::Swept => Step::default(),
             },
@@ -187,11 +206,17 @@ impl Worker {
                 | Input::Probed(_)
                 | Input::Promote
                 | Input::Beat
+                | Input::Leaving
+                | Input::Extend(_)
                 | Input::Measured(_)
                 | Input::Swept => Step::default(),
             },
             Phase::Stopping { kill_at } => match input {
                 Input::Deadline if now >= kill_at => self.kill(now),
+                Input::Extend(time) => {
+                    self.phase = Phase::Stopping { kill_at: kill_at.max(now + time) };
+                    Step::default()
+                }
                 Input::Fail { why, fatal } => self.fail(now, why, fatal),
                 Input::Exited(exit) => self.sweep(now, exit),
                 Input::Deadline
@@ -203,6 +228,7 @@ impl Worker {
                 | Input::Probed(_)
                 | Input::Promote
                 | Input::Beat
+                | Input::Leaving
                 | Input::Measured(_)
                 | Input::Hooked
                 | Input::Swept => Step::default(),
@@ -220,6 +246,8 @@ impl Worker {
                 | Input::Probed(_)
                 | Input::Promote
                 | Input::Beat
+                | Input::Leaving
+                | Input::Extend(_)
                 | Input::Measured(_)
                 | Input::Hooked
                 | Input::Swept => Step::default(),
@@ -238,6 +266,8 @@ impl Worker {
                 | Input::Probed(_)
                 | Input::Promote
                 | Input::Beat
+                | Input::Leaving
+                | Input::Extend(_)
                 | Input::Measured(_) => Step::default(),
             },
         }

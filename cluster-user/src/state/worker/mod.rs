@@ -125,6 +125,10 @@ pub(super) enum Input {
     },
     /// It said `WATCHDOG=1`.
     Beat,
+    /// It said `STOPPING=1`.
+    Leaving,
+    /// It said `EXTEND_TIMEOUT_USEC=…`.
+    Extend(Duration),
     /// Its hook before the stop has ended.
     Hooked,
     Measured(Option<Traffic>),

@@ -166,6 +166,13 @@ impl Worker {
         Step::of(self.look(leave))
     }
 
+    /// It says that it ends by itself: it gets nothing more, finishes what it has in its own way, and needs no signal.
+    pub(super) fn leave(&mut self, now: Moment) -> Step {
+        let time = self.spec.stop.drain_timeout + self.spec.stop.kill_timeout;
+        self.phase = Phase::Stopping { kill_at: now + time };
+        Step::default()
+    }
+
     /// The drain time is over: what is silent is closed.
     pub(super) fn part(&mut self, now: Moment) -> Step {
         self.drain(now, now + PARTING, Leave::Parting)

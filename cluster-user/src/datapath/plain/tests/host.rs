@@ -64,6 +64,7 @@ impl Host {
             stdout: null.as_fd(),
             stderr: io::stderr().as_fd(),
             inherited: &[],
+            sockets: &[],
             filter: Some(&filter::PROGRAM),
             bounds: &Bounds::default(),
         });
