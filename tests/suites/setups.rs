@@ -54,10 +54,7 @@ fn an_ecosystem_file_with_a_cluster_and_a_watched_fork() {
 fn a_json_file_with_a_worker_for_each_cpu() {
     let host = Host::kernel();
     host.write("api.js", &node_server(8080));
-    host.write(
-        "pm2.json",
-        r#"{"apps":[{"script":"api.js","instances":0,"exec_mode":"cluster"}]}"#,
-    );
+    host.write("pm2.json", r#"{"apps":[{"script":"api.js","instances":0,"exec_mode":"cluster"}]}"#);
     host.cluster(&["start", "pm2.json"]).ok();
     let cpus = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
     assert_eq!(host.app("api").instances, cpus);
