@@ -9,7 +9,7 @@ use std::{
 
 use crate::{built, command, host::Host};
 
-/// A PM2 with a folder of its own; it is ended with this.
+/// A PM2 with its folder in the host's `HOME`; it is ended with this.
 #[derive(Debug)]
 pub struct Pm2<'a> {
     host: &'a Host,
@@ -40,11 +40,6 @@ impl<'a> Pm2<'a> {
         Self { host }
     }
 
-    /// Its folder.
-    pub fn home(&self) -> PathBuf {
-        self.host.home().with_file_name("pm2")
-    }
-
     /// A command that finds `pm2` on its `PATH`.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = self.host.command(program);
@@ -52,7 +47,6 @@ impl<'a> Pm2<'a> {
         let path = path.expect("commands of a host have one").to_string_lossy().into_owned();
         command
             .env("PATH", format!("{}:{path}", FOLDER.display()))
-            .env("PM2_HOME", self.home())
             .env("PM2_DISABLE_VERSION_CHECK", "true");
         command
     }

@@ -68,6 +68,7 @@ fn an_app_that_does_not_come_up_here_is_started_there_again() {
     let import = command::run(pm2.command("cluster").args(["import", "--takeover"]));
 
     import.fails().complains("PM2 started it again").complains("PM2 runs as before: api, work");
+    assert!(host.apps().is_empty(), "nothing is left of it here");
     wait::until_true("PM2 serves it", || http::try_get(local(8080)).is_ok());
 }
 

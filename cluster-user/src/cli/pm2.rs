@@ -340,7 +340,7 @@ mod tests {
     use std::{collections::BTreeSet, fs, path::Path};
 
     use super::*;
-    use crate::config::definition::Definition;
+    use crate::config::{definition::Definition, file::pm2::attributes::Attribute};
 
     #[test]
     fn the_documentation_is_what_the_code_says() {
@@ -436,9 +436,7 @@ mod tests {
     #[test]
     fn every_key_that_an_attribute_becomes_is_one() {
         let keys: BTreeSet<String> = Definition::schemas().into_keys().collect();
-        for key in
-            ATTRIBUTES.iter().filter_map(crate::config::file::pm2::attributes::Attribute::key)
-        {
+        for key in ATTRIBUTES.iter().filter_map(Attribute::key) {
             let key = key.split('.').next().unwrap();
             assert!(key == "env" || keys.contains(key) || PENDING.contains(&key), "{key}");
         }

@@ -13,7 +13,7 @@ use super::{
     session::{Doing, Session, block_on},
 };
 use crate::{
-    api::message::{Notice, Request, StartRequest},
+    api::message::{Detail, Notice, Request, StartRequest, TargetsRequest},
     config::{
         definition::Definition,
         file::{self, Select, Source},
@@ -68,6 +68,12 @@ pub(super) fn run(
     // Two apps of one name are stopped by it together.
     let mut left: Vec<&str> = Vec::new();
     let session = Session::new()?;
+    let known = block_on(session.apps(&[], Detail::Usual))?.unwrap_or_default();
+    let is_known = |one: &&Move| known.iter().any(|app| app.name == one.spec.name.as_str());
+    if let Some(one) = moves.iter().find(is_known) {
+        return Err(Error::failed(format!("app `{}` is here already", one.spec.name))
+            .hint("nothing was stopped: delete it here, or leave it out of the file"));
+    }
     for (at, one) in moves.iter().enumerate() {
         let shares = |other: &Move| other.there == one.there;
         let is_first = !moves[..at].iter().any(shares);
@@ -121,6 +127,16 @@ fn take_over(
     });
     let gap = began.elapsed().as_millis();
     if let Err(error) = started {
+        // What is left of it here would hold its name and, when it is tried again, its port.
+        let delete = TargetsRequest { targets: vec![one.spec.name.to_string()], wait: true };
+        let doing = Doing { verb: "deleting", reached: "gone" };
+        let gone = block_on(async {
+            let mut client = session.connect().await?;
+            session.carry_out(&mut client, &Request::Delete(delete), doing).await
+        });
+        if let Err(error) = gone {
+            output::notice(&Notice { message: error.message, hint: error.hint });
+        }
         let again = pm2.tell(&["start", &one.there]);
         let message = match again {
             Ok(()) => format!(
