@@ -10,6 +10,7 @@ pub mod state;
 pub mod process;
 pub mod datapath;
 pub mod health;
+pub mod site;
 pub mod api;
 pub mod supervisor;
 pub mod cli;

@@ -23,7 +23,8 @@ use super::{
     VERSION_HEADER, answer,
     message::{
         AppsRequest, Detail, Failure, HandOverRequest, KillRequest, Line, Reason, ReloadRequest,
-        Request, ScaleRequest, StartRequest, TargetsRequest, UpgradeRequest, VERSION,
+        Request, ScaleRequest, SignalRequest, StartRequest, TargetsRequest, UpgradeRequest,
+        VERSION,
     },
     server::{Call, Peer},
     validate,
@@ -51,6 +52,7 @@ pub(super) fn routes(calls: mpsc::Sender<Call>, peer: Peer) -> Router {
         .route("/v1/delete", post(|to, body| targets(to, body, Request::Delete)))
         .route("/v1/flush", post(|to, body| targets(to, body, Request::Flush)))
         .route("/v1/scale", post(scale))
+        .route("/v1/signal", post(signal))
         .route("/v1/upgrade", post(upgrade))
         .route("/v1/handover", post(hand_over))
         .route("/v1/kill", post(kill))
@@ -196,6 +198,17 @@ async fn scale(State(desk): State<Desk>, body: Body) -> Response {
         return refused(Reason::BadRequest, message);
     }
     desk.verb(Request::Scale(request)).await
+}
+
+async fn signal(State(desk): State<Desk>, body: Body) -> Response {
+    let request: SignalRequest = match decode(body).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    if let Err(message) = validate::signal(request.signal) {
+        return refused(Reason::BadRequest, message);
+    }
+    desk.verb(Request::Signal(request)).await
 }
 
 async fn upgrade(State(desk): State<Desk>, body: Body) -> Response {

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use super::{
+    completion::Completion,
     daemon::Daemon,
     delete::Delete,
     describe::Describe,
@@ -16,15 +17,20 @@ use super::{
     kill::Kill,
     list::List,
     logs::Logs,
+    man::Man,
     pid::Pid,
     ping::Ping,
     promote::{Promote, Rollback},
     reload::Reload,
+    report::Report,
     restart::Restart,
     scale::Scale,
+    serve::{Serve, ServeFiles},
+    signal::Signal,
     start::Start,
     stop::Stop,
     upgrade::Upgrade,
+    version::Version,
 };
 
 /// Runs apps as many workers on one port; the kernel hands out the connections.
@@ -36,7 +42,12 @@ use super::{
     subcommand_required = true,
     arg_required_else_help = true,
     max_term_width = 100,
-    after_help = "Targets are: NAME | ID | NAME:INSTANCE | NAMESPACE | all | /REGEX/
+    after_help = "Examples:
+  cluster start app.js -i 4    four workers on the port that app.js listens on
+  cluster reload app           new workers in their place, without losing a connection
+  cluster help reload          about one command
+
+Targets are: NAME | ID | NAME:INSTANCE | NAMESPACE | all | /REGEX/
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon, 4 not permitted, 5 kernel lacks it
 Environment: CLUSTER_HOME is the folder of the daemon to talk to; NO_COLOR switches colours off"
@@ -44,6 +55,14 @@ Environment: CLUSTER_HOME is the folder of the daemon to talk to; NO_COLOR switc
 pub struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
+
+    /// Say nothing but answers and errors
+    #[arg(short, long, global = true)]
+    pub(super) silent: bool,
+
+    /// No colours, on a terminal too
+    #[arg(long, global = true)]
+    pub(super) no_color: bool,
 
     /// Print version
     #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
@@ -64,6 +83,10 @@ pub(super) enum Command {
     #[command(visible_alias = "del")]
     Delete(Delete),
     Scale(Scale),
+    #[command(visible_alias = "expose")]
+    Serve(Serve),
+    #[command(name = "serve-files", hide = true)]
+    ServeFiles(ServeFiles),
     #[command(visible_aliases = ["ls", "l", "ps", "status"])]
     List(List),
     #[command(visible_aliases = ["desc", "show", "info"])]
@@ -73,11 +96,18 @@ pub(super) enum Command {
     Pid(Pid),
     Id(Id),
     Env(Env),
+    #[command(alias = "prettylist")]
     Jlist(Jlist),
+    #[command(name = "sendSignal", visible_alias = "signal", alias = "sendsignal")]
+    Signal(Signal),
     Ping(Ping),
+    Version(Version),
     Kill(Kill),
     Upgrade(Upgrade),
     Doctor(Doctor),
+    Report(Report),
+    Completion(Completion),
+    Man(Man),
     Daemon(Daemon),
 }
 
@@ -93,6 +123,8 @@ impl Command {
             Self::History(command) => command.run(),
             Self::Delete(command) => command.run(),
             Self::Scale(command) => command.run(),
+            Self::Serve(command) => command.run(),
+            Self::ServeFiles(command) => command.run(),
             Self::List(command) => command.run(),
             Self::Describe(command) => command.run(),
             Self::Logs(command) => command.run(),
@@ -101,10 +133,15 @@ impl Command {
             Self::Id(command) => command.run(),
             Self::Env(command) => command.run(),
             Self::Jlist(Jlist {}) => Jlist::run(),
+            Self::Signal(command) => command.run(),
             Self::Ping(command) => command.run(),
+            Self::Version(command) => command.run(),
             Self::Kill(Kill {}) => Kill::run(),
             Self::Upgrade(command) => command.run(),
             Self::Doctor(command) => command.run(),
+            Self::Report(command) => command.run(),
+            Self::Completion(command) => command.run(),
+            Self::Man(command) => command.run(),
             Self::Daemon(command) => command.run(),
         }
     }

@@ -12,6 +12,12 @@ fn every_command_explains_itself() {
             let name = subcommand.get_name().to_owned();
             assert!(subcommand.get_about().is_some(), "{name}");
             let help = subcommand.render_help();
+            // One for every command, so that nobody has to guess.
+            let example = help.to_string().lines().any(|line| {
+                let line = line.trim_start_matches("Example:").trim_start();
+                line.contains("cluster ") && line.contains(&name)
+            });
+            assert!(example && help.to_string().contains("Example"), "{name} has no example");
             writeln!(text, "\n──────── cluster {name}\n{help}").unwrap();
         }
     }

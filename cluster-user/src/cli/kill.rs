@@ -30,9 +30,9 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Stops every app and ends the daemon
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Nothing remembers the apps afterwards: start them anew. Their log files stay in CLUSTER_HOME."
-)]
+#[command(after_help = "Example: cluster kill
+
+Nothing remembers the apps afterwards: start them anew. Their log files stay in CLUSTER_HOME.")]
 pub(super) struct Kill {}
 
 impl Kill {

@@ -5,7 +5,7 @@ use clap::error::{ContextKind, ContextValue};
 use super::{error::Error, human};
 
 /// Words, and what to do instead.
-const COMMANDS: [(&[&str], &str); 11] = [
+const COMMANDS: [(&[&str], &str); 9] = [
     (
         &["startOrReload", "startOrGracefulReload"],
         "cluster reload NAME if it runs, cluster start if it does not",
@@ -18,19 +18,22 @@ const COMMANDS: [(&[&str], &str); 11] = [
     ),
     (&["monit", "dashboard", "dash", "imonit"], "watch -n1 cluster list -v"),
     (&["reset"], "cluster delete and cluster start begin counting anew"),
-    (&["sendSignal"], "kill -SIGNAL $(cluster pid NAME)"),
-    (&["prettylist"], "cluster list --json"),
     (&["reloadLogs", "logrotate"], "nothing needs doing: log files rotate by themselves"),
     (
-        &["init", "ecosystem", "deploy", "set", "get", "conf", "install", "serve", "report"],
+        &["init", "ecosystem", "deploy", "set", "get", "conf", "install"],
         "see cluster --help for what is there",
     ),
     (&["attach", "send", "trigger"], "cluster logs NAME shows what it writes"),
 ];
 
 /// Words of other tools, and what they are here.
-const OTHERS: [(&[&str], &str); 10] = [
-    (&["version"], "cluster --version; cluster ping shows that of the daemon"),
+const OTHERS: [(&[&str], &str); 12] = [
+    (&["slist", "sysinfos"], "cluster report shows the host, cluster list --json the apps"),
+    (&["kill-app", "terminate", "quit"], "cluster stop TARGET, or cluster kill for everything"),
+    (
+        &["node", "port", "ports"],
+        "cluster list shows the ports, cluster describe TARGET all addresses",
+    ),
     (&["rm", "remove", "uninstall"], "cluster delete TARGET"),
     (&["log", "tail"], "cluster logs TARGET"),
     (&["top", "htop", "monitor"], "watch -n1 cluster list -v"),

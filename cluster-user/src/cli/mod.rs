@@ -1,6 +1,7 @@
 //! The command line: one file per command, and the few that all of them share.
 
 mod command;
+mod completion;
 mod daemon;
 mod delete;
 mod describe;
@@ -10,6 +11,7 @@ mod error;
 pub mod exit;
 mod flush;
 mod follow;
+mod groups;
 #[cfg(test)]
 mod help;
 mod history;
@@ -21,42 +23,64 @@ mod later;
 mod launch;
 mod list;
 mod logs;
+mod man;
 mod output;
 mod pid;
 mod ping;
 mod promote;
 mod reload;
+mod report;
 mod restart;
 #[cfg(test)]
 mod sample;
 mod scale;
 mod selection;
+mod serve;
 mod session;
+mod signal;
+mod sort;
 mod start;
 mod stop;
 mod table;
 mod tail;
 mod upgrade;
 mod verb;
+mod version;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _, error::ErrorKind};
 
 pub use self::command::Cli;
 use self::exit::Exit;
 
 /// The definition of the command line, for help, completions and manual pages.
 pub fn command() -> clap::Command {
-    Cli::command()
+    groups::arrange(Cli::command())
 }
 
-/// Reads a command line, the program's name first. Help and mistakes are printed here.
+/// Reads a command line, the program's name first. Help and mistakes are printed here, and so is what a shell
+/// wants to offer.
 ///
 /// # Errors
 /// What to exit with when there is nothing to run.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
-    Cli::try_parse_from(args).map_err(|error| {
+    let args: Vec<OsString> = args.into_iter().collect();
+    match completion::answer(&args) {
+        Ok(false) => {}
+        Ok(true) => return Err(Exit::Done),
+        Err(error) => {
+            output::usage(&error);
+            return Err(Exit::Usage);
+        }
+    }
+    // Groups take a look at every command, which the usual call need not wait for.
+    let overview =
+        args.get(1).is_none_or(|word| ["-h", "--help", "help"].iter().any(|it| word == it));
+    let definition = if overview { command() } else { Cli::command() };
+    let read = definition.try_get_matches_from(args);
+    let read = read.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    read.map_err(|error| {
         if let Some(answer) = later::answer(&error) {
             output::error(&answer);
             return answer.exit;
@@ -69,6 +93,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
 
 /// Runs a command line and prints why, when it fails.
 pub fn run(cli: Cli) -> Exit {
+    output::choose(cli.silent, cli.no_color);
     match cli.command.run() {
         Ok(()) => Exit::Done,
         Err(error) => {

@@ -52,6 +52,7 @@ impl Supervisor {
             | Request::Rollback(_)
             | Request::Delete(_)
             | Request::Flush(_)
+            | Request::Signal(_)
             | Request::Upgrade(_)
             | Request::HandOver(_)
             | Request::Kill(_)

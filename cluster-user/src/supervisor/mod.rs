@@ -16,6 +16,7 @@ mod health;
 mod makeshift;
 mod source;
 mod perform;
+mod signal;
 mod answer;
 mod view;
 

@@ -133,6 +133,7 @@ impl Supervisor {
             Request::Flush(TargetsRequest { targets, .. }) => {
                 Command::Flush { targets: some(&targets)? }
             }
+            Request::Signal(request) => return self.signal(&request).map(Asked::Answer),
             Request::Upgrade(upgrade) => return self.upgrade(upgrade).map(Asked::Answer),
             Request::HandOver(hand_over) => return self.hand_over(&hand_over).map(Asked::Answer),
             Request::Kill(_) => Command::Kill,
@@ -207,7 +208,7 @@ fn who(peer: Peer) -> String {
     }
 }
 
-fn some(targets: &[String]) -> Result<Vec<Target>, Failure> {
+pub(super) fn some(targets: &[String]) -> Result<Vec<Target>, Failure> {
     if targets.is_empty() {
         return Err(Failure::new(Reason::BadRequest, "no target is named")
             .hint("name an app, an id, or all"));

@@ -44,6 +44,8 @@ pub enum Request {
     Scale(ScaleRequest),
     /// `POST /v1/flush`: log files emptied.
     Flush(TargetsRequest),
+    /// `POST /v1/signal`: a signal for workers as they are; whatever follows from it is their business.
+    Signal(SignalRequest),
     /// `POST /v1/upgrade`: the daemon becomes another program, and its workers go on. Understood by every version.
     Upgrade(UpgradeRequest),
     /// `POST /v1/handover`: the daemon ends and leaves its workers to the next one. Understood by every version.
@@ -71,6 +73,7 @@ impl Request {
             | Self::Delete(_)
             | Self::Scale(_)
             | Self::Flush(_)
+            | Self::Signal(_)
             | Self::Kill(_)
             | Self::Apps(_) => false,
         }
@@ -88,6 +91,7 @@ impl Request {
             Self::Delete(_) => "/v1/delete",
             Self::Scale(_) => "/v1/scale",
             Self::Flush(_) => "/v1/flush",
+            Self::Signal(_) => "/v1/signal",
             Self::Upgrade(_) => "/v1/upgrade",
             Self::HandOver(_) => "/v1/handover",
             Self::Kill(_) => "/v1/kill",
@@ -116,6 +120,19 @@ pub struct TargetsRequest {
     /// Whether to answer only when it is done.
     #[serde(default = "yes")]
     pub wait: bool,
+}
+
+/// Sends a signal to workers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignalRequest {
+    /// Which apps or workers; at least one.
+    pub targets: Vec<String>,
+    /// Its number, 1 to [`signal::MAX`](crate::config::signal::MAX).
+    pub signal: i32,
+    /// Whether every process of a worker gets it, and not only the main one.
+    #[serde(default)]
+    pub tree: bool,
 }
 
 /// Asks about apps.
