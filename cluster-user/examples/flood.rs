@@ -18,7 +18,7 @@ use cluster_user::{
     id::{Instance, WorkerId},
     process::{
         output::{Output, RotateOptions},
-        spawn::{Launch, spawn},
+        spawn::{Bounds, Launch, spawn},
         watch::ExitWatcher,
     },
 };
@@ -56,6 +56,7 @@ fn measure(program: &Path) -> anyhow::Result<()> {
             stderr: ends.stderr.as_fd(),
             inherited: &[],
             filter: None,
+            bounds: &Bounds::default(),
         })?;
         drop(ends);
         let spawning = begin.elapsed();

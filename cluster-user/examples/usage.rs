@@ -9,7 +9,7 @@ use cluster_user::{
     process::{
         cgroup::Hierarchy,
         limits,
-        spawn::{Launch, spawn},
+        spawn::{Bounds, Launch, spawn},
         tree::{Marker, Tree},
         usage::measure,
         watch::reap,
@@ -67,6 +67,7 @@ fn start(hierarchy: &Hierarchy, in_cgroup: bool, worker: WorkerId) -> anyhow::Re
         stderr: null.as_fd(),
         inherited: &[],
         filter: None,
+        bounds: &Bounds::default(),
     })?;
     Ok(match cgroup {
         Some(cgroup) => Tree::in_cgroup(spawned.pid, spawned.process, cgroup),

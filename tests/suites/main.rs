@@ -13,6 +13,10 @@ mod balance;
 #[cfg(test)]
 mod canary;
 #[cfg(test)]
+mod comfort;
+#[cfg(test)]
+mod completion;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod daemon;
@@ -45,6 +49,10 @@ mod reload;
 #[cfg(test)]
 mod rollback;
 #[cfg(test)]
+mod runtime;
+#[cfg(test)]
 mod scale;
+#[cfg(test)]
+mod serve;
 #[cfg(test)]
 mod show;

@@ -5,7 +5,7 @@ use crate::config::{
     duration,
     instances::{MAX_INSTANCES, Scale},
     readiness, signal,
-    spec::AppSpec,
+    spec::{AppSpec, watch::Watch},
 };
 
 /// Checks a specification.
@@ -25,7 +25,7 @@ pub fn spec(spec: &AppSpec) -> Result<(), String> {
     for arg in &spec.args {
         nul("args", arg)?;
     }
-    for (key, value) in &spec.env {
+    for (key, value) in spec.inherited.iter().chain(&spec.env) {
         if key.is_empty() || key.contains('=') {
             return Err("env has a name that is empty or contains an equals sign".to_owned());
         }
@@ -39,6 +39,10 @@ pub fn spec(spec: &AppSpec) -> Result<(), String> {
         return Err(format!("stop.signal is {}, not 1 to {}", spec.stop.signal, signal::MAX));
     }
     readiness::consistent(spec)?;
+    spec.watch.as_ref().map_or(Ok(()), Watch::check)?;
+    spec.recycle.check()?;
+    spec.hooks.check()?;
+    spec.resources.check()?;
     for (name, value) in [
         ("listen_timeout", spec.listen_timeout),
         ("restart.min_uptime", spec.restart.min_uptime),

@@ -24,6 +24,7 @@ use super::{
     reload::Reload,
     report::Report,
     restart::Restart,
+    runtime::Runtime,
     scale::Scale,
     serve::{Serve, ServeFiles},
     signal::Signal,
@@ -85,6 +86,7 @@ pub(super) enum Command {
     Scale(Scale),
     #[command(visible_alias = "expose")]
     Serve(Serve),
+    Runtime(Runtime),
     #[command(name = "serve-files", hide = true)]
     ServeFiles(ServeFiles),
     #[command(visible_aliases = ["ls", "l", "ps", "status"])]
@@ -125,6 +127,7 @@ impl Command {
             Self::Scale(command) => command.run(),
             Self::Serve(command) => command.run(),
             Self::ServeFiles(command) => command.run(),
+            Self::Runtime(command) => command.run(),
             Self::List(command) => command.run(),
             Self::Describe(command) => command.run(),
             Self::Logs(command) => command.run(),

@@ -1,7 +1,5 @@
 //! `cluster env`.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 
 use super::{
@@ -44,10 +42,8 @@ impl Env {
             return Err(Error::usage(format!("`{shown}` means more than one app: {names}"))
                 .hint("name one of them"));
         }
-        let mut env: BTreeMap<&str, &str> = BTreeMap::new();
-        for (key, value) in app.spec.env.iter().chain(&worker.env) {
-            env.insert(key, value);
-        }
+        let mut env = app.spec.environment();
+        env.extend(worker.env.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         if self.json {
             return Ok(output::json(&env)?);
         }

@@ -6,7 +6,7 @@ use clap::Command;
 
 /// What each group is called, and its commands in the order in which people need them.
 const GROUPS: [(&str, &[&str]); 6] = [
-    ("Run apps", &["start", "stop", "restart", "reload", "scale", "delete", "serve"]),
+    ("Run apps", &["start", "stop", "restart", "reload", "scale", "delete", "serve", "runtime"]),
     ("Deploy", &["promote", "rollback", "history"]),
     ("Look", &["list", "describe", "logs", "pid", "id", "env", "jlist"]),
     ("Reach into apps", &["sendSignal", "flush"]),

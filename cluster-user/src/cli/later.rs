@@ -84,10 +84,7 @@ const OPTIONS: [(&[&str], &str); 5] = [
     (&["--watch", "--ignore-watch", "--watch-delay"], "restart by hand with cluster restart NAME"),
     (&["--max-memory-restart"], "limit the memory with a cgroup or ulimit"),
     (&["--cron", "--cron-restart", "-c"], "call cluster restart NAME from cron"),
-    (
-        &["--no-daemon", "--attach"],
-        "run `cluster daemon` in the foreground, and start apps beside it",
-    ),
+    (&["--attach"], "cluster start SCRIPT --no-daemon stays in the foreground"),
     (
         &[
             "-o",

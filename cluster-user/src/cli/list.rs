@@ -108,6 +108,7 @@ fn mini(apps: &[AppView], width: Option<usize>, colour: bool) -> String {
 pub(super) fn shared(mut apps: Vec<AppView>) -> Vec<AppView> {
     for app in &mut apps {
         app.spec.env.clear();
+        app.spec.inherited.clear();
     }
     apps
 }

@@ -10,7 +10,8 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     error::Error,
-    follow, human, output,
+    follow::{self, Until},
+    human, output,
     selection::Selection,
     session::{Session, block_on},
     tail,
@@ -56,6 +57,14 @@ pub(super) struct Logs {
     /// Print the last lines and return
     #[arg(long)]
     nostream: bool,
+
+    /// Leave out who wrote a line; what came from standard error goes there
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
+
+    /// Follow until standard input ends, and no line is left
+    #[arg(long, hide = true)]
+    until_input_ends: bool,
 }
 
 /// One log file, and whose it is.
@@ -91,6 +100,7 @@ impl Logs {
         let ask = || block_on(session.needed_apps(&self.targets, Detail::Usual));
         let mut sources = self.sources(&ask()?, &selection);
         let mut printer = Printer::new(self.json, self.grep.clone(), output::colour());
+        printer.raw = self.raw;
         printer.widen(&sources);
 
         // There are no times in the files: the one that was written to last comes last.
@@ -103,7 +113,7 @@ impl Logs {
                 },
             )?);
         }
-        if !self.json && tails.iter().all(|tail| tail.lines.is_empty()) {
+        if !self.json && !self.until_input_ends && tails.iter().all(|tail| tail.lines.is_empty()) {
             output::quiet(if self.nostream { "no lines" } else { "no lines yet" });
         }
         let mut order: Vec<usize> = (0..sources.len()).collect();
@@ -122,7 +132,8 @@ impl Logs {
             // A daemon that has ended has no new files to tell of.
             ask().map(|apps| self.sources(&apps, &selection)).unwrap_or_default()
         };
-        follow::follow(&session.home.logs(), &mut sources, positions, &mut printer, more)
+        let until = if self.until_input_ends { Until::InputEnds } else { Until::NobodyReads };
+        follow::follow(&session.home.logs(), &mut sources, positions, &mut printer, until, more)
     }
 
     fn sources(&self, apps: &[AppView], selection: &Selection) -> Vec<Source> {
@@ -155,12 +166,16 @@ pub(super) struct Printer {
     grep: Option<Regex>,
     colour: bool,
     width: usize,
+    /// Whether lines are printed as they are, each to the stream that it came from.
+    raw: bool,
     pending: Vec<u8>,
+    /// What goes to standard error.
+    aside: Vec<u8>,
 }
 
 impl Printer {
     fn new(json: bool, grep: Option<Regex>, colour: bool) -> Self {
-        Self { json, grep, colour, width: 0, pending: Vec::new() }
+        Self { json, grep, colour, width: 0, raw: false, pending: Vec::new(), aside: Vec::new() }
     }
 
     /// Makes room for the origin of these.
@@ -176,6 +191,15 @@ impl Printer {
     /// Adds a line, if it is wanted.
     pub(super) fn print(&mut self, source: &Source, line: &[u8]) {
         if !self.wants(line) {
+            return;
+        }
+        if self.raw {
+            let pending = match source.stream {
+                Stream::Out => &mut self.pending,
+                Stream::Err => &mut self.aside,
+            };
+            pending.extend(line);
+            pending.push(b'\n');
             return;
         }
         if self.json {
@@ -204,6 +228,10 @@ impl Printer {
         if !self.pending.is_empty() {
             output::raw(&self.pending)?;
             self.pending.clear();
+        }
+        if !self.aside.is_empty() {
+            output::raw_aside(&self.aside)?;
+            self.aside.clear();
         }
         Ok(())
     }
@@ -269,6 +297,8 @@ pub(super) mod tests {
             grep: None,
             json: false,
             nostream: true,
+            raw: false,
+            until_input_ends: false,
         };
         let count = |err, out, target: &str| {
             let selection = Selection::parse(&[target.to_owned()]).unwrap();

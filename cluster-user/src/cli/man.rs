@@ -87,8 +87,10 @@ fn render(command: &Command) -> io::Result<Vec<u8>> {
     let mut more = Roff::default();
     for (heading, lines) in sections(command) {
         more.control("SH", [heading]);
-        for paragraph in lines.split(String::is_empty) {
-            more.control("PP", []);
+        for (at, paragraph) in lines.split(String::is_empty).enumerate() {
+            if at > 0 {
+                more.control("PP", []);
+            }
             // Columns stay columns; prose is as wide as the reader's terminal.
             let columns = heading == "EXAMPLES" || paragraph.iter().any(|line| line.contains("  "));
             if columns {

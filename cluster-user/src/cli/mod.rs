@@ -31,6 +31,7 @@ mod promote;
 mod reload;
 mod report;
 mod restart;
+mod runtime;
 #[cfg(test)]
 mod sample;
 mod scale;
@@ -47,7 +48,7 @@ mod upgrade;
 mod verb;
 mod version;
 
-use std::ffi::OsString;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory as _, FromArgMatches as _, error::ErrorKind};
 
@@ -65,7 +66,7 @@ pub fn command() -> clap::Command {
 /// # Errors
 /// What to exit with when there is nothing to run.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
-    let args: Vec<OsString> = args.into_iter().collect();
+    let args = runtime::by_name(args.into_iter().collect());
     match completion::answer(&args) {
         Ok(false) => {}
         Ok(true) => return Err(Exit::Done),
@@ -92,13 +93,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
 }
 
 /// Runs a command line and prints why, when it fails.
-pub fn run(cli: Cli) -> Exit {
+pub fn run(cli: Cli) -> ExitCode {
     output::choose(cli.silent, cli.no_color);
     match cli.command.run() {
-        Ok(()) => Exit::Done,
+        Ok(()) => Exit::Done.into(),
         Err(error) => {
             output::error(&error);
-            error.exit
+            error.code.map_or_else(|| error.exit.into(), ExitCode::from)
         }
     }
 }

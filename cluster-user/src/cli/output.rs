@@ -79,6 +79,16 @@ pub(super) fn raw(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Prints bytes as they are, to standard error: what workers wrote there.
+///
+/// # Errors
+/// As [`answer`].
+pub(super) fn raw_aside(bytes: &[u8]) -> io::Result<()> {
+    let mut stderr = io::stderr().lock();
+    stderr.write_all(bytes)?;
+    stderr.flush()
+}
+
 /// Whether answers are coloured.
 pub(super) fn colour() -> bool {
     AutoStream::choice(&io::stdout()) != ColorChoice::Never

@@ -14,8 +14,9 @@ use crate::{
     api::message::{AppView, Notice, ReloadRequest, Request},
     config::{
         change::Change,
-        duration,
+        duration, environment,
         pace::{Batch, Canary, Pace},
+        resolve::Surroundings,
         typed::Variable,
     },
     datapath::Mode,
@@ -89,7 +90,12 @@ impl Reload {
         let session = Session::new()?;
         let json = self.json;
         let request = Request::Reload(Box::new(ReloadRequest {
-            change: Change { env: self.env(), args: self.args, spec: None },
+            change: Change {
+                inherited: self.inherited()?,
+                env: self.env(),
+                args: self.args,
+                spec: None,
+            },
             targets: self.targets,
             pace: Pace { batch: self.batch, soak: self.soak, canary: self.canary },
             force: self.force,
@@ -99,12 +105,18 @@ impl Reload {
     }
 
     fn env(&self) -> BTreeMap<String, String> {
-        let here = std::env::vars_os().filter(|_| self.update_env);
-        // What is no UTF-8 text was left out at the start too, and said.
-        let here = here
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-        let typed = self.variables.iter().map(|typed| (typed.key.clone(), typed.value.clone()));
-        here.chain(typed).collect()
+        let typed = self.variables.iter();
+        typed.map(|typed| (typed.key.clone(), typed.value.clone())).collect()
+    }
+
+    /// The environment of this command, if it is asked for. What is no UTF-8 text was left out at the start too, and said.
+    fn inherited(&self) -> Result<Option<BTreeMap<String, String>>, Error> {
+        if !self.update_env {
+            return Ok(None);
+        }
+        let around = Surroundings::here()?;
+        let built = environment::build(&around.env, None, &around.cwd, &BTreeMap::new())?;
+        Ok(Some(built.inherited))
     }
 }
 

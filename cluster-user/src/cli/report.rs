@@ -178,7 +178,7 @@ fn app(app: &AppView) -> App {
         restarts: app.restarts,
         ports: list::ports(&app.ports),
         memory_bytes: app.memory_bytes,
-        variables: app.spec.env.keys().cloned().collect(),
+        variables: app.spec.environment().into_keys().map(str::to_owned).collect(),
         settings,
         troubles: troubles.collect(),
     }

@@ -1,10 +1,8 @@
 //! An app for tests of what is printed.
 
-use std::time::Duration;
-
 use crate::{
     api::message::{AppView, LogFiles, PortView, Status, WorkerView},
-    config::spec::{AppSpec, Readiness, RestartPolicy, StopPolicy},
+    config::spec::AppSpec,
     datapath::{Mode, Protocol},
     id::{AppId, Generation, Instance},
 };
@@ -40,39 +38,13 @@ pub(super) fn app() -> AppView {
 
 pub(super) fn spec() -> AppSpec {
     AppSpec {
-        name: "web".parse().unwrap(),
-        namespace: "default".parse().unwrap(),
         script: "server.js".to_owned(),
         program: "/usr/bin/node".into(),
         args: vec!["/srv/server.js".to_owned(), "a b".to_owned()],
-        leading_args: 0,
         cwd: "/srv".into(),
         env: [("TOKEN".to_owned(), "secret".to_owned())].into(),
-        user: None,
         instances: 2,
-        ports: vec![],
-        readiness: Readiness::Listening,
-        listen_timeout: Duration::from_secs(30),
-        probe: None,
-        liveness: None,
-        watchdog: None,
-        overlap: true,
-        restart: RestartPolicy {
-            autorestart: true,
-            max_restarts: 16,
-            min_uptime: Duration::from_secs(1),
-            restart_delay: Duration::ZERO,
-            stop_exit_codes: vec![],
-        },
-        stop: StopPolicy {
-            signal: 15,
-            with_message: false,
-            drain_timeout: Duration::from_secs(30),
-            kill_timeout: Duration::from_secs(10),
-        },
-        wait_timeout: Duration::from_secs(30),
-        trace: false,
-        require_kernel: false,
+        ..AppSpec::usual("web".parse().unwrap())
     }
 }
 
@@ -82,6 +54,7 @@ fn worker(instance: u32, pid: Option<u32>, status: Status) -> WorkerView {
         generation: Generation(1),
         pid,
         status,
+        exit_code: pid.is_none().then_some(1),
         reason: pid.is_none().then(|| "exited with code 1, 16 times in a row".to_owned()),
         restarts: 16 * instance,
         unstable: 16 * instance,

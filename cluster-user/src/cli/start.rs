@@ -12,7 +12,6 @@ use super::{
 use crate::{
     api::message::{AppView, Detail, Notice, Request, StartRequest, Status, TargetsRequest},
     config::{
-        instances::Instances,
         resolve::{Surroundings, resolve},
         script,
         spec::AppSpec,
@@ -39,10 +38,8 @@ php pl sh), else it is executed. Its workers get the environment of this command
 An app that serves no port needs --no-port; otherwise its start fails after --listen-timeout.
 
 With --json: an array with the app, in the shape of `cluster list --json`")]
+#[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(super) struct Start {
-    #[command(flatten)]
-    typed: StartArgs,
-
     /// Return at once, without waiting for the workers to be ready
     #[arg(long)]
     no_wait: bool,
@@ -54,6 +51,13 @@ pub(super) struct Start {
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    /// Stay in the foreground until the app is done: see cluster help runtime
+    #[arg(long, conflicts_with_all = ["dry_run", "no_wait"])]
+    no_daemon: bool,
+
+    #[command(flatten)]
+    typed: StartArgs,
 }
 
 /// What one of the scripts came to mean.
@@ -65,7 +69,15 @@ enum Plan {
 
 impl Start {
     pub(super) fn run(self) -> Result<(), Error> {
-        if self.typed.scripts.len() > 1 && self.typed.name.is_some() {
+        if self.no_daemon {
+            return super::runtime::instead_of_start(std::env::args_os());
+        }
+        if self.typed.scripts.is_empty() {
+            return Err(Error::usage("nothing is said that could be started")
+                .hint("name a script, a program or a command line"));
+        }
+        let said = self.typed.definition();
+        if self.typed.scripts.len() > 1 && said.run.name.is_some() {
             return Err(Error::usage("--name is for one script")
                 .hint("arguments of the script come after --"));
         }
@@ -101,7 +113,14 @@ impl Start {
             self.tell_what_stays(&known, around);
             return Ok(Plan::Restart(ids(&known)));
         }
-        if self.typed.interpreter.is_none() && is_ecosystem(script, around) {
+        if let Some(name) = self.typed.environment() {
+            return Err(Error::usage(format!(
+                "`{name}` is no variable: expected KEY=VALUE after --env"
+            ))
+            .hint("the name of an environment goes with a file of apps"));
+        }
+        let said = self.typed.definition_of(script);
+        if said.run.interpreter.is_none() && is_ecosystem(script, around) {
             let shown = human::plain(script);
             return Err(Error::usage(format!(
                 "`{shown}` looks like an ecosystem file of PM2; those are not read yet"
@@ -111,7 +130,7 @@ impl Start {
                  if it is a script, add --interpreter",
             ));
         }
-        match resolve(script, &self.typed, around) {
+        match resolve(&said, around) {
             Ok(resolved) => {
                 for message in resolved.notices {
                     output::notice(&Notice { message, hint: None });
@@ -126,10 +145,10 @@ impl Start {
     /// Says that options of a start do not change an app that is known already.
     fn tell_what_stays(&self, known: &[AppView], around: &Surroundings) {
         let Some(app) = known.first() else { return };
-        let wanted = self.typed.instances.resolve(around.cpus);
-        let other = self.typed.instances != Instances::Exactly(1)
-            && known.iter().any(|app| app.instances != wanted);
-        if !other && self.typed.variables.is_empty() {
+        let said = self.typed.definition();
+        let wanted = said.run.instances.map(|instances| instances.resolve(around.cpus));
+        let other = wanted.is_some_and(|wanted| known.iter().any(|app| app.instances != wanted));
+        if !other && said.env.is_empty() {
             return;
         }
         let name = human::plain(&app.name);
@@ -149,7 +168,8 @@ impl Start {
         script: &str,
         around: &Surroundings,
     ) -> Result<Vec<AppView>, Error> {
-        let new = self.typed.name.is_some() || !self.typed.args.is_empty();
+        let said = self.typed.definition();
+        let new = said.run.name.is_some() || said.run.args.is_some();
         if new || script.is_empty() || script::is_path(script, &around.cwd) {
             return Ok(Vec::new());
         }
@@ -206,7 +226,7 @@ impl Start {
                     for (name, value) in describe::settings(&spec) {
                         table.row(vec![name.into(), value.into()]);
                     }
-                    let variables = format!("{} variables", spec.env.len());
+                    let variables = format!("{} variables", spec.environment().len());
                     table.row(vec!["environment".into(), variables.into()]);
                     output::answer(&table.render(None, output::colour()))?;
                 }
@@ -244,6 +264,8 @@ fn next(app: &AppView) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+
+    use crate::config::definition::value::Switch;
 
     use super::{
         super::{
@@ -285,23 +307,26 @@ mod tests {
     #[test]
     fn pm2_habits_are_understood() {
         let start = parse("cluster start app.js -i -1 -k 1600 --node-args=--inspect -- -p 1");
-        assert_eq!(start.typed.instances.resolve(4), 3);
-        assert_eq!(start.typed.kill_timeout.as_millis(), 1600);
-        assert_eq!(start.typed.interpreter_args.unwrap(), "--inspect");
-        assert_eq!(start.typed.args, ["-p", "1"]);
-        assert_eq!(parse("cluster start app.js -i max").typed.instances.resolve(4), 4);
-        assert_eq!(parse("cluster start a --port 80,443 --port 53").typed.ports, [80, 443, 53]);
+        let said = start.typed.definition();
+        assert_eq!(said.run.instances.unwrap().resolve(4), 3);
+        assert_eq!(said.stopping.kill_timeout.unwrap().0.as_millis(), 1600);
+        assert_eq!(said.run.interpreter_args.unwrap().0, ["--inspect"]);
+        assert_eq!(said.run.args.unwrap().0, ["-p", "1"]);
+        let said = |line| parse(line).typed.definition();
+        assert_eq!(said("cluster start app.js -i max").run.instances.unwrap().resolve(4), 4);
+        assert_eq!(said("cluster start a --port 80,443 --port 53").ports.port, [80, 443, 53]);
+        let off = said("cluster start a --no-autorestart --no-autostart").restarting;
+        assert_eq!([off.autorestart, off.autostart], [Some(Switch(false)); 2]);
     }
 
     #[test]
     fn what_makes_no_sense_is_refused_before_anything_is_done() {
         for line in [
-            "cluster start",
             "cluster start a -i 0.5",
             "cluster start a -i 99999999",
             "cluster start a -i abc",
             "cluster start a --env =x",
-            "cluster start a --env x",
+            "cluster start a --env x/y",
             "cluster start a --port 0",
             "cluster start a --port 65536",
             "cluster start a --kill-signal NOPE",
@@ -309,15 +334,12 @@ mod tests {
             "cluster start a --stop-exit-codes 256",
             "cluster start a --name all",
             "cluster start a --name a/b",
-            "cluster start a --no-port --port 80",
             "cluster start a --probe https://:443/",
             "cluster start a --probe http://:0/",
             "cluster start a --probe http://:80/#a",
             "cluster start a --probe 8080",
             "cluster start a --probe tcp --probe-successes 0",
             "cluster start a --probe tcp --probe-failures 10001",
-            "cluster start a --probe-interval 1s",
-            "cluster start a --liveness-interval 1s",
             "cluster start a --liveness tcp://localhost:80",
             "cluster start a --watchdog x",
             "cluster start a --overlap maybe",

@@ -10,6 +10,10 @@ use super::spec::AppSpec;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
+    /// The variables of the shell, instead of those inherited from the one before. What was said is said no more
+    /// where the shell says otherwise.
+    #[serde(default)]
+    pub inherited: Option<BTreeMap<String, String>>,
     /// Variables to be set; the others stay as they are.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -29,6 +33,10 @@ impl Change {
         new.name.clone_from(&old.name);
         new.namespace.clone_from(&old.namespace);
         new.instances = old.instances;
+        if let Some(inherited) = &self.inherited {
+            new.env.retain(|key, _| !inherited.contains_key(key));
+            new.inherited.clone_from(inherited);
+        }
         new.env.extend(self.env.clone());
         if let Some(args) = &self.args {
             new.args.truncate(new.leading_args);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
-use super::{refusal::Refusal, typed::Variable, user::Account};
+use super::{refusal::Refusal, user::Account};
 
 /// Variables that mean something to one process only, or are given to each worker anew.
 const KEPT_OUT: [&str; 15] = [
@@ -26,33 +26,42 @@ const KEPT_OUT: [&str; 15] = [
 /// What the environment became.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// The variables.
+    /// What comes from the calling command, and from whom and where the worker runs.
+    pub inherited: BTreeMap<String, String>,
+    /// What was said of it; goes before what is inherited.
     pub variables: BTreeMap<String, String>,
     /// Names of those that were dropped because they are no UTF-8 text.
     pub dropped: Vec<String>,
 }
 
-/// Builds the environment: `inherited`, then what follows from `account` and `cwd`, then what was `typed`.
+impl Environment {
+    /// The value of a variable.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).or_else(|| self.inherited.get(name)).map(String::as_str)
+    }
+}
+
+/// Builds the environment: `inherited`, then what follows from `account` and `cwd`, then what was `said`.
 ///
 /// # Errors
-/// When a typed variable is one that each worker is given anew.
+/// When a variable was said that each worker is given anew, or one that no program could be given.
 pub fn build(
     inherited: &[(OsString, OsString)],
     account: Option<&Account>,
     cwd: &Path,
-    typed: &[Variable],
+    said: &BTreeMap<String, String>,
 ) -> Result<Environment, Refusal> {
     let mut environment = Environment::default();
     for (key, value) in inherited {
         match (key.to_str(), value.to_str()) {
             (Some(key), _) if ours(key) => {}
             (Some(key), Some(value)) => {
-                environment.variables.insert(key.to_owned(), value.to_owned());
+                environment.inherited.insert(key.to_owned(), value.to_owned());
             }
             (_, _) => environment.dropped.push(key.to_string_lossy().into_owned()),
         }
     }
-    let mut set = |key: &str, value: String| environment.variables.insert(key.to_owned(), value);
+    let mut set = |key: &str, value: String| environment.inherited.insert(key.to_owned(), value);
     if let Some(cwd) = cwd.to_str() {
         set("PWD", cwd.to_owned());
     }
@@ -61,13 +70,19 @@ pub fn build(
         set("USER", account.name.clone());
         set("LOGNAME", account.name.clone());
     }
-    for Variable { key, value } in typed {
+    for (key, value) in said {
         let given = ["NODE_APP_INSTANCE", "CLUSTER_INSTANCE", "CLUSTER_APP", "NODE_CHANNEL_FD"];
         if given.contains(&key.as_str()) {
             return Err(Refusal::usage(format!("variable {key} is given to each worker"))
                 .hint("leave it out, or use another name"));
         }
-        set(key, value.clone());
+        if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
+            let shown: String = key.escape_default().take(40).collect();
+            return Err(Refusal::new(format!(
+                "variable `{shown}` cannot be given to a program: its name is empty or has an equals sign, or there is a NUL in it"
+            )));
+        }
+        environment.variables.insert(key.clone(), value.clone());
     }
     Ok(environment)
 }
@@ -91,24 +106,29 @@ mod tests {
             ("LISTEN_FDS", "3"),
             ("A", "1"),
         ]);
-        let built = build(&inherited, None, Path::new("/srv"), &["A=2".parse().unwrap()]).unwrap();
-        let shown: Vec<_> = built.variables.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        assert_eq!(shown, ["A=2", "PATH=/bin", "PWD=/srv"]);
+        let said = [("A".to_owned(), "2".to_owned())].into();
+        let built = build(&inherited, None, Path::new("/srv"), &said).unwrap();
+        let shown: Vec<_> = built.inherited.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(shown, ["A=1", "PATH=/bin", "PWD=/srv"]);
+        assert_eq!(built.variables, said);
+        assert_eq!(built.variable("A"), Some("2"));
     }
 
     #[test]
     fn what_is_no_utf8_is_dropped_and_named() {
         let mut inherited = pairs(&[("GOOD", "1")]);
         inherited.push(("BAD".into(), OsStr::from_bytes(b"\xff").to_owned()));
-        let built = build(&inherited, None, Path::new("/"), &[]).unwrap();
+        let built = build(&inherited, None, Path::new("/"), &BTreeMap::new()).unwrap();
         assert_eq!(built.dropped, ["BAD"]);
-        assert!(!built.variables.contains_key("BAD"));
+        assert!(!built.inherited.contains_key("BAD"));
     }
 
     #[test]
     fn an_instance_number_cannot_be_typed() {
-        let typed = ["NODE_APP_INSTANCE=3".parse().unwrap()];
-        assert!(build(&[], None, Path::new("/"), &typed).is_err());
+        for key in ["NODE_APP_INSTANCE", "", "A=B", "A\0"] {
+            let said = [(key.to_owned(), "3".to_owned())].into();
+            assert!(build(&[], None, Path::new("/"), &said).is_err(), "{key}");
+        }
     }
 
     fn pairs(texts: &[(&str, &str)]) -> Vec<(OsString, OsString)> {

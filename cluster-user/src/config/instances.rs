@@ -29,6 +29,16 @@ impl Instances {
     }
 }
 
+impl fmt::Display for Instances {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(count) => count.fmt(f),
+            Self::PerCpu => f.write_str("max"),
+            Self::PerCpuLess(less) => write!(f, "-{less}"),
+        }
+    }
+}
+
 impl FromStr for Instances {
     type Err = InstancesError;
 

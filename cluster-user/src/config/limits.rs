@@ -19,14 +19,14 @@ const RESERVE: u64 = 8 * 1024;
 ///
 /// # Errors
 /// When a string or all of them are too long, or there is a NUL in one.
-pub fn check(args: &[String], variables: &BTreeMap<String, String>) -> Result<(), Refusal> {
+pub fn check(args: &[String], variables: &BTreeMap<&str, &str>) -> Result<(), Refusal> {
     let stack = getrlimit(Resource::RLIMIT_STACK).map_or(LEAST * 4, |(soft, _)| soft);
     check_with(args, variables, (stack / 4).clamp(LEAST, MOST))
 }
 
 fn check_with(
     args: &[String],
-    variables: &BTreeMap<String, String>,
+    variables: &BTreeMap<&str, &str>,
     limit: u64,
 ) -> Result<(), Refusal> {
     let arguments = args
@@ -78,7 +78,9 @@ mod tests {
 
     #[test]
     fn a_megabyte_passes_when_the_system_takes_it() {
-        let variables = (0..10).map(|n| (format!("V{n}"), "x".repeat(100_000))).collect();
+        let long = "x".repeat(100_000);
+        let names: Vec<_> = (0..10).map(|n| format!("V{n}")).collect();
+        let variables = names.iter().map(|name| (name.as_str(), long.as_str())).collect();
         assert!(check_with(&[], &variables, 2 * 1024 * 1024).is_ok());
         let error = check_with(&[], &variables, 1_000_000).unwrap_err();
         assert!(error.message.contains("at most 1000000"), "{error}");
@@ -86,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_nul_is_refused() {
-        let variables = [("K".to_owned(), "a\0b".to_owned())].into_iter().collect();
+        let variables = [("K", "a\0b")].into();
         assert!(check_with(&[], &variables, MOST).is_err());
     }
 }

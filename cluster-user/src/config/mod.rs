@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod definition;
+pub mod cpus;
+pub mod cron;
 pub mod duration;
 pub mod environment;
 pub mod home;
@@ -10,12 +13,15 @@ pub mod interpreter;
 pub mod limits;
 pub mod name;
 pub mod pace;
+pub mod pattern;
 pub mod probe;
 pub mod readiness;
 pub mod refusal;
 pub mod resolve;
+pub mod rlimit;
 pub mod script;
 pub mod signal;
+pub mod size;
 pub mod spec;
 pub mod target;
 pub mod typed;

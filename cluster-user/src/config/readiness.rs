@@ -9,48 +9,84 @@ use std::{
 };
 
 use super::{
+    definition::{
+        self, Definition, MOST,
+        value::{Question, Switch, Time},
+    },
     duration,
     interpreter::Interpreting,
     probe,
     refusal::Refusal,
     script::{self, Lookup},
     spec::{AppSpec, Probe, ProbeTarget, Readiness},
-    typed::{MOST, StartArgs},
 };
 
 /// The sign that was asked for, a probe aside.
-pub(super) fn sign(typed: &StartArgs) -> Readiness {
-    if typed.notify {
+pub(super) fn sign(said: &Definition) -> Readiness {
+    if on(said.readiness.notify) {
         Readiness::Notified
-    } else if typed.wait_ready {
+    } else if on(said.readiness.wait_ready) {
         Readiness::Message
-    } else if typed.no_port {
+    } else if on(said.ports.no_port) {
         Readiness::Running
     } else {
         Readiness::Listening
     }
 }
 
+/// Whether a switch was said to be on.
+pub(super) fn on(switch: Option<Switch>) -> bool {
+    switch.is_some_and(|Switch(on)| on)
+}
+
 /// What is asked before a worker is ready.
-pub(super) fn probe(typed: &StartArgs) -> Option<Probe> {
-    typed.probe.clone().map(|what| Probe {
+pub(super) fn probe(said: &definition::Readiness) -> Option<Probe> {
+    let Question(what) = said.probe.clone()?;
+    Some(Probe {
         what,
-        interval: typed.probe_interval,
-        timeout: typed.probe_timeout,
-        successes: typed.probe_successes,
-        failures: typed.probe_failures,
+        interval: time(said.probe_interval, Duration::from_secs(1)),
+        timeout: time(said.probe_timeout, Duration::from_secs(1)),
+        successes: said.probe_successes.unwrap_or(1),
+        failures: said.probe_failures.unwrap_or(3),
     })
 }
 
 /// What is asked of an online worker.
-pub(super) fn liveness(typed: &StartArgs) -> Option<Probe> {
-    typed.liveness.clone().map(|what| Probe {
+pub(super) fn liveness(said: &definition::Readiness) -> Option<Probe> {
+    let Question(what) = said.liveness.clone()?;
+    Some(Probe {
         what,
-        interval: typed.liveness_interval,
-        timeout: typed.liveness_timeout,
+        interval: time(said.liveness_interval, Duration::from_secs(10)),
+        timeout: time(said.liveness_timeout, Duration::from_secs(1)),
         successes: 1,
-        failures: typed.liveness_failures,
+        failures: said.liveness_failures.unwrap_or(3),
     })
+}
+
+/// What was said, or else what is usual.
+pub(super) fn time(said: Option<Time>, usual: Duration) -> Duration {
+    said.map_or(usual, |Time(time)| time)
+}
+
+/// Details of a question that is not asked.
+fn of_nothing(said: &definition::Readiness) -> Option<(&'static str, &'static str)> {
+    let probe = [
+        (said.probe_interval.is_some(), "--probe-interval"),
+        (said.probe_timeout.is_some(), "--probe-timeout"),
+        (said.probe_successes.is_some(), "--probe-successes"),
+        (said.probe_failures.is_some(), "--probe-failures"),
+    ];
+    let liveness = [
+        (said.liveness_interval.is_some(), "--liveness-interval"),
+        (said.liveness_timeout.is_some(), "--liveness-timeout"),
+        (said.liveness_failures.is_some(), "--liveness-failures"),
+    ];
+    let first = |details: &[(bool, &'static str)]| {
+        details.iter().find(|(said, _)| *said).map(|(_, option)| *option)
+    };
+    let of_probe = first(&probe).filter(|_| said.probe.is_none());
+    let of_liveness = first(&liveness).filter(|_| said.liveness.is_none());
+    of_probe.map(|option| (option, "--probe")).or(of_liveness.map(|option| (option, "--liveness")))
 }
 
 /// Checks what was typed together with what it is about; answers what is worth a notice.
@@ -58,10 +94,21 @@ pub(super) fn liveness(typed: &StartArgs) -> Option<Probe> {
 /// # Errors
 /// A contradiction, a host that is not this one, or a command that cannot be run.
 pub(super) fn check(
-    typed: &StartArgs,
+    said: &Definition,
     spec: &AppSpec,
     lookup: &Lookup,
 ) -> Result<Vec<String>, Refusal> {
+    let no_port = on(said.ports.no_port);
+    if no_port && !said.ports.port.is_empty() {
+        return Err(Refusal::usage(
+            "--no-port says that the app serves none, and --port names one",
+        )
+        .hint("leave one of them out"));
+    }
+    if let Some((detail, question)) = of_nothing(&said.readiness) {
+        return Err(Refusal::usage(format!("{detail} is said, and no {question} that it is of"))
+            .hint(format!("add {question}, or leave {detail} out")));
+    }
     consistent(spec).map_err(|message| {
         Refusal::usage(message)
             .hint("write the port into the probe: http://:PORT/PATH or tcp://:PORT")
@@ -69,7 +116,7 @@ pub(super) fn check(
     let mut notices = Vec::new();
     for (option, probe) in [("--probe", &spec.probe), ("--liveness", &spec.liveness)] {
         let Some(probe) = probe else { continue };
-        if typed.no_port && probe.what.asks_port() && probe.what.port().is_none() {
+        if no_port && probe.what.asks_port() && probe.what.port().is_none() {
             return Err(Refusal::usage(format!(
                 "{option} {}: --no-port says that the app serves none",
                 probe.what
@@ -100,9 +147,10 @@ pub(super) fn check(
             }
         }
     }
-    if spec.probe.is_some() && (typed.notify || typed.wait_ready) {
+    let (notify, wait_ready) = (on(said.readiness.notify), on(said.readiness.wait_ready));
+    if spec.probe.is_some() && (notify || wait_ready) {
         notices.push("a worker is ready when it answers --probe; other signs do not count".into());
-    } else if typed.notify && typed.wait_ready {
+    } else if notify && wait_ready {
         notices.push("a worker is ready when it says READY=1; --wait-ready does not count".into());
     }
     Ok(notices)
@@ -255,6 +303,7 @@ mod tests {
         super::{
             refusal::Kind,
             resolve::{Surroundings, resolve},
+            typed::StartArgs,
         },
         *,
     };
@@ -361,6 +410,7 @@ mod tests {
         let path = "/usr/local/bin:/usr/bin:/bin";
         let env = vec![("PATH".into(), path.into())];
         let around = Surroundings { cwd: "/".into(), env, cpus: 4 };
-        resolve("true", &typed, &around).map(|resolved| (resolved.spec, resolved.notices))
+        resolve(&typed.definition_of("true"), &around)
+            .map(|resolved| (resolved.spec, resolved.notices))
     }
 }

@@ -9,16 +9,19 @@ use std::{
 };
 
 use super::{
+    definition::{
+        Definition, Run,
+        value::{Switch, Time, Words},
+    },
     environment,
     instances::{Instances, MAX_INSTANCES},
     interpreter::Interpreting,
     limits,
     name::Name,
-    readiness,
+    readiness::{self, time},
     refusal::Refusal,
     script::{self, Lookup},
     spec::{AppSpec, RestartPolicy, StopPolicy},
-    typed::StartArgs,
     user,
 };
 
@@ -65,88 +68,91 @@ pub fn cpus() -> u32 {
         .map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
 }
 
-/// Works out what `script` with the rest of `typed` means.
+/// Works out what was said about an app means here.
 ///
 /// # Errors
 /// [`Refusal`], with the next step.
-pub fn resolve(
-    script: &str,
-    typed: &StartArgs,
-    around: &Surroundings,
-) -> Result<Resolved, Refusal> {
-    let cwd = working_folder(typed.cwd.as_deref(), &around.cwd)?;
-    let found = user::find(typed.uid.as_deref(), typed.gid.as_deref())?;
+pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Refusal> {
+    let Definition { run, ports, readiness, restarting, stopping, kernel, env } = said;
+    let script = run.script.as_deref().unwrap_or_default();
+    let args = run.args.as_ref().map_or(&[][..], |Words(args)| args);
+    let cwd = working_folder(run.cwd.as_deref(), &around.cwd)?;
+    let found = user::find(run.uid.as_deref(), run.gid.as_deref())?;
     let (user, account) = found.map_or((None, None), |(user, account)| (Some(user), account));
-    let environment = environment::build(&around.env, account.as_ref(), &cwd, &typed.variables)?;
-    let path = environment.variables.get("PATH").map(OsString::from).or_else(|| around.path());
+    let environment = environment::build(&around.env, account.as_ref(), &cwd, env)?;
+    let path = environment.variable("PATH").map(OsString::from).or_else(|| around.path());
     let lookup = Lookup { folders: vec![cwd.clone(), around.cwd.clone()], path };
-    let run = script::locate(script, &typed.args, &interpreting(typed)?, &lookup)?;
-    let name = match &typed.name {
+    let located = script::locate(script, args, &interpreting(run), &lookup)?;
+    let name = match &run.name {
         Some(name) => name.clone(),
-        None => run.stem.parse::<Name>().map_err(|error| {
+        None => located.stem.parse::<Name>().map_err(|error| {
             Refusal::new(error.to_string()).hint("give the app a name with --name")
         })?,
     };
-    limits::check(&run.args, &environment.variables)?;
-    if run.program.to_str().is_none() {
-        return Err(Refusal::new(format!("path `{}` is no UTF-8 text", run.program.display())));
+    if located.program.to_str().is_none() {
+        let path = located.program.display();
+        return Err(Refusal::new(format!("path `{path}` is no UTF-8 text")));
     }
     let mut notices = Vec::new();
     if !environment.dropped.is_empty() {
         let names = environment.dropped.join(", ").escape_debug().to_string();
         notices.push(format!("variables that are no UTF-8 text are left out: {names}"));
     }
-    let mut ports = typed.ports.clone();
-    ports.sort_unstable();
-    ports.dedup();
+    let mut balanced = ports.port.clone();
+    balanced.sort_unstable();
+    balanced.dedup();
+    let usual = AppSpec::usual(name);
+    let is_on = |switch: Option<Switch>, usual: bool| switch.map_or(usual, |Switch(on)| on);
     let spec = AppSpec {
-        name,
-        namespace: typed.namespace.clone(),
+        namespace: run.namespace.clone().unwrap_or(usual.namespace),
         script: script.to_owned(),
-        program: run.program,
-        leading_args: run.args.len().saturating_sub(typed.args.len()),
-        args: run.args,
+        program: located.program,
+        leading_args: located.args.len().saturating_sub(args.len()),
+        args: located.args,
         cwd,
+        inherited: environment.inherited,
         env: environment.variables,
         user,
-        instances: instances(typed.instances, around.cpus),
-        ports,
-        readiness: readiness::sign(typed),
-        listen_timeout: typed.listen_timeout,
-        probe: readiness::probe(typed),
-        liveness: readiness::liveness(typed),
-        watchdog: typed.watchdog,
-        overlap: typed.overlap,
+        instances: instances(run.instances.unwrap_or(Instances::Exactly(1)), around.cpus),
+        autostart: is_on(restarting.autostart, usual.autostart),
+        ports: balanced,
+        readiness: readiness::sign(said),
+        listen_timeout: time(readiness.listen_timeout, usual.listen_timeout),
+        probe: readiness::probe(readiness),
+        liveness: readiness::liveness(readiness),
+        watchdog: readiness.watchdog.map(|Time(watchdog)| watchdog),
+        overlap: is_on(readiness.overlap, usual.overlap),
         restart: RestartPolicy {
-            autorestart: !typed.no_autorestart,
-            max_restarts: typed.max_restarts,
-            min_uptime: typed.min_uptime,
-            restart_delay: typed.restart_delay,
-            stop_exit_codes: typed.stop_exit_codes.clone(),
+            autorestart: is_on(restarting.autorestart, usual.restart.autorestart),
+            max_restarts: restarting.max_restarts.unwrap_or(usual.restart.max_restarts),
+            min_uptime: time(restarting.min_uptime, usual.restart.min_uptime),
+            restart_delay: time(restarting.restart_delay, usual.restart.restart_delay),
+            exp_backoff: restarting.exp_backoff_restart_delay.map(|Time(first)| first),
+            stop_exit_codes: restarting.stop_exit_codes.clone(),
         },
         stop: StopPolicy {
-            signal: typed.kill_signal.0,
-            with_message: typed.shutdown_with_message,
-            drain_timeout: typed.drain_timeout,
-            kill_timeout: typed.kill_timeout,
+            signal: stopping.kill_signal.map_or(usual.stop.signal, |signal| signal.0),
+            with_message: is_on(stopping.shutdown_with_message, usual.stop.with_message),
+            drain_timeout: time(stopping.drain_timeout, usual.stop.drain_timeout),
+            kill_timeout: time(stopping.kill_timeout, usual.stop.kill_timeout),
         },
-        wait_timeout: typed.wait_timeout,
-        trace: typed.trace,
-        require_kernel: typed.require_kernel,
+        wait_timeout: time(ports.wait_timeout, usual.wait_timeout),
+        trace: is_on(kernel.trace, usual.trace),
+        require_kernel: is_on(kernel.require_kernel, usual.require_kernel),
+        ..usual
     };
-    notices.extend(readiness::check(typed, &spec, &lookup)?);
+    limits::check(&spec.args, &spec.environment())?;
+    notices.extend(readiness::check(said, &spec, &lookup)?);
     Ok(Resolved { spec, notices })
 }
 
-fn instances(typed: Instances, cpus: u32) -> u32 {
-    typed.resolve(cpus).clamp(1, MAX_INSTANCES)
+fn instances(said: Instances, cpus: u32) -> u32 {
+    said.resolve(cpus).clamp(1, MAX_INSTANCES)
 }
 
-fn interpreting(typed: &StartArgs) -> Result<Interpreting, Refusal> {
-    let args = typed.interpreter_args.as_deref().map_or(Ok(Vec::new()), shell_words::split);
-    let args = args
-        .map_err(|_unclosed| Refusal::usage("--interpreter-args has a quote that is not closed"))?;
-    Ok(Interpreting { program: typed.interpreter.clone(), args })
+fn interpreting(run: &Run) -> Interpreting {
+    let args = run.interpreter_args.clone().unwrap_or_default();
+    Interpreting { program: run.interpreter.clone(), args: args.0 }
 }
 
 fn working_folder(typed: Option<&str>, current: &Path) -> Result<PathBuf, Refusal> {
@@ -174,7 +180,7 @@ mod tests {
     use clap::{Args as _, Command, FromArgMatches as _};
     use tempfile::TempDir;
 
-    use super::*;
+    use super::{super::typed::StartArgs, *};
 
     #[test]
     fn a_script_is_run_by_the_interpreter_of_its_extension() {
@@ -305,7 +311,7 @@ mod tests {
             let typed = StartArgs::from_arg_matches(&matches).unwrap();
             let env = vec![("PATH".into(), self.path("bin").into_os_string())];
             let around = Surroundings { cwd: self.path(""), env, cpus: 4 };
-            resolve(&typed.scripts[0], &typed, &around).map(|resolved| resolved.spec)
+            resolve(&typed.definition_of(&typed.scripts[0]), &around).map(|resolved| resolved.spec)
         }
     }
 }

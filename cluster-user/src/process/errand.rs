@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     ready::register,
-    spawn::{Launch, spawn},
+    spawn::{Bounds, Launch, spawn},
     watch::{ExitStatus, reap},
 };
 use crate::config::{duration, spec::User};
@@ -75,6 +75,7 @@ impl Errands {
             stderr: theirs.as_fd(),
             inherited: &[],
             filter: None,
+            bounds: &Bounds::default(),
         };
         let spawned = spawn(&launch).map_err(|error| error.to_string())?;
         self.pids().insert(spawned.pid);

@@ -95,7 +95,7 @@ impl State {
                     program: stray.program.clone(),
                     args: stray.args.clone(),
                     cwd: stray.cwd.clone(),
-                    env: stray.env.clone(),
+                    inherited: stray.env.clone(),
                     user: Some(stray.user.clone()),
                     readiness: if stray.listens {
                         Readiness::Listening

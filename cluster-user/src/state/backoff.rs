@@ -32,8 +32,14 @@ pub(super) fn judge(policy: &RestartPolicy, unstable: u32, proven: bool) -> Verd
         return Verdict::Wait(policy.restart_delay);
     }
     // The first failure is replaced at once; from then on each wait is half as long again.
-    let Some(steps) = unstable.checked_sub(2) else { return Verdict::Wait(Duration::ZERO) };
-    let mut wait = FIRST;
+    let (first, steps) = match policy.exp_backoff {
+        Some(first) => (first, unstable.saturating_sub(1)),
+        None => match unstable.checked_sub(2) {
+            Some(steps) => (FIRST, steps),
+            None => return Verdict::Wait(Duration::ZERO),
+        },
+    };
+    let mut wait = first.min(LONGEST);
     for _ in 0..steps.min(32) {
         wait = (wait * 3 / 2).min(LONGEST);
     }
@@ -81,6 +87,17 @@ mod tests {
         assert_eq!(judge(&policy(16, 700), 9, true), Verdict::Wait(Duration::from_millis(700)));
     }
 
+    #[test]
+    fn a_first_wait_that_was_asked_for_grows_from_the_first_failure_on() {
+        let policy =
+            RestartPolicy { exp_backoff: Some(Duration::from_millis(200)), ..policy(99, 0) };
+        let waits = [0, 1, 2, 3].map(|unstable| judge(&policy, unstable, true));
+        let millis =
+            [200, 200, 300, 450, 15_000].map(|ms| Verdict::Wait(Duration::from_millis(ms)));
+        assert_eq!(waits[..], millis[..4]);
+        assert_eq!(judge(&policy, 98, true), millis[4]);
+    }
+
     proptest! {
         #[test]
         fn waits_grow_and_stay_below_the_longest(unstable in 0u32..10_000) {
@@ -97,6 +114,7 @@ mod tests {
             max_restarts,
             min_uptime: Duration::from_secs(1),
             restart_delay: Duration::from_millis(restart_delay),
+            exp_backoff: None,
             stop_exit_codes: vec![],
         }
     }

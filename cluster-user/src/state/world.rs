@@ -15,10 +15,7 @@ use super::{
     event::{CallId, Command, Event, Exit},
 };
 use crate::{
-    config::{
-        spec::{AppSpec, Readiness, RestartPolicy, StopPolicy},
-        target::Target,
-    },
+    config::{spec::AppSpec, target::Target},
     datapath::{GroupKey, OnMiss, Protocol, Traffic},
     id::{AppId, GroupId, Instance, Ticket, WorkerId},
     moment::Moment,
@@ -410,39 +407,10 @@ pub(super) fn key(port: u16) -> GroupKey {
 
 pub(super) fn spec(name: &str, instances: u32) -> AppSpec {
     AppSpec {
-        name: name.parse().unwrap(),
-        namespace: "default".parse().unwrap(),
-        script: name.to_owned(),
         program: "/bin/true".into(),
-        args: vec![],
-        leading_args: 0,
         cwd: "/".into(),
-        env: BTreeMap::new(),
-        user: None,
         instances,
-        ports: vec![],
-        readiness: Readiness::Listening,
-        listen_timeout: Duration::from_secs(30),
-        probe: None,
-        liveness: None,
-        watchdog: None,
-        overlap: true,
-        restart: RestartPolicy {
-            autorestart: true,
-            max_restarts: 16,
-            min_uptime: Duration::from_secs(1),
-            restart_delay: Duration::ZERO,
-            stop_exit_codes: vec![],
-        },
-        stop: StopPolicy {
-            signal: 15,
-            with_message: false,
-            drain_timeout: Duration::from_secs(30),
-            kill_timeout: Duration::from_secs(10),
-        },
-        wait_timeout: Duration::from_secs(30),
-        trace: false,
-        require_kernel: false,
+        ..AppSpec::usual(name.parse().unwrap())
     }
 }
 

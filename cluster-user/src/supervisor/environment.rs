@@ -20,7 +20,7 @@ pub(super) fn particular(spec: &AppSpec, instance: Instance) -> BTreeMap<String,
         INSTANCE.iter().map(|name| ((*name).to_owned(), instance.to_string())).collect();
     particular.insert(APP.to_owned(), spec.name.to_string());
     let (name, setting) = NO_MULTIPATH;
-    let setting = match spec.env.get(name).map(String::as_str) {
+    let setting = match spec.variable(name) {
         None | Some("") => setting.to_owned(),
         Some(chosen) if chosen.contains("multipathtcp") => chosen.to_owned(),
         Some(chosen) => format!("{chosen},{setting}"),
@@ -31,7 +31,8 @@ pub(super) fn particular(spec: &AppSpec, instance: Instance) -> BTreeMap<String,
 
 /// Everything that a worker finds.
 pub(super) fn whole(spec: &AppSpec, instance: Instance) -> Vec<(String, String)> {
-    let mut env = spec.env.clone();
-    env.extend(particular(spec, instance));
-    env.into_iter().collect()
+    let particular = particular(spec, instance);
+    let mut env = spec.environment();
+    env.extend(particular.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }

@@ -319,7 +319,7 @@ fn run(
     marker: &Marker,
     spec: &AppSpec,
 ) -> Result<crate::process::errand::Running, String> {
-    let path = spec.env.get("PATH").map(Into::into);
+    let path = spec.variable("PATH").map(Into::into);
     let lookup = Lookup { folders: vec![spec.cwd.clone()], path };
     let run = readiness::command(line, &lookup).map_err(|refusal| refusal.message)?;
     let mut args = vec![run.program.display().to_string()];

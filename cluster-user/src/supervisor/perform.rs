@@ -15,7 +15,7 @@ use crate::{
     id::{AppId, Instance, WorkerId},
     process::{
         cgroup::WorkerCgroup,
-        spawn::{self, Launch},
+        spawn::{self, Bounds, Launch},
         tree::{Marker, Tree},
         watch,
     },
@@ -180,6 +180,7 @@ impl Host {
                     Admission::Cgroup => None,
                     Admission::Seccomp => Some(&filter::PROGRAM),
                 },
+                bounds: &Bounds::of(&spec.resources, instance),
             };
             let spawned = spawn::spawn(&launch)?;
             anyhow::Ok((spawned, marker, equipment))

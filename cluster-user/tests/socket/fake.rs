@@ -16,7 +16,7 @@ use cluster_user::{
     },
     config::{
         home::Home,
-        spec::{AppSpec, Readiness, RestartPolicy, StopPolicy},
+        spec::{AppSpec, Readiness},
     },
     datapath::Mode,
     id::{AppId, Generation, Instance},
@@ -190,41 +190,12 @@ pub(crate) fn app(id: u32, name: &str, pids: &[u32]) -> AppView {
 
 /// A specification that is fit.
 pub(crate) fn spec() -> AppSpec {
-    let second = Duration::from_secs(1);
     AppSpec {
-        name: "web".parse().unwrap(),
-        namespace: "default".parse().unwrap(),
-        script: "web".to_owned(),
         program: "/bin/true".into(),
-        args: Vec::new(),
-        leading_args: 0,
         cwd: "/".into(),
         env: [("TOKEN".to_owned(), "secret".to_owned())].into(),
-        user: None,
-        instances: 1,
-        ports: Vec::new(),
         readiness: Readiness::Running,
-        listen_timeout: second,
-        probe: None,
-        liveness: None,
-        watchdog: None,
-        overlap: true,
-        restart: RestartPolicy {
-            autorestart: true,
-            max_restarts: 16,
-            min_uptime: second,
-            restart_delay: Duration::ZERO,
-            stop_exit_codes: Vec::new(),
-        },
-        stop: StopPolicy {
-            signal: 15,
-            with_message: false,
-            drain_timeout: second,
-            kill_timeout: second,
-        },
-        wait_timeout: second,
-        trace: false,
-        require_kernel: false,
+        ..AppSpec::usual("web".parse().unwrap())
     }
 }
 
@@ -234,6 +205,7 @@ fn worker(pid: u32, instance: u32) -> WorkerView {
         generation: Generation(1),
         pid: Some(pid),
         status: Status::Online,
+        exit_code: None,
         reason: None,
         restarts: 0,
         unstable: 0,

@@ -21,7 +21,7 @@ pub use self::{
 use crate::config::{change::Change, instances::Scale, pace::Pace, spec::AppSpec};
 
 /// Version of these messages; a command and a daemon that differ refuse each other.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// A request to the supervisor, decoded.
 #[derive(Clone, Debug)]

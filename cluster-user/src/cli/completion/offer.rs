@@ -7,13 +7,10 @@ use clap_complete::engine::{
     ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _,
 };
 use nix::sys::signal::Signal;
-use tokio::{runtime::Builder, time::timeout};
 
 use crate::{
-    api::{
-        client::Client,
-        message::{AppView, AppsRequest, Detail, Line, Request},
-    },
+    api::message::AppView,
+    cli::{human, session},
     config::home::Home,
 };
 
@@ -64,11 +61,11 @@ fn targets(typed: &OsStr) -> Vec<CompletionCandidate> {
 fn candidates(apps: &[AppView], typed: &str) -> Vec<CompletionCandidate> {
     let mut offered: Vec<(String, String)> = Vec::new();
     for app in apps {
-        let state = format!("app {}, {}", app.id, super::super::human::status(app.status));
+        let state = format!("app {}, {}", app.id, human::status(app.status));
         offered.push((app.name.clone(), state));
         if typed.contains(':') {
             let workers = app.workers.iter().map(|worker| {
-                let state = super::super::human::status(worker.status).to_owned();
+                let state = human::status(worker.status).to_owned();
                 (format!("{}:{}", app.name, worker.instance), state)
             });
             offered.extend(workers);
@@ -104,26 +101,10 @@ fn scripts(typed: &OsStr) -> Vec<CompletionCandidate> {
     PathCompleter::any().complete(typed).into_iter().chain(targets(typed)).collect()
 }
 
-/// The apps of a daemon that runs; one that does not is not started for that.
+/// The apps of the daemon that a command would talk to.
 fn apps() -> Vec<AppView> {
-    let Ok(home) = Home::from_env() else { return Vec::new() };
-    let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return Vec::new() };
-    let asked = runtime.block_on(async {
-        timeout(PATIENCE, async {
-            let mut client = Client::connect(&home).await.ok()?;
-            let request = Request::Apps(AppsRequest { targets: Vec::new(), detail: Detail::Usual });
-            match client.send(&request).await.ok()?.next().await.ok()?? {
-                Line::Done(done) => Some(done.apps),
-                Line::Progress(_)
-                | Line::Rolling(_)
-                | Line::Notice(_)
-                | Line::Failed(_)
-                | Line::Pong(_) => None,
-            }
-        })
-        .await
-    });
-    asked.ok().flatten().unwrap_or_default()
+    let home = Home::from_env().ok();
+    home.and_then(|home| session::glance(&home, PATIENCE)).unwrap_or_default()
 }
 
 #[cfg(test)]

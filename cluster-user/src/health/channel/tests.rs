@@ -7,7 +7,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use tokio::{task::yield_now, time::timeout};
 
 use super::*;
-use crate::process::spawn::{Launch, Spawned, spawn};
+use crate::process::spawn::{Bounds, Launch, Spawned, spawn};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const WORKER: WorkerId = WorkerId(7);
@@ -165,6 +165,7 @@ impl Worker {
             stderr: null.as_fd(),
             inherited: &[(theirs.as_fd(), THEIRS), (channel.end(), KEPT)],
             filter: None,
+            bounds: &Bounds::default(),
         });
         Self { channel, spawned: spawned.unwrap() }
     }

@@ -23,7 +23,15 @@ pub enum Step {
     Streams,
     /// Default signal dispositions, nothing blocked.
     Signals,
-    /// Limit of open descriptors.
+    /// The mask of permissions.
+    Umask,
+    /// How willingly the kernel kills it.
+    OomScore,
+    /// CPUs to run on.
+    Cpus,
+    /// Priority.
+    Nice,
+    /// Limits of the process.
     Limits,
     /// The seccomp filter.
     Filter,
@@ -41,11 +49,15 @@ pub enum Step {
 
 impl Step {
     /// All that a child can report, in order.
-    const REPORTED: [Self; 11] = [
+    const REPORTED: [Self; 15] = [
         Self::Cgroup,
         Self::Session,
         Self::Streams,
         Self::Signals,
+        Self::Umask,
+        Self::OomScore,
+        Self::Cpus,
+        Self::Nice,
         Self::Limits,
         Self::Filter,
         Self::Groups,
@@ -88,7 +100,21 @@ pub(super) struct Plan {
     pub(super) report: RawFd,
     pub(super) identity: Option<Identity>,
     pub(super) filter: Option<libc::sock_fprog>,
-    pub(super) descriptors: Option<libc::rlimit>,
+    pub(super) bounds: Bounds,
+}
+
+/// What the process may use; the pointers are into what `spawn` holds.
+pub(super) struct Bounds {
+    pub(super) umask: Option<libc::mode_t>,
+    /// What is written into `/proc/self/oom_score_adj`, and its length; null for nothing.
+    pub(super) oom_score: *const libc::c_char,
+    pub(super) oom_score_length: usize,
+    /// A bit for each CPU, and its length in bytes; 0 for all.
+    pub(super) cpus: *const u8,
+    pub(super) cpus_length: usize,
+    pub(super) nice: Option<libc::c_int>,
+    pub(super) rlimits: *const (u32, libc::rlimit),
+    pub(super) rlimits_count: usize,
 }
 
 /// Whom to become.
@@ -128,11 +154,8 @@ impl Plan {
         at(Step::Session, unsafe { libc::setsid() }.into())?;
         self.streams()?;
         signals()?;
-        if let Some(limit) = &self.descriptors {
-            // SAFETY: the limit is a valid structure.
-            let status = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, ptr::from_ref(limit)) };
-            at(Step::Limits, status.into())?;
-        }
+        // While there may be privileges: priorities are raised and limits lifted with them only.
+        self.bounds()?;
         // Before the identity changes: with privileges a filter costs the program nothing, without them
         // it must give up setuid programs.
         if let Some(filter) = &self.filter {
@@ -169,6 +192,48 @@ impl Plan {
             let (source, target) = unsafe { pair.read() };
             // SAFETY: takes no memory.
             at(Step::Streams, unsafe { libc::dup2(source, target) }.into())?;
+        }
+        Ok(())
+    }
+
+    fn bounds(&self) -> Result<(), (Step, Errno)> {
+        let bounds = &self.bounds;
+        if let Some(umask) = bounds.umask {
+            // SAFETY: takes no memory and never fails.
+            unsafe { libc::umask(umask) };
+        }
+        if !bounds.oom_score.is_null() {
+            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+            // SAFETY: a null-terminated path.
+            let file = unsafe { libc::open(c"/proc/self/oom_score_adj".as_ptr(), flags) };
+            at(Step::OomScore, file.into())?;
+            let text = bounds.oom_score.cast();
+            // SAFETY: that many bytes, by the promise made to `run`.
+            let written = unsafe { libc::write(file, text, bounds.oom_score_length) };
+            at(Step::OomScore, written as libc::c_long)?;
+            // SAFETY: takes no memory.
+            unsafe { libc::close(file) };
+        }
+        if bounds.cpus_length > 0 {
+            let (length, mask) = (bounds.cpus_length, bounds.cpus);
+            // SAFETY: that many bytes, by the promise made to `run`; 0 stands for the caller.
+            at(Step::Cpus, unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, length, mask) })?;
+        }
+        if let Some(nice) = bounds.nice {
+            // SAFETY: takes no memory; 0 stands for the caller.
+            let status =
+                unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice) };
+            at(Step::Nice, status)?;
+        }
+        for index in 0..bounds.rlimits_count {
+            // SAFETY: one of `rlimits_count`, by the promise made to `run`.
+            let limit = unsafe { bounds.rlimits.add(index) };
+            // SAFETY: as above.
+            let (resource, limit) = unsafe { limit.read() };
+            let old = ptr::null::<libc::rlimit>();
+            let new = ptr::from_ref(&limit);
+            // SAFETY: the limit is a valid structure and the old one is not wanted; 0 stands for the caller.
+            at(Step::Limits, unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, old) })?;
         }
         Ok(())
     }

@@ -34,7 +34,11 @@ impl SpawnError {
             Step::Session => "begin a session".to_owned(),
             Step::Streams => "put standard input, output and error in place".to_owned(),
             Step::Signals => "reset the signal mask".to_owned(),
-            Step::Limits => "restore the limit of open descriptors".to_owned(),
+            Step::Umask => "set the umask".to_owned(),
+            Step::OomScore => format!("set oom_score_adj to {}", launch.bounds.oom_score()),
+            Step::Cpus => format!("run on CPUs {}", launch.bounds.cpus()),
+            Step::Nice => format!("set nice to {}", launch.bounds.nice()),
+            Step::Limits => format!("set its limits {}", launch.bounds.rlimits()),
             Step::Filter => "install the seccomp filter".to_owned(),
             Step::Groups => format!("take the groups of uid {uid}"),
             Step::Gid => format!("become gid {}", launch.user.map_or(0, |user| user.gid)),
@@ -62,6 +66,19 @@ fn explain(step: Step, errno: Errno, launch: &Launch<'_>) -> String {
         }
         (Step::Execute, Errno::ENOENT) if is_there(launch) => {
             why.push_str(" (the file exists: what its first line, or its header, names does not)");
+        }
+        (Step::Limits, Errno::EPERM) => {
+            why.push_str(
+                " (to lift a limit above the daemon's own hard one takes CAP_SYS_RESOURCE)",
+            );
+        }
+        (Step::Nice | Step::OomScore, Errno::EACCES | Errno::EPERM) => {
+            why.push_str(
+                " (to better what the daemon itself has takes CAP_SYS_NICE or CAP_SYS_RESOURCE)",
+            );
+        }
+        (Step::Cpus, Errno::EINVAL) => {
+            why.push_str(" (none of them is there, or the daemon's cpuset has none of them)");
         }
         (Step::Clone, Errno::EINVAL) => {
             why.push_str(" (an argument or variable contains a null byte?)");

@@ -1,5 +1,6 @@
 //! Spawning: a worker is born in its cgroup, with nothing of the daemon's.
 
+mod bounds;
 mod child;
 mod clone;
 mod error;
@@ -23,12 +24,11 @@ use rustix::{
     process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 
-pub use self::{child::Step, error::SpawnError};
+pub use self::{bounds::Bounds, child::Step, error::SpawnError};
 use self::{
     child::{Identity, Plan},
     clone::{clone, fork},
 };
-use super::limits;
 use crate::config::spec::User;
 
 /// The child's own descriptors have numbers from here on, so that none it passes on overwrites them.
@@ -57,6 +57,8 @@ pub struct Launch<'a> {
     pub inherited: &'a [(BorrowedFd<'a>, RawFd)],
     /// A seccomp filter to run under, whose notifications the caller answers.
     pub filter: Option<&'a [libc::sock_filter]>,
+    /// What it may use beside that.
+    pub bounds: &'a Bounds,
 }
 
 /// A process that runs its program.
@@ -74,8 +76,8 @@ pub struct Spawned {
 ///
 /// It leads a session of its own, reads from /dev/null, has every signal at its default and none
 /// blocked, and no descriptor but the three streams, those it is to inherit and, far above them, the notifier of its
-/// filter. Umask, priorities and limits are inherited, except for the limit of descriptors where
-/// [`limits::raise_descriptors`] changed it.
+/// filter. Umask, priorities and limits are inherited where `bounds` does not say otherwise, except for the limit of
+/// descriptors where [`limits::raise_descriptors`](super::limits::raise_descriptors) changed it.
 ///
 /// # Errors
 /// [`SpawnError`]; no process is left then.
@@ -200,7 +202,7 @@ impl Prepared {
                 len: u16::try_from(program.len()).unwrap_or(u16::MAX),
                 filter: program.as_ptr().cast_mut(),
             }),
-            descriptors: limits::for_workers(),
+            bounds: launch.bounds.plan(),
         }
     }
 }

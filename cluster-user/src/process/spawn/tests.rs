@@ -9,9 +9,11 @@ use std::{
 
 use super::*;
 use crate::{
-    id::{AppId, WorkerId},
+    config::{rlimit, spec::resources::Resources},
+    id::{AppId, Instance, WorkerId},
     process::{
         cgroup::Hierarchy,
+        limits,
         watch::{ExitStatus, reap},
     },
 };
@@ -130,6 +132,52 @@ fn a_raised_limit_is_not_passed_on() {
 }
 
 #[test]
+fn a_child_has_the_bounds_it_was_given() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can give away what it asks for");
+        return;
+    }
+    let resources = Resources {
+        cpus: Some("spread".parse().unwrap()),
+        nice: Some(3),
+        rlimits: [rlimit::parse("nofile=77:99").unwrap(), rlimit::parse("core=unlimited").unwrap()]
+            .into(),
+        umask: Some(0o027),
+        oom_score_adj: Some(123),
+        ..Resources::default()
+    };
+    // Set before the identity changes, so that they hold for one who could not set them.
+    let user = Some(User { uid: 65534, gid: 65534, groups: vec![65534] });
+    for way in [Way::Clone, Way::Fork] {
+        let shown = Script::new(
+            "ulimit -Sn; ulimit -Hn; ulimit -c; umask; cat /proc/self/oom_score_adj; nice; id -u; \
+             grep Cpus_allowed_list /proc/self/status",
+        );
+        let shown = run(way, &Script { resources: resources.clone(), user: user.clone(), ..shown })
+            .unwrap();
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!(lines[..7], ["77", "99", "unlimited", "0027", "123", "3", "65534"], "{way:?}");
+        let cpu = lines[7].split_whitespace().last().unwrap();
+        let mine = run(way, &Script::new("grep Cpus_allowed_list /proc/self/status")).unwrap();
+        assert!(cpu.parse::<u32>().is_ok(), "one CPU: {cpu}, of {mine}");
+    }
+}
+
+#[test]
+fn bounds_that_cannot_be_had_are_explained() {
+    let fails = |resources: Resources| {
+        run(Way::Clone, &Script { resources, ..Script::new("true") }).unwrap_err().to_string()
+    };
+    let cpus = Resources { cpus: Some("8000".parse().unwrap()), ..Resources::default() };
+    let error = fails(cpus);
+    assert!(error.starts_with("failed to run on CPUs 8000: invalid argument (none of"), "{error}");
+    // More descriptors than the kernel itself allows (fs.nr_open).
+    let rlimits = [rlimit::parse("nofile=unlimited").unwrap()].into();
+    let error = fails(Resources { rlimits, ..Resources::default() });
+    assert!(error.contains("set its limits nofile=unlimited: operation not permitted"), "{error}");
+}
+
+#[test]
 fn a_step_that_fails_is_named() {
     let fails = |script: &Script<'_>| run(Way::Clone, script).unwrap_err().to_string();
     assert_eq!(
@@ -183,6 +231,7 @@ struct Script<'a> {
     cwd: &'a str,
     user: Option<User>,
     filter: Option<&'a [libc::sock_filter]>,
+    resources: Resources,
     inherited: &'a [(BorrowedFd<'a>, RawFd)],
 }
 
@@ -193,7 +242,15 @@ impl<'a> Script<'a> {
 
     fn program(program: &'a str, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self { program, args, cwd: "/tmp", user: None, filter: None, inherited: &[] }
+        Self {
+            program,
+            args,
+            cwd: "/tmp",
+            user: None,
+            filter: None,
+            inherited: &[],
+            resources: Resources::default(),
+        }
     }
 }
 
@@ -233,6 +290,7 @@ fn launch(
             stderr: stdout,
             inherited: script.inherited,
             filter: script.filter,
+            bounds: &Bounds::of(&script.resources, Instance(1)),
         },
     )
 }

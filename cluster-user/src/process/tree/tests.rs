@@ -11,7 +11,7 @@ use crate::{
     id::AppId,
     process::{
         cgroup::Hierarchy,
-        spawn::{Launch, spawn},
+        spawn::{Bounds, Launch, spawn},
         usage,
         watch::{ExitStatus, reap},
     },
@@ -151,6 +151,7 @@ fn start(script: &str, cgroup: Option<WorkerCgroup>) -> Tree {
         stderr: null.as_fd(),
         inherited: &[],
         filter: None,
+        bounds: &Bounds::default(),
     })
     .unwrap();
     match cgroup {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     id::{AppId, GroupId, WorkerId},
     process::{
-        spawn::{Launch, Spawned, spawn},
+        spawn::{Bounds, Launch, Spawned, spawn},
         watch::{ExitStatus, reap},
     },
 };
@@ -65,6 +65,7 @@ impl Host {
             stderr: io::stderr().as_fd(),
             inherited: &[],
             filter: Some(&filter::PROGRAM),
+            bounds: &Bounds::default(),
         });
         let mut spawned = spawned.unwrap();
         let notifier = spawned.notifier.take();

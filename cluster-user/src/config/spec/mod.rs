@@ -1,14 +1,21 @@
 //! What an app is: everything needed to run its workers, valid by construction.
 
+pub mod hooks;
+pub mod recycle;
+pub mod resources;
+pub mod watch;
+
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use self::{hooks::Hooks, recycle::Recycle, resources::Resources, watch::Watch};
 use super::name::Name;
 
 /// An app as the daemon keeps it. Durations are whole milliseconds on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one option")]
 pub struct AppSpec {
     /// Unique among a daemon's apps.
     pub name: Name,
@@ -25,12 +32,21 @@ pub struct AppSpec {
     pub leading_args: usize,
     /// Absolute path of the working folder.
     pub cwd: PathBuf,
-    /// The whole environment of a worker, less what is particular to each.
+    /// Variables of the shell that started it, and those that follow from the user and the folder.
+    #[serde(default)]
+    pub inherited: BTreeMap<String, String>,
+    /// Variables that were said, by options or in a file: they go before inherited ones.
     pub env: BTreeMap<String, String>,
+    /// The file that it is defined in.
+    #[serde(default)]
+    pub source: Option<PathBuf>,
     /// User and group to run as, with the user's supplementary groups; the daemon's own when absent.
     pub user: Option<User>,
     /// Wanted number of workers, 1 to `MAX_INSTANCES`.
     pub instances: u32,
+    /// Whether its workers start with it, or when somebody says so.
+    #[serde(default = "yes")]
+    pub autostart: bool,
     /// Ports to balance; empty for all.
     pub ports: Vec<u16>,
     /// By which sign a worker is known to be ready, when there is no `probe`.
@@ -56,6 +72,18 @@ pub struct AppSpec {
     /// How long the waiting room holds connections while there is no worker, before they are refused.
     #[serde(with = "millis")]
     pub wait_timeout: Duration,
+    /// Files whose change reloads it.
+    #[serde(default)]
+    pub watch: Option<Watch>,
+    /// When a worker that is well is replaced all the same.
+    #[serde(default)]
+    pub recycle: Recycle,
+    /// Commands that are run at turns of a worker's life.
+    #[serde(default)]
+    pub hooks: Hooks,
+    /// What each worker may use of the host.
+    #[serde(default)]
+    pub resources: Resources,
     /// Whether the kernel program logs each decision.
     pub trace: bool,
     /// Whether plain mode is an error.
@@ -63,13 +91,24 @@ pub struct AppSpec {
 }
 
 impl AppSpec {
+    /// The environment of its workers, less what is particular to each.
+    pub fn environment(&self) -> BTreeMap<&str, &str> {
+        let both = self.inherited.iter().chain(&self.env);
+        both.map(|(key, value)| (key.as_str(), value.as_str())).collect()
+    }
+
+    /// The value of a variable.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.env.get(name).or_else(|| self.inherited.get(name)).map(String::as_str)
+    }
+
     /// What stands in a worker's place for its definition until that is looked up.
     pub(crate) fn unread() -> Self {
         Self::usual(Name::unread())
     }
 
     /// An app with the settings that `start` has when nothing else is typed.
-    pub(crate) fn usual(name: Name) -> Self {
+    pub fn usual(name: Name) -> Self {
         let seconds = Duration::from_secs;
         Self {
             script: name.to_string(),
@@ -79,9 +118,12 @@ impl AppSpec {
             args: Vec::new(),
             leading_args: 0,
             cwd: PathBuf::new(),
+            inherited: BTreeMap::new(),
             env: BTreeMap::new(),
+            source: None,
             user: None,
             instances: 1,
+            autostart: true,
             ports: Vec::new(),
             readiness: Readiness::Listening,
             listen_timeout: seconds(30),
@@ -94,6 +136,7 @@ impl AppSpec {
                 max_restarts: 16,
                 min_uptime: seconds(1),
                 restart_delay: Duration::ZERO,
+                exp_backoff: None,
                 stop_exit_codes: Vec::new(),
             },
             stop: StopPolicy {
@@ -103,10 +146,18 @@ impl AppSpec {
                 kill_timeout: seconds(10),
             },
             wait_timeout: seconds(30),
+            watch: None,
+            recycle: Recycle::default(),
+            hooks: Hooks::default(),
+            resources: Resources::default(),
             trace: false,
             require_kernel: false,
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Who a worker runs as.
@@ -207,6 +258,9 @@ pub struct RestartPolicy {
     /// Fixed wait before each replacement; zero for at once, then exponential backoff while unstable.
     #[serde(with = "millis")]
     pub restart_delay: Duration,
+    /// First wait before a replacement, growing while unstable, instead of none before the first one.
+    #[serde(default, with = "optional_millis")]
+    pub exp_backoff: Option<Duration>,
     /// Exit codes after which a worker is not replaced.
     pub stop_exit_codes: Vec<i32>,
 }
