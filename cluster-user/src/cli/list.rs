@@ -43,8 +43,8 @@ pub(super) struct List {
     verbose: bool,
 
     /// Only id, name, status, cpu and memory
-    #[arg(short, long, conflicts_with = "verbose")]
-    mini_list: bool,
+    #[arg(short, long = "mini-list", conflicts_with = "verbose")]
+    mini: bool,
 
     /// In this order, by id otherwise: name, namespace, pid, status, restarts, cpu, memory or uptime
     #[arg(long, value_name = "FIELD[:desc]")]
@@ -75,7 +75,7 @@ impl List {
         if self.json {
             return Ok(output::json(&shared(apps))?);
         }
-        if self.mini_list {
+        if self.mini {
             return Ok(output::answer(&mini(&apps, output::width(), output::colour()))?);
         }
         Ok(output::answer(&table(&apps, self.verbose))?)

@@ -196,22 +196,19 @@ fn draw(facts: &Facts) -> String {
     let mut line = |line: String| {
         let _infallible = writeln!(text, "{line}");
     };
-    match &facts.daemon {
-        Some(daemon) => {
-            let up = human::uptime(daemon.uptime_ms);
-            let (release, pid, mode) = (human::plain(&daemon.release), daemon.pid, daemon.mode);
-            line(format!("- daemon: release {release}, {mode} mode, up {up}, pid {pid}"));
-            for missing in &daemon.missing {
-                line(format!("- missing: {}", human::plain(missing)));
-            }
-            for limit in &daemon.limits {
-                line(format!("- limit: {limit}"));
-            }
+    if let Some(daemon) = &facts.daemon {
+        let up = human::uptime(daemon.uptime_ms);
+        let (release, pid, mode) = (human::plain(&daemon.release), daemon.pid, daemon.mode);
+        line(format!("- daemon: release {release}, {mode} mode, up {up}, pid {pid}"));
+        for missing in &daemon.missing {
+            line(format!("- missing: {}", human::plain(missing)));
         }
-        None => {
-            let why = facts.no_daemon.as_deref().unwrap_or("unknown");
-            line(format!("- daemon: {}", human::plain(why)));
+        for limit in &daemon.limits {
+            line(format!("- limit: {limit}"));
         }
+    } else {
+        let why = facts.no_daemon.as_deref().unwrap_or("unknown");
+        line(format!("- daemon: {}", human::plain(why)));
     }
     for (name, value) in &facts.host {
         line(format!("- {name}: {}", human::plain(value)));

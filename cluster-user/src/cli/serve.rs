@@ -40,7 +40,7 @@ pub(super) struct Serve {
     #[arg(short, long, value_name = "N", default_value = "1", allow_hyphen_values = true)]
     instances: String,
 
-    /// The password; better in PM2_SERVE_BASIC_AUTH_PASSWORD, or in a file
+    /// The password; better in `PM2_SERVE_BASIC_AUTH_PASSWORD`, or in a file
     #[arg(long, value_name = "PASSWORD", requires = "basic_auth_username")]
     basic_auth_password: Option<String>,
 
@@ -67,7 +67,6 @@ pub(super) struct ServeFiles {
 
 /// What is served, as PM2's options and variables have it.
 #[derive(Args, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 struct What {
     /// The folder
     #[arg(
