@@ -173,7 +173,8 @@ fn encode(request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError>
         | Request::Promote(targets)
         | Request::Rollback(targets)
         | Request::Delete(targets)
-        | Request::Flush(targets) => (Method::POST, String::new(), json(targets)?),
+        | Request::Flush(targets)
+        | Request::Reset(targets) => (Method::POST, String::new(), json(targets)?),
         Request::Reload(reload) => (Method::POST, String::new(), json(reload)?),
         Request::Scale(scale) => (Method::POST, String::new(), json(scale)?),
         Request::Signal(signal) => (Method::POST, String::new(), json(signal)?),

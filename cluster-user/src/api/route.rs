@@ -51,6 +51,7 @@ pub(super) fn routes(calls: mpsc::Sender<Call>, peer: Peer) -> Router {
         .route("/v1/rollback", post(|to, body| targets(to, body, Request::Rollback)))
         .route("/v1/delete", post(|to, body| targets(to, body, Request::Delete)))
         .route("/v1/flush", post(|to, body| targets(to, body, Request::Flush)))
+        .route("/v1/reset", post(|to, body| targets(to, body, Request::Reset)))
         .route("/v1/scale", post(scale))
         .route("/v1/signal", post(signal))
         .route("/v1/upgrade", post(upgrade))

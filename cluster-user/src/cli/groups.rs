@@ -9,7 +9,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("Run apps", &["start", "stop", "restart", "reload", "scale", "delete", "serve", "runtime"]),
     ("Deploy", &["promote", "rollback", "history"]),
     ("Look", &["list", "describe", "logs", "pid", "id", "env", "jlist"]),
-    ("Reach into apps", &["sendSignal", "flush"]),
+    ("Reach into apps", &["sendSignal", "flush", "reset"]),
     ("The daemon", &["ping", "version", "upgrade", "kill", "daemon"]),
     ("Help", &["doctor", "report", "completion", "man", "help"]),
 ];

@@ -5,7 +5,7 @@ use clap::error::{ContextKind, ContextValue};
 use super::{error::Error, human};
 
 /// Words, and what to do instead.
-const COMMANDS: [(&[&str], &str); 9] = [
+const COMMANDS: [(&[&str], &str); 8] = [
     (
         &["startOrReload", "startOrGracefulReload"],
         "cluster reload NAME if it runs, cluster start if it does not",
@@ -17,7 +17,6 @@ const COMMANDS: [(&[&str], &str); 9] = [
         "run `cluster daemon` from a systemd unit, and start apps after it",
     ),
     (&["monit", "dashboard", "dash", "imonit"], "watch -n1 cluster list -v"),
-    (&["reset"], "cluster delete and cluster start begin counting anew"),
     (&["reloadLogs", "logrotate"], "nothing needs doing: log files rotate by themselves"),
     (
         &["init", "ecosystem", "deploy", "set", "get", "conf", "install"],

@@ -30,6 +30,7 @@ mod ping;
 mod promote;
 mod reload;
 mod report;
+mod reset;
 mod restart;
 mod runtime;
 #[cfg(test)]

@@ -42,7 +42,7 @@ const PUBLIC: [&str; 15] = [
     "require kernel",
 ];
 
-/// Prints what a bug report needs: versions, host, apps, log of the daemon; no environment, no arguments
+/// Prints what a bug report needs: versions, host, apps, log of the daemon; nothing secret
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cluster report                       text to be pasted

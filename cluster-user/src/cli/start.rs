@@ -183,7 +183,9 @@ impl Start {
     async fn carry_out(&self, session: &Session, plan: Plan) -> Result<Vec<AppView>, Error> {
         let wait = !self.no_wait;
         let request = match plan {
-            Plan::Start(spec) => Request::Start(Box::new(StartRequest { spec: *spec, wait })),
+            Plan::Start(spec) => {
+                Request::Start(Box::new(StartRequest { spec: *spec, idle: false, wait }))
+            }
             Plan::Restart(targets) => Request::Restart(TargetsRequest { targets, wait }),
         };
         let mut client = session.connect_or_launch().await?;

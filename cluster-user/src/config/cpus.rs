@@ -80,9 +80,8 @@ pub fn show(list: &BTreeSet<u32>) -> String {
             Some(_) | None => ranges.push((*cpu, *cpu)),
         }
     }
-    let one = |(first, last): (u32, u32)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
+    let one = |(first, last): (u32, u32)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
     ranges.into_iter().map(one).collect::<Vec<_>>().join(",")
 }

@@ -7,6 +7,7 @@ pub mod cpus;
 pub mod cron;
 pub mod duration;
 pub mod environment;
+pub mod file;
 pub mod home;
 pub mod instances;
 pub mod interpreter;

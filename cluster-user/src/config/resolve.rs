@@ -48,7 +48,8 @@ impl Surroundings {
         Ok(Self { cwd, env: env::vars_os().collect(), cpus: cpus() })
     }
 
-    fn path(&self) -> Option<OsString> {
+    /// The value of `PATH`.
+    pub(super) fn path(&self) -> Option<OsString> {
         self.env.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.clone())
     }
 }

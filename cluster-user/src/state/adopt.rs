@@ -299,6 +299,7 @@ impl State {
                 | Phase::Ready { .. }
                 | Phase::Online { .. }
                 | Phase::Draining { .. }
+                | Phase::Hooking { .. }
                 | Phase::Stopping { .. }
                 | Phase::Killing { .. } => self.step(now, id, Input::Exited(Exit::Unknown)),
             };
@@ -326,8 +327,9 @@ impl State {
                 let look = worker.look(leave);
                 self.effects.push(look);
             }
-            Phase::Stopping { .. } => {
-                let again = worker.ask_to_end(now);
+            // Whether its hook has ended is not known; it is not run twice.
+            Phase::Hooking { .. } | Phase::Stopping { .. } => {
+                let again = worker.signal(now);
                 self.effects.extend(again.effects);
             }
             // When it is swept, its main process is there after all: nothing may be left of it in either case.

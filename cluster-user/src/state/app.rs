@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{deployment::Deployment, rollout::Rollout, why::Why};
+use super::{deployment::Deployment, renewal::Renewal, rollout::Rollout, why::Why};
 use crate::{
     config::spec::AppSpec,
     datapath::Protocol,
@@ -33,6 +33,9 @@ pub(super) struct App {
     /// Seats whose workers are to be restarted when those before them are online again.
     #[serde(default)]
     pub(super) restarting: BTreeSet<Instance>,
+    /// Workers that are to be replaced because they are worn, one at a time.
+    #[serde(default)]
+    pub(super) renewals: BTreeMap<Instance, Renewal>,
     /// The reload that is under way.
     pub(super) rollout: Option<Rollout>,
     /// What was deployed, the latest last.
@@ -95,6 +98,7 @@ impl App {
             created: now,
             seats: BTreeMap::new(),
             restarting: BTreeSet::new(),
+            renewals: BTreeMap::new(),
             rollout: None,
             history: Vec::new(),
             deleting: false,
@@ -150,6 +154,12 @@ impl App {
             | SeatState::Taken(_)
             | SeatState::Backoff { .. } => false,
         })
+    }
+
+    /// Whether it was stopped, and nothing of it is left.
+    pub(super) fn stopped(&self) -> bool {
+        let empty = |seat: &Seat| matches!(seat.state, SeatState::Empty { .. }) && seat.is_left();
+        !self.deleting && self.seats.values().all(|seat| !seat.wanted && empty(seat))
     }
 
     /// Whether a worker runs, or shall.

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     State,
+    announcement::What,
     app::{App, Seat, SeatState},
     call::{Call, Goal},
     effect::{Effect, Refusal, Tale},
@@ -29,8 +30,8 @@ impl State {
         }
         let mut deleted = Vec::new();
         let done = match command {
-            Command::Start { spec, wait } => {
-                self.start(now, Arc::new(*spec)).map(|seats| (Goal::Up, seats, wait))
+            Command::Start { spec, idle, wait } => {
+                self.start(now, Arc::new(*spec), idle).map(|seats| (Goal::Up, seats, wait))
             }
             Command::Stop { targets, wait } => self.select(&targets).map(|seats| {
                 self.retire_all(now, &seats, Leave::WhenIdle);
@@ -42,15 +43,15 @@ impl State {
                     (Goal::Up, seats, wait)
                 })
             }
-            Command::Reload(reload) => {
-                self.reload(now, call, &reload).map(|goal| (goal, Seats::new(), reload.wait))
-            }
+            Command::Reload(reload) => self
+                .reload(now, reload.wait.then_some(call), &reload)
+                .map(|goal| (goal, Seats::new(), reload.wait)),
             Command::Promote { targets, wait } => {
-                self.promote(call, &targets).map(|goal| (goal, Seats::new(), wait))
+                self.promote(wait.then_some(call), &targets).map(|goal| (goal, Seats::new(), wait))
             }
-            Command::Rollback { targets, who, wait } => {
-                self.rollback(now, call, &targets, &who).map(|goal| (goal, Seats::new(), wait))
-            }
+            Command::Rollback { targets, who, wait } => self
+                .rollback(now, wait.then_some(call), &targets, &who)
+                .map(|goal| (goal, Seats::new(), wait)),
             Command::Delete { targets, wait } => self.select_apps(&targets).map(|apps| {
                 deleted = self.names(&apps);
                 (Goal::Down, self.delete(now, &apps), wait)
@@ -60,6 +61,10 @@ impl State {
             }
             Command::Flush { targets } => self.select(&targets).map(|seats| {
                 self.flush(&seats);
+                (Goal::Down, seats, false)
+            }),
+            Command::Reset { targets } => self.select(&targets).map(|seats| {
+                self.reset(&seats);
                 (Goal::Down, seats, false)
             }),
             Command::Kill => {
@@ -85,9 +90,15 @@ impl State {
         }
     }
 
-    fn start(&mut self, now: Moment, spec: Arc<AppSpec>) -> Result<Seats, Refusal> {
+    /// What is started idle has seats, and nobody in them: nobody is waited for.
+    fn start(&mut self, now: Moment, spec: Arc<AppSpec>, idle: bool) -> Result<Seats, Refusal> {
+        let idle = idle || !spec.autostart;
         let mut id = AppId(self.next_app);
         if let Some(app) = self.apps.values().find(|app| app.spec().name == spec.name) {
+            if app.stopped() {
+                let id = app.id;
+                return Ok(self.define_anew(now, id, spec, idle));
+            }
             if !app.dead() {
                 return Err(Refusal::NameInUse { name: spec.name.to_string(), id: app.id });
             }
@@ -99,7 +110,47 @@ impl State {
         }
         let instances = spec.instances;
         self.apps.insert(id, App::new(id, spec, now));
-        Ok((0..instances).map(|instance| self.sit(now, id, Instance(instance))).collect())
+        self.announce(id, What::Started);
+        Ok(self.fill(now, id, instances, idle))
+    }
+
+    /// Another definition of an app that is stopped.
+    fn define_anew(&mut self, now: Moment, id: AppId, spec: Arc<AppSpec>, idle: bool) -> Seats {
+        let Some(app) = self.apps.get_mut(&id) else { return Seats::new() };
+        let instances = spec.instances;
+        if **app.spec() != *spec {
+            let generation = app.define(spec);
+            app.previous = Some(std::mem::replace(&mut app.generation, generation));
+        }
+        let generation = app.generation;
+        app.seats.retain(|instance, _| instance.0 < instances);
+        app.seats.values_mut().for_each(|seat| seat.generation = generation);
+        self.forget_definitions(id);
+        self.announce(id, What::Started);
+        self.fill(now, id, instances, idle)
+    }
+
+    /// Has workers in that many seats, or nobody.
+    fn fill(&mut self, now: Moment, id: AppId, instances: u32, idle: bool) -> Seats {
+        if !idle {
+            return (0..instances).map(|instance| self.sit(now, id, Instance(instance))).collect();
+        }
+        if let Some(app) = self.apps.get_mut(&id) {
+            let generation = app.generation;
+            for instance in (0..instances).map(Instance) {
+                let empty = Seat { wanted: false, ..Seat::new(generation) };
+                app.seats.entry(instance).or_insert(empty);
+            }
+        }
+        Seats::new()
+    }
+
+    fn reset(&mut self, seats: &Seats) {
+        for (id, instance) in seats {
+            if let Some(seat) = self.seat_mut(*id, *instance) {
+                (seat.restarts, seat.unstable) = (0, 0);
+            }
+        }
     }
 
     /// Makes sure that a wanted worker sits there, or will.
@@ -202,6 +253,8 @@ impl State {
         for definition in app.definitions.values_mut() {
             Arc::make_mut(definition).instances = count;
         }
+        self.announce(id, What::Scaled { to: count });
+        let Some(app) = self.apps.get_mut(&id) else { return Ok((Goal::Up, Seats::new())) };
         // The highest numbers leave first; the lowest free ones are taken.
         let leaving: Seats = app.seats.keys().filter(|i| i.0 >= count).map(|i| (id, *i)).collect();
         for (_, instance) in &leaving {

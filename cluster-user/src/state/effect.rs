@@ -4,11 +4,15 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use cluster_common::slot::Slot;
 
-use super::{event::CallId, why::Why};
+use super::{
+    announcement::{About, Announcement},
+    event::CallId,
+    why::Why,
+};
 use crate::{
     config::{
         pace::Canary,
-        spec::{AppSpec, Probe},
+        spec::{AppSpec, Probe, hooks::Hook},
     },
     datapath::{OnMiss, Protocol},
     id::{AppId, Generation, GroupId, Instance, Ticket, WorkerId},
@@ -19,7 +23,7 @@ use crate::{
 #[derive(Clone, Debug)]
 #[must_use = "an effect that is dropped leaves the core waiting for its answer"]
 pub enum Effect {
-    /// Spawn a worker. Answer: `Spawned` or `SpawnFailed`.
+    /// Run the hook before the start, if there is one, and spawn a worker. Answer: `Spawned` or `SpawnFailed`.
     Spawn {
         /// Which worker.
         worker: WorkerId,
@@ -83,6 +87,23 @@ pub enum Effect {
         /// What.
         text: String,
     },
+    /// Run a hook. Answer, for the one before the stop: `Hooked`, whatever becomes of it.
+    ///
+    /// The one before the start belongs to `Spawn`.
+    Hook {
+        /// Which worker.
+        about: About,
+        /// Of which app.
+        app: AppId,
+        /// What that is.
+        spec: Arc<AppSpec>,
+        /// Which hook.
+        hook: Hook,
+        /// Why the worker failed, if it did.
+        why: Option<Why>,
+    },
+    /// Tell whoever follows the events. No answer.
+    Announce(Box<Announcement>),
     /// Count the connections that moved to these sockets from others. Answer: `Counted`.
     Count {
         /// Which app.

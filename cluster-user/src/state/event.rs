@@ -1,7 +1,13 @@
 //! Everything that can happen to the core: the closed list of its inputs.
 
 use crate::{
-    config::{change::Change, instances::Scale, pace::Pace, spec::AppSpec, target::Target},
+    config::{
+        change::Change,
+        instances::Scale,
+        pace::Pace,
+        spec::{AppSpec, recycle::Worn},
+        target::Target,
+    },
     datapath::{GroupKey, Protocol, Traffic},
     id::{AppId, GroupId, Ticket, WorkerId},
 };
@@ -108,6 +114,18 @@ pub enum Event {
         /// What it says.
         word: Word,
     },
+    /// A worker uses more than it may, or has been there for long enough.
+    Worn {
+        /// Which worker.
+        worker: WorkerId,
+        /// Why.
+        worn: Worn,
+    },
+    /// Answer to `Effect::Hook`, when it was the hook before the stop.
+    Hooked {
+        /// Which worker.
+        worker: WorkerId,
+    },
     /// Answer to `Effect::Probe`.
     Probed {
         /// Which worker.
@@ -173,10 +191,12 @@ pub enum Word {
 /// What a user can want.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// A new app.
+    /// A new app, or another definition of one that is stopped.
     Start {
         /// What it is.
         spec: Box<AppSpec>,
+        /// Whether it is only to be known, and started when somebody says so.
+        idle: bool,
         /// Whether to answer only when it is up or has failed.
         wait: bool,
     },
@@ -230,6 +250,11 @@ pub enum Command {
     },
     /// Log files emptied.
     Flush {
+        /// Of which workers.
+        targets: Vec<Target>,
+    },
+    /// Counters of restarts begin anew.
+    Reset {
         /// Of which workers.
         targets: Vec<Target>,
     },

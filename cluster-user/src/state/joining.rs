@@ -266,6 +266,7 @@ impl Worker {
             | Phase::Ready { .. }
             | Phase::Online { .. } => self.ending.is_none(),
             Phase::Draining { .. }
+            | Phase::Hooking { .. }
             | Phase::Stopping { .. }
             | Phase::Killing { .. }
             | Phase::Sweeping => false,

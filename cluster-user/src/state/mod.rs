@@ -17,6 +17,7 @@
 pub mod event;
 pub mod effect;
 mod app;
+pub mod announcement;
 mod worker;
 mod health;
 mod backoff;
@@ -30,6 +31,7 @@ mod seating;
 mod rollout;
 mod restart;
 mod reload;
+mod renewal;
 mod rolling;
 mod canary;
 mod progress;
@@ -43,6 +45,8 @@ mod tests;
 #[cfg(test)]
 mod tests_reload;
 #[cfg(test)]
+mod tests_renewal;
+#[cfg(test)]
 mod tests_adopt;
 #[cfg(test)]
 mod world;
@@ -52,6 +56,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use self::{
+    announcement::What,
     app::{App, SeatState},
     call::Call,
     effect::{Effect, Refusal, Tale},
@@ -113,6 +118,8 @@ impl State {
             Event::JoinFailed { group, slot, reason } => self.join_failed(now, group, slot, reason),
             Event::Lost { group, slot } => self.lost(group, slot),
             Event::Said { worker, word } => self.said(now, worker, word),
+            Event::Worn { worker, worn } => self.worn(now, worker, worn),
+            Event::Hooked { worker } => self.step(now, worker, Input::Hooked),
             Event::Probed { worker, result } => self.step(now, worker, Input::Probed(result)),
             Event::Counted { app, moved } => self.counted(now, app, moved),
             Event::Measured { worker, traffic } => self.step(now, worker, Input::Measured(traffic)),
@@ -159,8 +166,13 @@ impl State {
 
     fn step(&mut self, now: Moment, id: WorkerId, input: Input) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
+        let before = worker.status();
         let step = worker.step(now, input);
+        let after = worker.status();
         self.effects.extend(step.effects);
+        if before != after {
+            self.announce_worker(id, What::Phase(after));
+        }
         // Before it is gone, if it is: what comes into its seat depends on that.
         self.set_back(id);
         if step.gone {
@@ -198,6 +210,7 @@ impl State {
     /// is told.
     fn settle(&mut self, now: Moment) {
         self.settle_restarts(now);
+        self.settle_renewals(now);
         self.settle_rollouts(now);
         let publications = self.settle_groups(now);
         // A route never names a worker that is being told to end: publications come before signals.

@@ -74,7 +74,7 @@ fn doing(worker: &Worker, rollout: &Rollout) -> Doing {
         Phase::Draining { .. } => {
             Doing::Draining(worker.traffic.map(|traffic| traffic.established))
         }
-        Phase::Stopping { .. } | Phase::Killing { .. } => Doing::Stopping,
+        Phase::Hooking { .. } | Phase::Stopping { .. } | Phase::Killing { .. } => Doing::Stopping,
         Phase::Sweeping => Doing::Gone,
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     State,
+    announcement::What,
     call::Goal,
     deployment::{Deployment, Kind, Outcome, REMEMBERED},
     effect::{Refusal, Tale},
@@ -21,11 +22,11 @@ use crate::{
 };
 
 impl State {
-    /// Begins the reload of every app that is meant, or of none.
+    /// Begins the reload of every app that is meant, or of none; `waiting` is told how it goes.
     pub(super) fn reload(
         &mut self,
         now: Moment,
-        call: CallId,
+        waiting: Option<CallId>,
         reload: &Reload,
     ) -> Result<Goal, Refusal> {
         let apps = self.select_apps(&reload.targets)?;
@@ -36,13 +37,17 @@ impl State {
         for id in &apps {
             let Some(app) = self.apps.get(id) else { continue };
             let spec = Arc::new(reload.change.apply(app.spec()));
-            self.begin(now, *id, spec, Kind::Reload, reload.pace, &reload.who, call);
+            self.begin(now, *id, spec, Kind::Reload, reload.pace, &reload.who, waiting);
         }
         Ok(rolled(&apps))
     }
 
     /// Rolls out what a canary has shown.
-    pub(super) fn promote(&mut self, call: CallId, targets: &[Target]) -> Result<Goal, Refusal> {
+    pub(super) fn promote(
+        &mut self,
+        waiting: Option<CallId>,
+        targets: &[Target],
+    ) -> Result<Goal, Refusal> {
         let apps = self.select_apps(targets)?;
         for id in &apps {
             let canary = self.apps.get(id).and_then(|app| app.rollout.as_ref());
@@ -56,7 +61,7 @@ impl State {
         for id in &apps {
             if let Some(rollout) = self.apps.get_mut(id).and_then(|app| app.rollout.as_mut()) {
                 rollout.stage = Stage::Forward;
-                rollout.calls.push(call);
+                rollout.calls.extend(waiting);
             }
         }
         Ok(rolled(&apps))
@@ -66,7 +71,7 @@ impl State {
     pub(super) fn rollback(
         &mut self,
         now: Moment,
-        call: CallId,
+        waiting: Option<CallId>,
         targets: &[Target],
         who: &str,
     ) -> Result<Goal, Refusal> {
@@ -87,7 +92,7 @@ impl State {
                         rollout.stage = Stage::Back(Setback::Asked { who: who.to_owned() });
                         surprised = std::mem::take(&mut rollout.calls);
                     }
-                    rollout.calls.push(call);
+                    rollout.calls.extend(waiting);
                     // Who waits for the reload must not take this end for the one that was wanted.
                     let turned = Refusal::TurnedBack { name: self.name(*id), who: who.to_owned() };
                     self.rolled(surprised, *id, &Tale::Refused(turned));
@@ -96,7 +101,7 @@ impl State {
                 (None, Some(previous)) => {
                     let spec = Arc::clone(app.definition(previous));
                     let spec = Arc::new(Change::default().apply(&spec));
-                    self.begin(now, *id, spec, Kind::Rollback, Pace::default(), who, call);
+                    self.begin(now, *id, spec, Kind::Rollback, Pace::default(), who, waiting);
                 }
                 (None, None) => {}
             }
@@ -113,7 +118,7 @@ impl State {
         kind: Kind,
         pace: Pace,
         who: &str,
-        call: CallId,
+        waiting: Option<CallId>,
     ) {
         let origin = match self.supersede(now, id) {
             Some(rollout) => rollout.origin,
@@ -143,9 +148,10 @@ impl State {
             began: now,
             stage,
             serves,
-            calls: vec![call],
+            calls: waiting.into_iter().collect(),
             told: BTreeMap::new(),
         });
+        self.announce(id, What::Deploying { generation: target, kind, who: who.to_owned() });
     }
 
     /// What an app serves now, less what its new definition says it does not serve any more.
@@ -180,6 +186,13 @@ impl State {
         outcome: Outcome,
         moved: u64,
     ) {
+        let what = What::Deployed {
+            generation: rollout.target,
+            kind: rollout.kind,
+            outcome: outcome.clone(),
+            took: now.since(rollout.began),
+        };
+        self.announce(id, what);
         let Some(app) = self.apps.get_mut(&id) else { return };
         app.history.push(Deployment {
             generation: rollout.target,

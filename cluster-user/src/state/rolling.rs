@@ -154,7 +154,7 @@ impl State {
     }
 
     /// The successor takes the seat; who sat there leaves it in the same step.
-    fn swap(&mut self, now: Moment, id: AppId, instance: Instance, goal: Generation) {
+    pub(super) fn swap(&mut self, now: Moment, id: AppId, instance: Instance, goal: Generation) {
         let Some(seat) = self.seat_mut(id, instance) else { return };
         let Some(successor) = seat.successor.take() else { return };
         let before = seat.worker();
@@ -324,7 +324,7 @@ impl State {
         self.forget_definitions(id);
     }
 
-    fn forget_definitions(&mut self, id: AppId) {
+    pub(super) fn forget_definitions(&mut self, id: AppId) {
         let workers = &self.workers;
         let used = |generation| {
             workers.values().any(|worker| worker.app == id && worker.generation == generation)

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use super::{
     State,
+    announcement::What,
     app::SeatState,
     backoff::{self, Verdict},
     effect::Effect,
     group::MemberState,
     rollout::Rollout,
+    view::Status,
     worker::{Ending, Worker},
 };
 use crate::{
+    config::spec::hooks::Hook,
     id::{AppId, Generation, Instance, WorkerId},
     moment::Moment,
 };
@@ -57,6 +60,7 @@ impl State {
         let new =
             Worker::new(worker, (id, instance), (generation, Arc::clone(&spec)), now, standby);
         self.workers.insert(worker, new);
+        self.announce_worker(worker, What::Phase(Status::Starting));
         self.effects.push(Effect::Spawn { worker, app: id, instance, spec });
         worker
     }
@@ -65,6 +69,13 @@ impl State {
     pub(super) fn gone(&mut self, now: Moment, id: WorkerId) {
         let Some(worker) = self.workers.remove(&id) else { return };
         self.free_slots(id);
+        self.announce_gone(&worker);
+        if worker.pid.is_some() {
+            self.effects.extend(worker.hook(Hook::PostStop, None));
+        }
+        if let Some(why) = worker.failure() {
+            self.effects.extend(worker.hook(Hook::OnFailure, Some(why.clone())));
+        }
         let Some(app) = self.apps.get_mut(&worker.app) else { return };
         let back_to =
             app.rollout.as_ref().filter(|rollout| !rollout.advancing()).map(Rollout::goal);
@@ -74,6 +85,8 @@ impl State {
         }
         if seat.successor == Some(id) {
             seat.successor = None;
+            // It is as it was.
+            app.renewals.remove(&worker.instance);
             if back_to.is_some() && worker.failure().is_some() {
                 let attempts = seat.attempts.0 + 1;
                 let wait = match backoff::judge(&worker.spec.restart, attempts, false) {
@@ -101,7 +114,7 @@ impl State {
             seat.restarts += 1;
             return self.spawn(now, worker.app, worker.instance);
         }
-        let policy = &worker.spec.restart;
+        let (policy, about) = (&worker.spec.restart, Some(worker.about()));
         let wait = match worker.ending.unwrap_or(Ending::Asked) {
             Ending::Asked => {
                 // The next one has to show anew that it can run.
@@ -126,12 +139,18 @@ impl State {
             }
         };
         match wait {
-            Verdict::GiveUp => seat.state = SeatState::Errored,
+            Verdict::GiveUp => {
+                seat.state = SeatState::Errored;
+                self.announce_about(worker.app, about, What::GivenUp);
+            }
             Verdict::Wait(wait) if wait.is_zero() => {
                 seat.restarts += 1;
                 self.spawn(now, worker.app, worker.instance);
             }
-            Verdict::Wait(wait) => seat.state = SeatState::Backoff { until: now + wait },
+            Verdict::Wait(wait) => {
+                seat.state = SeatState::Backoff { until: now + wait };
+                self.announce_about(worker.app, about, What::Backoff { wait });
+            }
         }
     }
 
@@ -175,6 +194,7 @@ impl State {
         if let Some(rollout) = self.apps.get_mut(&id).and_then(|app| app.rollout.take()) {
             self.superseded(id, rollout.calls);
         }
+        self.announce(id, What::Deleted);
         self.apps.remove(&id);
         let groups = &mut self.groups;
         let effects = &mut self.effects;

@@ -14,7 +14,7 @@ use crate::{
         change::Change,
         instances::Scale,
         pace::{Batch, Canary, Pace},
-        spec::AppSpec,
+        spec::{AppSpec, hooks::Hooks, recycle::Worn},
         target::Target,
     },
     datapath::Traffic,
@@ -39,6 +39,8 @@ enum Move {
     Deliver { nth: usize },
     Pass { millis: u64 },
     Traffic { busy: u32 },
+    Worn { nth: usize },
+    Reset { app: u8 },
     Faults { spawn: bool, open: bool, join: bool },
 }
 
@@ -88,6 +90,7 @@ enum Deploy {
     Deliver { nth: usize },
     Pass { millis: u64 },
     Traffic { established: u32 },
+    Worn { nth: usize },
 }
 
 proptest! {
@@ -127,6 +130,7 @@ fn any_deploy() -> impl Strategy<Value = Deploy> {
         8 => (0..8usize).prop_map(|nth| Deploy::Deliver { nth }),
         2 => (1..20_000u64).prop_map(|millis| Deploy::Pass { millis }),
         1 => (0..2u32).prop_map(|established| Deploy::Traffic { established }),
+        2 => (0..9usize).prop_map(|nth| Deploy::Worn { nth }),
     ]
 }
 
@@ -172,6 +176,7 @@ fn deploy(world: &mut World, next: Deploy) {
         Deploy::Crash { effects } => world.fuse = Some(effects),
         Deploy::Deliver { nth } => world.deliver(nth),
         Deploy::Pass { millis } => world.pass(Duration::from_millis(millis)),
+        Deploy::Worn { nth } => wear(world, nth),
         Deploy::Traffic { established } => {
             world.traffic = Traffic { established, busy: established, ..Traffic::default() };
         }
@@ -197,6 +202,8 @@ fn any_move() -> impl Strategy<Value = Move> {
         12 => (0..8usize).prop_map(|nth| Move::Deliver { nth }),
         3 => (1..40_000u64).prop_map(|millis| Move::Pass { millis }),
         1 => (0..2u32).prop_map(|busy| Move::Traffic { busy }),
+        2 => (0..16usize).prop_map(|nth| Move::Worn { nth }),
+        1 => (0..3u8).prop_map(|app| Move::Reset { app }),
         1 => any::<(bool, bool, bool)>().prop_map(|(spawn, open, join)| Move::Faults { spawn, open, join }),
     ]
 }
@@ -218,7 +225,11 @@ fn play(world: &mut World, next: Move) {
     let name = |app: u8| format!("app{app}x");
     match next {
         Move::Start { app, instances } => {
-            world.command(start(spec(&name(app), instances)));
+            // Some have hooks, some wait for a word.
+            let hooks =
+                Hooks { pre_stop: (app == 0).then(|| "true".to_owned()), ..Hooks::default() };
+            let autostart = app != 1 || instances != 3;
+            world.command(start(AppSpec { autostart, hooks, ..spec(&name(app), instances) }));
         }
         Move::Stop { app, instance } => {
             let target =
@@ -235,7 +246,7 @@ fn play(world: &mut World, next: Move) {
             };
             let targets = targets(&name(app));
             let who = "somebody".to_owned();
-            let reload = Reload { targets, change, pace, force, who, wait: true };
+            let reload = Reload { targets, change, pace, force, who, wait: !overlap || force };
             world.command(Command::Reload(Box::new(reload)));
         }
         Move::Promote { app } => {
@@ -280,9 +291,21 @@ fn play(world: &mut World, next: Move) {
         Move::Deliver { nth } => world.deliver(nth),
         Move::Pass { millis } => world.pass(Duration::from_millis(millis)),
         Move::Faults { spawn, open, join } => world.faults = Faults { spawn, open, join },
+        Move::Worn { nth } => wear(world, nth),
+        Move::Reset { app } => {
+            world.command(Command::Reset { targets: targets(&name(app)) });
+        }
         Move::Traffic { busy } => {
             world.traffic = Traffic { busy, established: busy, ..Traffic::default() };
         }
+    }
+}
+
+fn wear(world: &mut World, nth: usize) {
+    let workers: Vec<_> = world.alive.keys().copied().collect();
+    if let Some(worker) = workers.get(nth % workers.len().max(1)) {
+        let worn = Worn::Memory { used: 2, max: 1 };
+        world.handle(Event::Worn { worker: *worker, worn });
     }
 }
 

@@ -226,6 +226,7 @@ impl State {
                 | Phase::Probing { .. }
                 | Phase::Ready { .. }
                 | Phase::Draining { .. }
+                | Phase::Hooking { .. }
                 | Phase::Stopping { .. }
                 | Phase::Killing { .. }
                 | Phase::Sweeping => None,
@@ -245,7 +246,7 @@ impl State {
             worker: worker.id,
             pid: worker.pid,
             generation: worker.generation,
-            status: phase(worker),
+            status: worker.status(),
         };
         others.map(view).collect()
     }
@@ -265,16 +266,22 @@ fn status(seat: &Seat, worker: Option<&Worker>) -> Status {
         SeatState::Empty { .. } => Status::Stopped,
         SeatState::Errored => Status::Errored,
         SeatState::Backoff { .. } => Status::Backoff,
-        SeatState::Taken(_) => worker.map_or(Status::Starting, phase),
+        SeatState::Taken(_) => worker.map_or(Status::Starting, Worker::status),
     }
 }
 
-fn phase(worker: &Worker) -> Status {
-    match worker.phase {
-        Phase::Spawning | Phase::Starting { .. } | Phase::Probing { .. } => Status::Starting,
-        Phase::Ready { .. } => Status::Ready,
-        Phase::Online { .. } => Status::Online,
-        Phase::Draining { .. } => Status::Draining,
-        Phase::Stopping { .. } | Phase::Killing { .. } | Phase::Sweeping => Status::Stopping,
+impl Worker {
+    /// Its phase, as it is shown.
+    pub(super) fn status(&self) -> Status {
+        match self.phase {
+            Phase::Spawning | Phase::Starting { .. } | Phase::Probing { .. } => Status::Starting,
+            Phase::Ready { .. } => Status::Ready,
+            Phase::Online { .. } => Status::Online,
+            Phase::Draining { .. } => Status::Draining,
+            Phase::Hooking { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killing { .. }
+            | Phase::Sweeping => Status::Stopping,
+        }
     }
 }

@@ -11,11 +11,15 @@ use cluster_common::slot::Slot;
 use super::{
     State,
     adopt::Found,
+    announcement::Announcement,
     effect::{Effect, Tale},
     event::{CallId, Command, Event, Exit},
 };
 use crate::{
-    config::{spec::AppSpec, target::Target},
+    config::{
+        spec::{AppSpec, hooks::Hook},
+        target::Target,
+    },
     datapath::{GroupKey, OnMiss, Protocol, Traffic},
     id::{AppId, GroupId, Instance, Ticket, WorkerId},
     moment::Moment,
@@ -56,6 +60,8 @@ pub(super) struct World {
     pub(super) resumed: Vec<WorkerId>,
     /// Workers whose silent connections were to be closed.
     pub(super) hung_up: Vec<WorkerId>,
+    pub(super) hooks: Vec<(WorkerId, Hook)>,
+    pub(super) news: Vec<Announcement>,
 }
 
 /// Effects that fail while they are set.
@@ -93,6 +99,8 @@ impl World {
             probes: Vec::new(),
             resumed: Vec::new(),
             hung_up: Vec::new(),
+            hooks: Vec::new(),
+            news: Vec::new(),
         }
     }
 
@@ -307,6 +315,14 @@ impl World {
             }
             // What a worker has closed is told by the tests themselves.
             Effect::Flush { .. } | Effect::Compare { .. } => {}
+            Effect::Hook { about, hook, .. } => {
+                self.hooks.push((about.worker, hook));
+                if hook == Hook::PreStop {
+                    self.assert_out_of_every_route(about.worker);
+                    self.mail.push(Event::Hooked { worker: about.worker });
+                }
+            }
+            Effect::Announce(announcement) => self.news.push(*announcement),
             Effect::Tell { call, tale } => {
                 let told = self.told.get_mut(&call).expect("only who asked is told");
                 assert!(told.iter().all(is_progress), "answered twice: {told:?}, {tale:?}");
@@ -415,7 +431,7 @@ pub(super) fn spec(name: &str, instances: u32) -> AppSpec {
 }
 
 pub(super) fn start(spec: AppSpec) -> Command {
-    Command::Start { spec: Box::new(spec), wait: true }
+    Command::Start { spec: Box::new(spec), idle: false, wait: true }
 }
 
 pub(super) fn targets(text: &str) -> Vec<Target> {

@@ -53,6 +53,7 @@ impl Supervisor {
             | Request::Delete(_)
             | Request::Flush(_)
             | Request::Signal(_)
+            | Request::Reset(_)
             | Request::Upgrade(_)
             | Request::HandOver(_)
             | Request::Kill(_)

@@ -10,7 +10,7 @@ use super::{
     run::{End, Supervisor},
 };
 use crate::{
-    config::spec::AppSpec,
+    config::spec::{AppSpec, hooks::Hook},
     datapath::{Admission, GroupOptions, JoinError, Place, Traffic, plain::filter},
     id::{AppId, Instance, WorkerId},
     process::{
@@ -124,6 +124,11 @@ impl Supervisor {
             Effect::Vacate { group, slot } => host.datapath.vacate(group, slot),
             Effect::OnMiss { group, on_miss } => host.datapath.on_miss(group, on_miss),
             Effect::Close { group } => host.datapath.close(group),
+            Effect::Hook { about, hook, .. } => {
+                log::debug!("worker {}: {hook}", about.worker);
+                return (hook == Hook::PreStop).then_some(Event::Hooked { worker: about.worker });
+            }
+            Effect::Announce(news) => log::debug!("{}: {:?}", news.name, news.what),
             Effect::Forget { app } => host.forget_app(app),
             Effect::Flush { app, instance } => {
                 let flushed = host.output.flush(&app, Some(instance));

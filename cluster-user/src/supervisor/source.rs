@@ -5,7 +5,7 @@ use crate::{
     api::{
         message::{
             AppsRequest, Detail, Done, Failure, Line, Notice, Pong, Reason, ReloadRequest, Request,
-            TargetsRequest, VERSION,
+            StartRequest, TargetsRequest, VERSION,
         },
         server::{Call, Peer},
     },
@@ -105,7 +105,8 @@ impl Supervisor {
                 if start.spec.require_kernel && self.host.datapath.mode() == Mode::Plain {
                     return Err(self.no_kernel());
                 }
-                Command::Start { spec: Box::new(start.spec), wait: start.wait }
+                let StartRequest { spec, idle, wait } = *start;
+                Command::Start { spec: Box::new(spec), idle, wait }
             }
             Request::Stop(TargetsRequest { targets, wait }) => {
                 Command::Stop { targets: some(&targets)?, wait }
@@ -134,6 +135,9 @@ impl Supervisor {
                 Command::Flush { targets: some(&targets)? }
             }
             Request::Signal(request) => return self.signal(&request).map(Asked::Answer),
+            Request::Reset(TargetsRequest { targets, .. }) => {
+                Command::Reset { targets: some(&targets)? }
+            }
             Request::Upgrade(upgrade) => return self.upgrade(upgrade).map(Asked::Answer),
             Request::HandOver(hand_over) => return self.hand_over(&hand_over).map(Asked::Answer),
             Request::Kill(_) => Command::Kill,

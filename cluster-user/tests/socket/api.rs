@@ -45,7 +45,8 @@ fn nouns_answer_one_line_and_verbs_stream() {
 #[test]
 fn bad_requests_are_named_and_harm_nothing() {
     let daemon = Daemon::new(|_| vec![pong()]);
-    let mut bad_spec = serde_json::to_value(StartRequest { spec: spec(), wait: true }).unwrap();
+    let mut bad_spec =
+        serde_json::to_value(StartRequest { spec: spec(), idle: false, wait: true }).unwrap();
     bad_spec["spec"]["instances"] = Value::from("x");
     let wrong_type = bad_spec.to_string();
     bad_spec["spec"]["instances"] = Value::from(0);

@@ -46,6 +46,8 @@ pub enum Request {
     Flush(TargetsRequest),
     /// `POST /v1/signal`: a signal for workers as they are; whatever follows from it is their business.
     Signal(SignalRequest),
+    /// `POST /v1/reset`: counters of restarts begin anew.
+    Reset(TargetsRequest),
     /// `POST /v1/upgrade`: the daemon becomes another program, and its workers go on. Understood by every version.
     Upgrade(UpgradeRequest),
     /// `POST /v1/handover`: the daemon ends and leaves its workers to the next one. Understood by every version.
@@ -74,6 +76,7 @@ impl Request {
             | Self::Scale(_)
             | Self::Flush(_)
             | Self::Signal(_)
+            | Self::Reset(_)
             | Self::Kill(_)
             | Self::Apps(_) => false,
         }
@@ -92,6 +95,7 @@ impl Request {
             Self::Scale(_) => "/v1/scale",
             Self::Flush(_) => "/v1/flush",
             Self::Signal(_) => "/v1/signal",
+            Self::Reset(_) => "/v1/reset",
             Self::Upgrade(_) => "/v1/upgrade",
             Self::HandOver(_) => "/v1/handover",
             Self::Kill(_) => "/v1/kill",
@@ -107,6 +111,9 @@ impl Request {
 pub struct StartRequest {
     /// The app.
     pub spec: AppSpec,
+    /// Whether it is only to be known, and started when somebody says so.
+    #[serde(default)]
+    pub idle: bool,
     /// Whether to answer only when all workers are ready or the start has failed.
     pub wait: bool,
 }

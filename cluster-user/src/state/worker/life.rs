@@ -32,6 +32,7 @@ impl Worker {
                 | Input::Resume
                 | Input::Beat
                 | Input::Measured(_)
+                | Input::Hooked
                 | Input::Swept
                 | Input::Deadline => Step::default(),
             },
@@ -55,6 +56,7 @@ impl Worker {
                 | Input::Resume
                 | Input::Beat
                 | Input::Measured(_)
+                | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Probing { deadline, next, passed, last } => match input {
@@ -77,13 +79,11 @@ impl Worker {
                 | Input::Resume
                 | Input::Beat
                 | Input::Measured(_)
+                | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Ready { .. } => match input {
-                Input::Promote => {
-                    self.go_online(now);
-                    Step::default()
-                }
+                Input::Promote => self.go_online(now),
                 // Nothing was ever sent to it.
                 Input::Retire(_) => self.retire_unready(now),
                 Input::Probed(result) => {
@@ -102,6 +102,7 @@ impl Worker {
                 | Input::Sign
                 | Input::Resume
                 | Input::Measured(_)
+                | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Online { .. } => match input {
@@ -134,6 +135,7 @@ impl Worker {
                 | Input::Sign
                 | Input::Promote
                 | Input::Resume
+                | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Draining { until, look, pause, leave } => match input {
@@ -149,8 +151,9 @@ impl Worker {
                 Input::Deadline if now >= look => self.look_again(now, until, pause, leave),
                 Input::Resume if self.resumable() => {
                     self.ending = None;
-                    self.go_online(now);
-                    Step::of(Effect::Resume { worker: self.id })
+                    let mut step = self.go_online(now);
+                    step.effects.push(Effect::Resume { worker: self.id });
+                    step
                 }
                 Input::Retire(leave @ (Leave::WhenIdle | Leave::Soon)) => {
                     self.phase = Phase::Draining { until, look, pause, leave };
@@ -167,6 +170,24 @@ impl Worker {
                 | Input::Probed(_)
                 | Input::Promote
                 | Input::Beat
+                | Input::Hooked
+                | Input::Swept => Step::default(),
+            },
+            Phase::Hooking { until } => match input {
+                Input::Hooked => self.signal(now),
+                Input::Deadline if now >= until => self.signal(now),
+                Input::Fail { why, fatal } => self.fail(now, why, fatal),
+                Input::Exited(exit) => self.sweep(now, exit),
+                Input::Deadline
+                | Input::Retire(_)
+                | Input::Resume
+                | Input::Spawned(_)
+                | Input::NotSpawned(_)
+                | Input::Sign
+                | Input::Probed(_)
+                | Input::Promote
+                | Input::Beat
+                | Input::Measured(_)
                 | Input::Swept => Step::default(),
             },
             Phase::Stopping { kill_at } => match input {
@@ -183,6 +204,7 @@ impl Worker {
                 | Input::Promote
                 | Input::Beat
                 | Input::Measured(_)
+                | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Killing { again } => match input {
@@ -199,12 +221,14 @@ impl Worker {
                 | Input::Promote
                 | Input::Beat
                 | Input::Measured(_)
+                | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Sweeping => match input {
                 Input::Swept => Step { effects: Vec::new(), gone: true },
                 Input::Deadline
                 | Input::Exited(_)
+                | Input::Hooked
                 | Input::Fail { .. }
                 | Input::Retire(_)
                 | Input::Resume

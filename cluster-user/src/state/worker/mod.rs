@@ -43,6 +43,9 @@ pub(super) struct Worker {
     /// What it should serve and does not: an address, and where it listens instead.
     pub(super) lacking: Option<(SocketAddr, Vec<SocketAddr>)>,
     pub(super) health: Health,
+    /// When it was last found to be worn.
+    #[serde(default)]
+    pub(super) renewed: Option<Moment>,
     /// What it had to do when it was last measured.
     #[serde(skip)]
     pub(super) traffic: Option<Traffic>,
@@ -64,6 +67,8 @@ pub(super) enum Phase {
     Online { since: Moment },
     /// Out of the route, finishing what it has.
     Draining { until: Moment, look: Moment, pause: Duration, leave: Leave },
+    /// Its hook before the stop is being run.
+    Hooking { until: Moment },
     /// Told to end.
     Stopping { kill_at: Moment },
     /// Sent SIGKILL.
@@ -117,6 +122,8 @@ pub(super) enum Input {
     },
     /// It said `WATCHDOG=1`.
     Beat,
+    /// Its hook before the stop has ended.
+    Hooked,
     Measured(Option<Traffic>),
     Exited(Exit),
     Swept,
@@ -155,6 +162,7 @@ impl Worker {
             binding: None,
             lacking: None,
             health: Health::default(),
+            renewed: None,
             traffic: None,
         }
     }
@@ -173,6 +181,7 @@ impl Worker {
             | Phase::Probing { .. }
             | Phase::Online { .. }
             | Phase::Draining { .. }
+            | Phase::Hooking { .. }
             | Phase::Stopping { .. }
             | Phase::Killing { .. }
             | Phase::Sweeping => None,
@@ -215,6 +224,7 @@ impl Worker {
                 Some(next.map_or(*deadline, |next| next.min(*deadline)))
             }
             Phase::Draining { until, look, .. } => Some(*until.min(look)),
+            Phase::Hooking { until } => Some(*until),
             Phase::Stopping { kill_at } => Some(*kill_at),
             Phase::Killing { again } => Some(*again),
         }

@@ -1,10 +1,10 @@
 //! The steps of a worker's life: what each does to its phase, and asks for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{Ending, Leave, Phase, Step, Worker};
 use crate::{
-    config::spec::Readiness,
+    config::spec::{Readiness, hooks::Hook},
     moment::Moment,
     state::{
         effect::Effect,
@@ -23,6 +23,8 @@ const KILL_AGAIN: Duration = Duration::from_secs(1);
 const SILENT: Duration = Duration::from_secs(5);
 /// How long those that are closed in this way may take to be gone.
 const PARTING: Duration = Duration::from_secs(1);
+/// How long after its time a hook is waited for.
+const HOOK_SLACK: Duration = Duration::from_secs(1);
 /// A worker that fails its liveness probe may finish for so long what it has.
 const FAILING: Duration = Duration::from_secs(5);
 
@@ -90,15 +92,18 @@ impl Worker {
         self.health = Health::begin(now, &self.spec);
         if self.standby {
             self.phase = Phase::Ready { since: now };
+            Step::default()
         } else {
-            self.go_online(now);
+            self.go_online(now)
         }
-        Step::default()
     }
 
-    pub(super) fn go_online(&mut self, now: Moment) {
+    pub(super) fn go_online(&mut self, now: Moment) -> Step {
+        let first = !self.served;
         (self.served, self.standby) = (true, false);
         self.phase = Phase::Online { since: now };
+        let hook = self.hook(Hook::PostReady, None).filter(|_| first);
+        Step { effects: hook.into_iter().collect(), gone: false }
     }
 
     pub(super) fn judged(&mut self, now: Moment, verdict: Verdict) -> Step {
@@ -186,7 +191,26 @@ impl Worker {
         Effect::Drain { worker: self.id, idle }
     }
 
+    /// Asks it to end, after its hook. One that never served has nothing to be prepared for.
     pub(in crate::state) fn ask_to_end(&mut self, now: Moment) -> Step {
+        match self.hook(Hook::PreStop, None).filter(|_| self.served) {
+            Some(hook) => {
+                // Whoever runs it ends it in time; that is not relied upon.
+                self.phase = Phase::Hooking { until: now + self.spec.hooks.timeout + HOOK_SLACK };
+                Step::of(hook)
+            }
+            None => self.signal(now),
+        }
+    }
+
+    /// A hook of its app, if there is one for that turn of its life.
+    pub(in crate::state) fn hook(&self, hook: Hook, why: Option<Why>) -> Option<Effect> {
+        self.spec.hooks.line(hook)?;
+        let (about, app, spec) = (self.about(), self.app, Arc::clone(&self.spec));
+        Some(Effect::Hook { about, app, spec, hook, why })
+    }
+
+    pub(in crate::state) fn signal(&mut self, now: Moment) -> Step {
         self.phase = Phase::Stopping { kill_at: now + self.spec.stop.kill_timeout };
         let (worker, signal) = (self.id, self.spec.stop.signal);
         Step::of(if self.spec.stop.with_message {
