@@ -15,6 +15,7 @@ pub mod host;
 pub mod http;
 pub mod load;
 pub mod look;
+pub mod machine;
 pub mod mishap;
 pub mod modes;
 pub mod namespace;

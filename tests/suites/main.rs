@@ -11,6 +11,8 @@ mod bad_input;
 #[cfg(test)]
 mod balance;
 #[cfg(test)]
+mod boot;
+#[cfg(test)]
 mod canary;
 #[cfg(test)]
 mod comfort;
@@ -22,6 +24,8 @@ mod crash;
 mod daemon;
 #[cfg(test)]
 mod drain;
+#[cfg(test)]
+mod dump;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]

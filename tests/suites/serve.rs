@@ -92,16 +92,7 @@ fn variables_of_pm2_mean_what_they_mean_there() {
     let host = Host::kernel();
     site(&host);
     let mut command = host.command("cluster");
-    command.args([
-        "start",
-        "cluster",
-        "--interpreter",
-        "none",
-        "--name",
-        "site",
-        "--",
-        "serve-files",
-    ]);
+    command.args(["start", "serve", "--name", "site"]);
     command.env("PM2_SERVE_PATH", host.work().join("site")).env("PM2_SERVE_PORT", "8080");
     command::run(command.env("PM2_SERVE_SPA", "true")).ok();
     assert!(ask("/any/page", "").ends_with("<p>home"));

@@ -49,6 +49,10 @@ pub(super) struct Daemon {
     #[arg(long)]
     replace: bool,
 
+    /// Start the apps that were saved, as after a boot
+    #[arg(long)]
+    resurrect: bool,
+
     /// Say in JSON what this program could take over from
     #[arg(long, hide = true)]
     what: bool,
@@ -117,7 +121,8 @@ impl Daemon {
         home.create()?;
         let inheritance = if self.succeed { Inheritance::take() } else { Inheritance::default() };
         let (home, mode) = (home.path().to_owned(), self.mode());
-        Ok(supervisor::run(DaemonOptions { home, ready, mode, inheritance })?)
+        let resurrect = self.resurrect;
+        Ok(supervisor::run(DaemonOptions { home, ready, mode, resurrect, inheritance })?)
     }
 
     fn mode(&self) -> Option<Mode> {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::message::{AppView, Detail},
-    config::{duration, readiness, signal::StopSignal, spec::AppSpec},
+    config::{duration, readiness, secret, signal::StopSignal, spec::AppSpec},
     datapath::Protocol,
 };
 
@@ -167,10 +167,9 @@ pub(super) fn settings(spec: &AppSpec) -> Vec<(&'static str, String)> {
         || "the daemon's".to_owned(),
         |user| format!("uid {}, gid {}", user.uid, user.gid),
     );
-    let arguments =
-        if spec.args.is_empty() { "-".to_owned() } else { shell_words::join(&spec.args) };
+    let arguments = if spec.args.is_empty() { "-".to_owned() } else { shown_arguments(&spec.args) };
     vec![
-        ("script", spec.script.clone()),
+        ("script", secret::text(&spec.script).into_owned()),
         ("program", spec.program.display().to_string()),
         ("arguments", arguments),
         ("cwd", spec.cwd.display().to_string()),
@@ -192,6 +191,15 @@ pub(super) fn settings(spec: &AppSpec) -> Vec<(&'static str, String)> {
         ("trace", yes_no(spec.trace)),
         ("require kernel", yes_no(spec.require_kernel)),
     ]
+}
+
+/// Quoted where a shell needs it; what stands for a secret is not to be pasted anyway.
+fn shown_arguments(args: &[String]) -> String {
+    let shown = secret::arguments(args);
+    let words = shown.iter().map(|arg| {
+        if arg.contains(secret::MASK) { arg.as_str().into() } else { shell_words::quote(arg) }
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

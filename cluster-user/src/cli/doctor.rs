@@ -4,9 +4,13 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 
 use super::{error::Error, human, output};
-use crate::datapath::{
-    feature::Feature,
-    kernel::probe::{self, KERNEL_MODE, PLAIN_MODE},
+use crate::{
+    config::spec::resources::Controller,
+    datapath::{
+        feature::Feature,
+        kernel::probe::{self, KERNEL_MODE, PLAIN_MODE},
+    },
+    process::cgroup,
 };
 
 /// Shows what this host can do, and how to get what is missing
@@ -24,11 +28,27 @@ pub(super) struct Doctor {
 
 impl Doctor {
     pub(super) fn run(self) -> Result<(), Error> {
-        let features = probe::features(None);
+        let mut features = probe::features(None);
+        features.extend(Controller::ALL.map(controller));
         if self.json {
             return Ok(output::json(&features)?);
         }
         Ok(output::answer(&draw(&features))?)
+    }
+}
+
+/// A controller of cgroup v2, which limits need and nothing else.
+fn controller(controller: Controller) -> Feature {
+    let offered = cgroup::offered(controller);
+    Feature {
+        name: format!("cgroup controller {}", controller.name()),
+        ok: offered.is_ok(),
+        detail: Some(match &offered {
+            Ok(path) => format!("offered at {}", path.display()),
+            Err(lacking) => lacking.to_string(),
+        }),
+        hint: offered.err().map(|lacking| lacking.hint()),
+        needed_for: controller.limits().join(" and "),
     }
 }
 

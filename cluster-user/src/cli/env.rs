@@ -1,5 +1,7 @@
 //! `cluster env`.
 
+use std::{borrow::Cow, collections::BTreeMap};
+
 use clap::Args;
 
 use super::{
@@ -8,17 +10,24 @@ use super::{
     selection::Selection,
     session::{Session, block_on},
 };
-use crate::api::message::Detail;
+use crate::{api::message::Detail, config::secret};
 
 /// Prints the environment of a worker, sorted
 #[derive(Args, Debug)]
 #[command(after_help = "Example: cluster env web:2
+
+Values of secrets are hidden: of variables with names such as API_KEY, DB_PASSWORD or TOKEN, passwords
+in URLs, and keys of well-known services.
 
 With --json: an object")]
 pub(super) struct Env {
     /// Name or id of an app (its first worker), or NAME:INSTANCE
     #[arg(value_name = "TARGET")]
     target: String,
+
+    /// Show the values of secrets too
+    #[arg(long, visible_alias = "reveal")]
+    show_secrets: bool,
 
     /// Print JSON
     #[arg(long)]
@@ -44,6 +53,20 @@ impl Env {
         }
         let mut env = app.spec.environment();
         env.extend(worker.env.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        let mut hidden = 0;
+        let env: BTreeMap<&str, Cow<'_, str>> = env
+            .into_iter()
+            .map(|(key, value)| {
+                let shown =
+                    if self.show_secrets { value.into() } else { secret::shown(key, value) };
+                hidden += usize::from(shown != value);
+                (key, shown)
+            })
+            .collect();
+        if hidden > 0 {
+            let values = if hidden == 1 { "1 value is" } else { &format!("{hidden} values are") };
+            output::quiet(&format!("{values} hidden; --show-secrets shows everything"));
+        }
         if self.json {
             return Ok(output::json(&env)?);
         }

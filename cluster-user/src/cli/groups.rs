@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use clap::Command;
 
 /// What each group is called, and its commands in the order in which people need them.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 8] = [
     ("Run apps", &["start", "stop", "restart", "reload", "scale", "delete", "serve", "runtime"]),
-    ("Deploy", &["promote", "rollback", "history"]),
+    ("Deploy", &["promote", "rollback", "history", "startOrReload", "startOrRestart"]),
+    ("Files of apps", &["init", "schema", "diff", "import"]),
     ("Look", &["list", "describe", "logs", "pid", "id", "env", "jlist"]),
     ("Reach into apps", &["sendSignal", "flush", "reset"]),
+    ("Boot", &["save", "resurrect", "cleardump", "startup", "unstartup"]),
     ("The daemon", &["ping", "version", "upgrade", "kill", "daemon"]),
     ("Help", &["doctor", "report", "completion", "man", "help"]),
 ];
@@ -39,7 +41,7 @@ fn text(command: &Command) -> String {
         }
         let _infallible = writeln!(text, "{heading}:");
         for one in known {
-            let _infallible = writeln!(text, "  {:<11} {}", one.get_name(), about(one).trim());
+            let _infallible = writeln!(text, "  {:<14} {}", one.get_name(), about(one).trim());
         }
         text.push('\n');
     }
@@ -54,8 +56,8 @@ fn about(command: &Command) -> String {
         return about;
     }
     let aliases = format!("[also: {}]", aliases.join(", "));
-    let room = 85_usize.saturating_sub(aliases.len());
-    let between = if about.len() < room { " " } else { "\n              " };
+    let room = 82_usize.saturating_sub(aliases.len());
+    let between = if about.len() < room { " " } else { "\n                 " };
     format!("{about}{between}{aliases}")
 }
 

@@ -32,7 +32,8 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(Args, Debug)]
 #[command(after_help = "Example: cluster kill
 
-Nothing remembers the apps afterwards: start them anew. Their log files stay in CLUSTER_HOME.")]
+Afterwards only what cluster save wrote down is remembered: cluster resurrect starts it again. Log
+files stay in CLUSTER_HOME.")]
 pub(super) struct Kill {}
 
 impl Kill {

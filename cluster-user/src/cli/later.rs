@@ -5,23 +5,10 @@ use clap::error::{ContextKind, ContextValue};
 use super::{error::Error, human};
 
 /// Words, and what to do instead.
-const COMMANDS: [(&[&str], &str); 8] = [
-    (
-        &["startOrReload", "startOrGracefulReload"],
-        "cluster reload NAME if it runs, cluster start if it does not",
-    ),
-    (&["startOrRestart"], "cluster restart NAME if it runs, cluster start if it does not"),
-    (&["save", "dump", "resurrect", "cleardump"], "put your cluster start lines into a script"),
-    (
-        &["startup", "unstartup"],
-        "run `cluster daemon` from a systemd unit, and start apps after it",
-    ),
+const COMMANDS: [(&[&str], &str); 4] = [
     (&["monit", "dashboard", "dash", "imonit"], "watch -n1 cluster list -v"),
     (&["reloadLogs", "logrotate"], "nothing needs doing: log files rotate by themselves"),
-    (
-        &["init", "ecosystem", "deploy", "set", "get", "conf", "install"],
-        "see cluster --help for what is there",
-    ),
+    (&["deploy", "set", "get", "conf", "install"], "see cluster --help for what is there"),
     (&["attach", "send", "trigger"], "cluster logs NAME shows what it writes"),
 ];
 
@@ -38,7 +25,10 @@ const OTHERS: [(&[&str], &str); 12] = [
     (&["top", "htop", "monitor"], "watch -n1 cluster list -v"),
     (&["up", "run", "create", "exec"], "cluster start SCRIPT"),
     (&["down", "shutdown", "halt"], "cluster kill stops every app and ends the daemon"),
-    (&["enable", "disable"], "run `cluster daemon` from a systemd unit, and start apps after it"),
+    (
+        &["enable", "disable"],
+        "cluster startup has saved apps started at boot, cluster unstartup undoes that",
+    ),
     (&["inspect"], "cluster describe TARGET"),
     (&["is-active"], "cluster list TARGET"),
     (
@@ -79,10 +69,7 @@ const OTHER_OPTIONS: [(&[&str], &str); 7] = [
 ];
 
 /// Options of `start`, and what to do instead.
-const OPTIONS: [(&[&str], &str); 5] = [
-    (&["--watch", "--ignore-watch", "--watch-delay"], "restart by hand with cluster restart NAME"),
-    (&["--max-memory-restart"], "limit the memory with a cgroup or ulimit"),
-    (&["--cron", "--cron-restart", "-c"], "call cluster restart NAME from cron"),
+const OPTIONS: [(&[&str], &str); 2] = [
     (&["--attach"], "cluster start SCRIPT --no-daemon stays in the foreground"),
     (
         &[
@@ -136,10 +123,13 @@ mod tests {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             answer(&error).map(|answer| (answer.message, answer.hint.unwrap_or_default()))
         };
-        let (message, hint) = mistake("cluster startOrReload web").unwrap();
-        assert_eq!(message, "`startOrReload` is not there yet");
-        assert!(hint.contains("cluster reload"));
-        assert_eq!(mistake("cluster start a.js --watch").unwrap().0, "`--watch` is not there yet");
+        let (message, hint) = mistake("cluster attach web").unwrap();
+        assert_eq!(message, "`attach` is not there yet");
+        assert!(hint.contains("cluster logs"));
+        assert_eq!(
+            mistake("cluster start a.js --attach").unwrap().0,
+            "`--attach` is not there yet"
+        );
         assert_eq!(mistake("cluster rm web").unwrap().0, "there is no command `rm`");
         assert_eq!(mistake("cluster logs -f web").unwrap().0, "there is no option `-f`");
         assert!(mistake("cluster lst").is_none());

@@ -1,10 +1,12 @@
 //! The command line: one file per command, and the few that all of them share.
 
+mod apply;
 mod command;
 mod completion;
 mod daemon;
 mod delete;
 mod describe;
+mod diff;
 mod doctor;
 mod env;
 mod error;
@@ -17,6 +19,8 @@ mod help;
 mod history;
 mod human;
 mod id;
+mod import;
+mod init;
 mod jlist;
 mod kill;
 mod later;
@@ -32,19 +36,25 @@ mod reload;
 mod report;
 mod reset;
 mod restart;
+mod resurrect;
 mod runtime;
 #[cfg(test)]
 mod sample;
+mod save;
 mod scale;
+mod schema;
 mod selection;
 mod serve;
 mod session;
 mod signal;
 mod sort;
 mod start;
+mod start_or;
+mod startup;
 mod stop;
 mod table;
 mod tail;
+mod takeover;
 mod upgrade;
 mod verb;
 mod version;

@@ -5,19 +5,23 @@ use std::{collections::BTreeMap, time::Duration};
 use clap::Args;
 
 use super::{
+    apply::{self, File, How, Wish},
     error::Error,
     list, output,
     selection::Selection,
     session::{Doing, Session, block_on},
+    start_or,
 };
 use crate::{
     api::message::{AppView, Notice, ReloadRequest, Request},
     config::{
         change::Change,
+        definition::{Definition, value::Words},
         duration, environment,
+        file::Select,
         pace::{Batch, Canary, Pace},
         resolve::Surroundings,
-        typed::Variable,
+        typed::EnvArg,
     },
     datapath::Mode,
 };
@@ -29,6 +33,7 @@ use crate::{
   cluster reload web --soak 10s               10 s without a failure before they serve
   cluster reload web --update-env             with the environment as it is here
   cluster reload web --env MODE=b -- --fast   with another variable and other arguments
+  cluster reload cluster.toml                 as the file defines its apps now; starts those that do not run
   cluster reload web --canary 5% --soak 60s   5% of the connections for a minute, then all
   cluster reload web --canary 1/16            until cluster promote web or cluster rollback web
 
@@ -43,7 +48,7 @@ reason, message, hint, output}. step: starting | probing | soaking | ready | can
 draining | stopping | gone.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(super) struct Reload {
-    /// Names, ids, namespaces, `all`, or /REGEX/
+    /// Names, ids, namespaces, `all`, /REGEX/, or a file of apps
     #[arg(required = true, value_name = "TARGET")]
     targets: Vec<String>,
 
@@ -60,12 +65,16 @@ pub(super) struct Reload {
     canary: Option<Canary>,
 
     /// Give the new workers the environment that this command has
-    #[arg(long)]
+    #[arg(short = 'a', long)]
     update_env: bool,
 
-    /// Variable for the new workers' environment; repeatable
-    #[arg(long = "env", value_name = "KEY=VALUE")]
-    variables: Vec<Variable>,
+    /// Variable for the new workers' environment; repeatable. With a file also the NAME of one of its environments
+    #[arg(long = "env", value_name = "KEY=VALUE|NAME")]
+    variables: Vec<EnvArg>,
+
+    /// Only these apps of a file
+    #[arg(long, value_name = "APP,…", value_delimiter = ',')]
+    only: Vec<String>,
 
     /// Take over from a reload that is under way
     #[arg(short, long)]
@@ -86,6 +95,21 @@ pub(super) struct Reload {
 
 impl Reload {
     pub(super) fn run(self) -> Result<(), Error> {
+        let around = Surroundings::here()?;
+        let (files, others): (Vec<_>, Vec<_>) =
+            self.targets.iter().partition(|typed| apply::is_file(typed, &around));
+        if !files.is_empty() {
+            return match others.first() {
+                Some(other) => Err(apply::mixed(other)),
+                None => self.run_files(&files),
+            };
+        }
+        if let Some(name) = self.variables.iter().find_map(EnvArg::name) {
+            return Err(Error::usage(format!(
+                "`{name}` is no variable: expected KEY=VALUE after --env"
+            ))
+            .hint("the name of an environment goes with a file of apps"));
+        }
         Selection::parse(&self.targets)?.whole()?;
         let session = Session::new()?;
         let json = self.json;
@@ -104,8 +128,26 @@ impl Reload {
         carry_out(&session, &request, "reloading", json)
     }
 
+    /// Has files of apps applied, and all of their apps reloaded.
+    fn run_files(&self, files: &[&String]) -> Result<(), Error> {
+        let mut said = Definition { env: self.env(), ..Definition::default() };
+        said.run.args = self.args.clone().map(Words);
+        let env = self.variables.iter().find_map(EnvArg::name).map(str::to_owned);
+        let select = Select { only: self.only.clone(), env };
+        let file = |typed: &&String| File {
+            select: select.clone(),
+            said: said.clone(),
+            update_env: self.update_env,
+            ..File::new(typed)
+        };
+        let files: Vec<_> = files.iter().map(file).collect();
+        let pace = Pace { batch: self.batch, soak: self.soak, canary: self.canary };
+        let how = How { wait: !self.no_wait, pace, force: self.force };
+        start_or::run(&files, Wish::Reload, how, self.json)
+    }
+
     fn env(&self) -> BTreeMap<String, String> {
-        let typed = self.variables.iter();
+        let typed = self.variables.iter().filter_map(EnvArg::variable);
         typed.map(|typed| (typed.key.clone(), typed.value.clone())).collect()
     }
 

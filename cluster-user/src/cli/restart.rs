@@ -2,12 +2,23 @@
 
 use clap::Args;
 
-use super::{error::Error, session::Doing, verb::Verb};
-use crate::api::message::Request;
+use super::{
+    apply::{self, File, How, Wish},
+    error::Error,
+    session::Doing,
+    start_or,
+    verb::Verb,
+};
+use crate::{
+    api::message::Request,
+    config::{pace::Pace, resolve::Surroundings},
+};
 
 /// Stops and starts workers again; starts stopped and errored ones
 #[derive(Args, Debug)]
-#[command(after_help = "Example: cluster restart all")]
+#[command(after_help = "Examples:
+  cluster restart all
+  cluster restart ecosystem.config.js        its apps; those that are defined otherwise now are reloaded")]
 pub(super) struct Restart {
     #[command(flatten)]
     verb: Verb,
@@ -15,6 +26,17 @@ pub(super) struct Restart {
 
 impl Restart {
     pub(super) fn run(self) -> Result<(), Error> {
+        let around = Surroundings::here()?;
+        let (files, others): (Vec<_>, Vec<_>) =
+            self.verb.targets.iter().partition(|typed| apply::is_file(typed, &around));
+        if !files.is_empty() {
+            if let Some(other) = others.first() {
+                return Err(apply::mixed(other));
+            }
+            let files: Vec<_> = files.into_iter().map(|file| File::new(file)).collect();
+            let how = How { wait: !self.verb.no_wait, pace: Pace::default(), force: false };
+            return start_or::run(&files, Wish::Restart, how, self.verb.json);
+        }
         let doing = Doing { verb: "restarting", reached: "ready" };
         let done = self.verb.carry_out(Request::Restart, doing)?;
         self.verb.show(done)

@@ -19,7 +19,7 @@ impl Selection {
         if let Some(file) = texts.iter().find(|text| is_ecosystem(text)) {
             let file = human::plain(file);
             return Err(Error::usage(format!(
-                "`{file}` looks like an ecosystem file of PM2; those are not read yet"
+                "`{file}` looks like a file of apps, and is not there"
             ))
             .hint("name the apps: cluster list shows them"));
         }
@@ -81,6 +81,6 @@ mod tests {
         let error = whole("web:1").unwrap_err();
         assert!(error.message.contains("one worker"), "{}", error.message);
         assert!(error.hint.unwrap().contains("cluster restart web:1"));
-        assert!(whole("ecosystem.config.js").unwrap_err().message.contains("not read yet"));
+        assert!(whole("ecosystem.config.js").unwrap_err().message.contains("is not there"));
     }
 }

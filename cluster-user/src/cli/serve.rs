@@ -110,7 +110,7 @@ struct What {
     homepage: String,
 
     /// Show a folder without homepage as a list of its files
-    #[arg(long, visible_alias = "listing", env = "PM2_SERVE_DIRECTORY", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    #[arg(long, visible_alias = "listing", env = "PM2_SERVE_FTP", hide_env_values = true, value_parser = FalseyValueParser::new())]
     ftp: bool,
 
     /// Let links lead out of the folder
@@ -181,8 +181,10 @@ impl Serve {
 
 impl ServeFiles {
     pub(super) fn run(self) -> Result<(), Error> {
+        let off = env::var("PM2_SERVE_BASIC_AUTH").is_ok_and(|value| value == "false");
         let guard = match self.what.basic_auth_username.clone() {
             None => None,
+            Some(_) if off => None,
             Some(username) => {
                 let password = env::var(PASSWORD).map_err(|_absent| no_password())?;
                 Some(Guard::new(username, password))

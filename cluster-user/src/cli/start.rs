@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::{
+    apply::{self, How, Wish},
     describe,
     error::Error,
     human, list, output,
@@ -12,8 +13,11 @@ use super::{
 use crate::{
     api::message::{AppView, Detail, Notice, Request, StartRequest, Status, TargetsRequest},
     config::{
+        definition::Definition,
+        file::Select,
+        pace::Pace,
         resolve::{Surroundings, resolve},
-        script,
+        script, secret,
         spec::AppSpec,
         typed::StartArgs,
     },
@@ -27,6 +31,11 @@ use crate::{
   cluster start api.py -i max -- --port 80   one per CPU; what follows -- is for the script
   cluster start \"node app.js --port 80\"      a command line; only | & ; < > ( ) $ ` need a shell
   cluster start web                          an app that was stopped
+  cluster start ecosystem.config.js --env production --only web,api
+  cluster start                              the cluster.toml or ecosystem file of this folder
+
+Of a file's apps those that run and are defined otherwise now are reloaded, and those that run as they
+are defined are left alone: cluster diff FILE shows it. Options go over what the file says of each app.
 
 TIME is 1600 (milliseconds), 500ms, 10s, 1m or 2h.
 
@@ -72,17 +81,27 @@ impl Start {
         if self.no_daemon {
             return super::runtime::instead_of_start(std::env::args_os());
         }
-        if self.typed.scripts.is_empty() {
-            return Err(Error::usage("nothing is said that could be started")
-                .hint("name a script, a program or a command line"));
-        }
+        let around = Surroundings::here()?;
         let said = self.typed.definition();
+        let is_file =
+            |typed: &String| said.run.interpreter.is_none() && apply::is_file(typed, &around);
+        if self.typed.scripts.is_empty() || self.typed.scripts.iter().any(is_file) {
+            return self.run_files(said, &around);
+        }
+        if let Some(name) = self.typed.environment() {
+            return Err(Error::usage(format!(
+                "`{name}` is no variable: expected KEY=VALUE after --env"
+            ))
+            .hint("the name of an environment goes with a file of apps"));
+        }
+        if !self.typed.only.is_empty() {
+            return Err(Error::usage("--only picks apps of a file, and no file is named"));
+        }
         if self.typed.scripts.len() > 1 && said.run.name.is_some() {
             return Err(Error::usage("--name is for one script")
                 .hint("arguments of the script come after --"));
         }
         let session = Session::new()?;
-        let around = Surroundings::here()?;
         block_on(async {
             // All of them make sense before the first one is started.
             let mut plans = Vec::new();
@@ -100,6 +119,33 @@ impl Start {
         })
     }
 
+    /// Starts what files define.
+    fn run_files(&self, said: Definition, around: &Surroundings) -> Result<(), Error> {
+        let files = match self.typed.scripts.as_slice() {
+            [] => vec![apply::here(around)?],
+            typed => typed.iter().map(|typed| apply::File::new(typed)).collect(),
+        };
+        let select = Select {
+            only: self.typed.only.clone(),
+            env: self.typed.environment().map(str::to_owned),
+        };
+        let session = Session::new()?;
+        block_on(async {
+            let mut plans = Vec::new();
+            for file in files {
+                let (select, said) = (select.clone(), said.clone());
+                let file = apply::File { select, said, ..file };
+                plans.extend(file.plans(&session, around, Wish::Start).await?);
+            }
+            if self.dry_run {
+                let shown: String = plans.iter().map(apply::Plan::shown).collect();
+                return Ok(output::answer(&shown)?);
+            }
+            let how = How { wait: !self.no_wait, pace: Pace::default(), force: false };
+            self.show(apply::carry_out(&session, plans, how).await?)
+        })
+    }
+
     async fn plan(
         &self,
         session: &Session,
@@ -113,24 +159,7 @@ impl Start {
             self.tell_what_stays(&known, around);
             return Ok(Plan::Restart(ids(&known)));
         }
-        if let Some(name) = self.typed.environment() {
-            return Err(Error::usage(format!(
-                "`{name}` is no variable: expected KEY=VALUE after --env"
-            ))
-            .hint("the name of an environment goes with a file of apps"));
-        }
-        let said = self.typed.definition_of(script);
-        if said.run.interpreter.is_none() && is_ecosystem(script, around) {
-            let shown = human::plain(script);
-            return Err(Error::usage(format!(
-                "`{shown}` looks like an ecosystem file of PM2; those are not read yet"
-            ))
-            .hint(
-                "write a line for each of its apps: cluster start SCRIPT --name NAME -i N --env KEY=VALUE; \
-                 if it is a script, add --interpreter",
-            ));
-        }
-        match resolve(&said, around) {
+        match resolve(&self.typed.definition_of(script), around) {
             Ok(resolved) => {
                 for message in resolved.notices {
                     output::notice(&Notice { message, hint: None });
@@ -209,7 +238,10 @@ impl Start {
             let specs: Vec<_> = plans
                 .into_iter()
                 .filter_map(|plan| match plan {
-                    Plan::Start(spec) => Some(spec),
+                    Plan::Start(mut spec) => {
+                        secret::hide(&mut spec);
+                        Some(spec)
+                    }
                     Plan::Restart(_) => None,
                 })
                 .collect();
@@ -236,14 +268,6 @@ impl Start {
         }
         Ok(())
     }
-}
-
-/// Whether `script` is a file that PM2 reads apps from.
-fn is_ecosystem(script: &str, around: &Surroundings) -> bool {
-    const ENDINGS: [&str; 6] =
-        [".config.js", ".config.cjs", ".config.mjs", ".json", ".yaml", ".yml"];
-    let path = around.cwd.join(script);
-    ENDINGS.iter().any(|ending| script.ends_with(ending)) && path.is_file()
 }
 
 /// What to try after a start.
@@ -289,21 +313,6 @@ mod tests {
             next(&app),
             ["cluster list", "cluster logs 'my app'", "cluster reload 'my app'"]
         );
-    }
-
-    #[test]
-    fn ecosystem_files_are_not_taken_for_scripts() {
-        let folder = tempfile::tempdir().unwrap();
-        let cwd = folder.path().to_owned();
-        for name in ["ecosystem.config.js", "apps.json", "app.js", "config.js"] {
-            std::fs::write(cwd.join(name), "").unwrap();
-        }
-        let around = Surroundings { cwd, env: Vec::new(), cpus: 1 };
-        assert!(is_ecosystem("ecosystem.config.js", &around));
-        assert!(is_ecosystem("./apps.json", &around));
-        assert!(!is_ecosystem("app.js", &around));
-        assert!(!is_ecosystem("config.js", &around));
-        assert!(!is_ecosystem("missing.json", &around));
     }
 
     #[test]

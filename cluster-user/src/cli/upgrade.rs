@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Has the daemon become this program, or another; its workers and their connections do not notice
+/// Has the daemon become this program, or another; workers and connections do not notice
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cluster upgrade                               to the release of this command

@@ -13,7 +13,7 @@ use crate::api::message::{AppView, Done, Request, TargetsRequest};
 /// What was typed after the verb.
 #[derive(Args, Debug)]
 pub(super) struct Verb {
-    /// Names, ids, NAME:INSTANCE, namespaces, `all`, or /REGEX/
+    /// Names, ids, NAME:INSTANCE, namespaces, `all`, /REGEX/, or a file of apps
     #[arg(required = true, value_name = "TARGET")]
     pub(super) targets: Vec<String>,
 
@@ -33,10 +33,10 @@ impl Verb {
         request: impl FnOnce(TargetsRequest) -> Request,
         doing: Doing,
     ) -> Result<Done, Error> {
-        Selection::parse(&self.targets)?;
+        let targets = super::apply::targets(&self.targets)?;
+        Selection::parse(&targets)?;
         let session = Session::new()?;
-        let request =
-            request(TargetsRequest { targets: self.targets.clone(), wait: !self.no_wait });
+        let request = request(TargetsRequest { targets, wait: !self.no_wait });
         block_on(async {
             let mut client = session.connect().await?;
             session.carry_out(&mut client, &request, doing).await

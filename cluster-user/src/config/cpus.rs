@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeSet, fmt, fs, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-
 /// The number of the last CPU that a kernel can have (`CONFIG_NR_CPUS` is at most 8192).
 const LAST: u32 = 8191;
 
 /// CPUs that workers run on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+///
+/// It is written as one text; its definition makes it so (`definition/resources.rs`).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cpus {
     /// Any of these; at least one.
     List(BTreeSet<u32>),
@@ -49,20 +48,6 @@ impl fmt::Display for Cpus {
             Self::List(list) => f.write_str(&show(list)),
             Self::Spread => f.write_str("spread"),
         }
-    }
-}
-
-impl TryFrom<String> for Cpus {
-    type Error = CpusError;
-
-    fn try_from(text: String) -> Result<Self, CpusError> {
-        text.parse()
-    }
-}
-
-impl From<Cpus> for String {
-    fn from(cpus: Cpus) -> Self {
-        cpus.to_string()
     }
 }
 

@@ -114,6 +114,11 @@ impl Home {
         self.0.join("journal.json")
     }
 
+    /// The apps to be started again, as they were when somebody last said so.
+    pub fn dump(&self) -> PathBuf {
+        self.0.join("dump.json")
+    }
+
     /// Locked by the daemon while it lives; holds its pid.
     pub fn lock(&self) -> PathBuf {
         self.0.join("daemon.lock")
@@ -190,7 +195,7 @@ fn check(folder: &Path, metadata: &Metadata, user: Uid) -> Result<(), Refusal> {
 }
 
 /// FNV-1a, folded to 32 bits: stable over releases, which the standard hasher is not.
-fn fold(text: &OsStr) -> u32 {
+pub(crate) fn fold(text: &OsStr) -> u32 {
     let hash = text.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

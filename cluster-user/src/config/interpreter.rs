@@ -75,6 +75,11 @@ pub fn is_known(extension: &str) -> bool {
     TYPESCRIPT.contains(&extension) || language(extension).is_some()
 }
 
+/// Whether scripts of that extension are run by `program` without being told.
+pub fn runs(program: &str, extension: &str) -> bool {
+    language(extension).is_some_and(|language| language.programs.contains(&program))
+}
+
 /// Whether a program runs scripts.
 pub fn is_interpreter(program: &str) -> bool {
     ["bun", "deno", "tsx"].contains(&program)

@@ -22,7 +22,7 @@ use super::{
     refusal::Refusal,
     script::{self, Lookup},
     spec::{AppSpec, RestartPolicy, StopPolicy},
-    user,
+    upkeep, user,
 };
 
 /// What a specification depends on besides what was typed.
@@ -74,7 +74,7 @@ pub fn cpus() -> u32 {
 /// # Errors
 /// [`Refusal`], with the next step.
 pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Refusal> {
-    let Definition { run, ports, readiness, restarting, stopping, kernel, env } = said;
+    let Definition { run, ports, readiness, restarting, stopping, kernel, env, .. } = said;
     let script = run.script.as_deref().unwrap_or_default();
     let args = run.args.as_ref().map_or(&[][..], |Words(args)| args);
     let cwd = working_folder(run.cwd.as_deref(), &around.cwd)?;
@@ -83,7 +83,12 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
     let environment = environment::build(&around.env, account.as_ref(), &cwd, env)?;
     let path = environment.variable("PATH").map(OsString::from).or_else(|| around.path());
     let lookup = Lookup { folders: vec![cwd.clone(), around.cwd.clone()], path };
-    let located = script::locate(script, args, &interpreting(run), &lookup)?;
+    let variables = ["PM2_SERVE_PATH", "PM2_SERVE_PORT"];
+    let asked = variables.iter().any(|name| environment.variable(name).is_some());
+    let located = match script::server(script, args, asked, &lookup) {
+        Some(located) => located,
+        None => script::locate(script, args, &interpreting(run), &lookup)?,
+    };
     let name = match &run.name {
         Some(name) => name.clone(),
         None => located.stem.parse::<Name>().map_err(|error| {
@@ -102,6 +107,7 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
     let mut balanced = ports.port.clone();
     balanced.sort_unstable();
     balanced.dedup();
+    let watch = upkeep::watch(&said.watching, &cwd)?;
     let usual = AppSpec::usual(name);
     let is_on = |switch: Option<Switch>, usual: bool| switch.map_or(usual, |Switch(on)| on);
     let spec = AppSpec {
@@ -137,6 +143,10 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
             drain_timeout: time(stopping.drain_timeout, usual.stop.drain_timeout),
             kill_timeout: time(stopping.kill_timeout, usual.stop.kill_timeout),
         },
+        watch,
+        recycle: upkeep::recycle(&said.recycling)?,
+        hooks: upkeep::hooks(&said.hooks, &lookup)?,
+        resources: upkeep::resources(&said.resources)?,
         wait_timeout: time(ports.wait_timeout, usual.wait_timeout),
         trace: is_on(kernel.trace, usual.trace),
         require_kernel: is_on(kernel.require_kernel, usual.require_kernel),

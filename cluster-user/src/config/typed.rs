@@ -53,13 +53,8 @@ impl StartArgs {
         if !self.args.is_empty() {
             definition.run.args = Some(Words(self.args.clone()));
         }
-        for said in &self.env {
-            match said {
-                EnvArg::Variable(Variable { key, value }) => {
-                    definition.env.insert(key.clone(), value.clone());
-                }
-                EnvArg::Name(_) => {}
-            }
+        for Variable { key, value } in self.env.iter().filter_map(EnvArg::variable) {
+            definition.env.insert(key.clone(), value.clone());
         }
         definition
     }
@@ -73,10 +68,7 @@ impl StartArgs {
 
     /// Which of a file's environments is meant.
     pub fn environment(&self) -> Option<&str> {
-        self.env.iter().rev().find_map(|said| match said {
-            EnvArg::Name(name) => Some(name.as_str()),
-            EnvArg::Variable(_) => None,
-        })
+        self.env.iter().rev().find_map(EnvArg::name)
     }
 }
 
@@ -87,6 +79,24 @@ pub enum EnvArg {
     Variable(Variable),
     /// One of a file's environments: `production` for what is under `env_production`.
     Name(String),
+}
+
+impl EnvArg {
+    /// The name of an environment, if it is one.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Variable(_) => None,
+        }
+    }
+
+    /// The variable, if it is one.
+    pub fn variable(&self) -> Option<&Variable> {
+        match self {
+            Self::Variable(variable) => Some(variable),
+            Self::Name(_) => None,
+        }
+    }
 }
 
 impl FromStr for EnvArg {

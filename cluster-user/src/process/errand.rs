@@ -29,6 +29,8 @@ use crate::config::{duration, spec::User};
 
 /// What is kept of the output: its end.
 const KEPT: usize = 2048;
+/// A longer line is told in parts.
+const LONGEST: usize = 4096;
 /// Longest line of it that is shown, in characters.
 const LINE: usize = 200;
 
@@ -47,6 +49,8 @@ pub struct Errand<'a> {
     pub user: Option<&'a User>,
     /// Folder of the cgroup (v2) to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// What it may use.
+    pub bounds: &'a Bounds,
 }
 
 /// The commands that are under way. Cloning it gives another hand on the same ones.
@@ -63,7 +67,7 @@ impl Errands {
             pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from).map_err(text)?;
         rustix::io::ioctl_fionbio(&output, true).map_err(io::Error::from).map_err(text)?;
         let output = register(output, Interest::READABLE).map_err(text)?;
-        let Errand { program, args, env, cwd, user, cgroup } = *errand;
+        let Errand { program, args, env, cwd, user, cgroup, bounds } = *errand;
         let launch = Launch {
             program,
             args,
@@ -75,7 +79,7 @@ impl Errands {
             stderr: theirs.as_fd(),
             inherited: &[],
             filter: None,
-            bounds: &Bounds::default(),
+            bounds,
         };
         let spawned = spawn(&launch).map_err(|error| error.to_string())?;
         self.pids().insert(spawned.pid);
@@ -119,8 +123,21 @@ impl Running {
     ///
     /// # Errors
     /// When it ends otherwise, or not in time; a lowercase fragment with the last line it wrote.
-    pub async fn finish(mut self, patience: Duration) -> Result<(), String> {
-        let mut tail = Tail::default();
+    pub async fn finish(self, patience: Duration) -> Result<(), String> {
+        self.finish_telling(patience, |_line| {}).await
+    }
+
+    /// As [`Running::finish`], and tells each line of its output as it comes, without the end of the line; one that is
+    /// longer than 4 KiB is told in parts.
+    ///
+    /// # Errors
+    /// As [`Running::finish`].
+    pub async fn finish_telling(
+        mut self,
+        patience: Duration,
+        tell: impl FnMut(&str),
+    ) -> Result<(), String> {
+        let mut tail = Tail { kept: VecDeque::new(), line: Vec::new(), tell };
         let in_time = {
             let reading = async {
                 // Its end means nothing: what was started may have closed the pipe, or have it still.
@@ -135,6 +152,7 @@ impl Running {
         let ended = self.leader.end();
         // What it wrote last is in the pipe.
         drop(tail.take(self.output.get_ref()));
+        tail.end_line();
         let why = match ended {
             Some(ExitStatus::Code(0)) if in_time => return Ok(()),
             Some(status) if in_time => status.to_string(),
@@ -171,11 +189,15 @@ impl Drop for Leader {
     }
 }
 
-/// The end of what was written.
-#[derive(Debug, Default)]
-struct Tail(VecDeque<u8>);
+/// What is written, and the end of it.
+struct Tail<F> {
+    kept: VecDeque<u8>,
+    /// The line that is being written.
+    line: Vec<u8>,
+    tell: F,
+}
 
-impl Tail {
+impl<F: FnMut(&str)> Tail<F> {
     async fn follow(&mut self, output: &AsyncFd<OwnedFd>) -> io::Result<()> {
         loop {
             let mut ready = output.readable().await?;
@@ -193,9 +215,10 @@ impl Tail {
             match read(output, &mut chunk) {
                 Ok(0) => return Ok(true),
                 Ok(count) => {
-                    self.0.extend(&chunk[..count]);
-                    let excess = self.0.len().saturating_sub(KEPT);
-                    self.0.drain(..excess);
+                    self.kept.extend(&chunk[..count]);
+                    let excess = self.kept.len().saturating_sub(KEPT);
+                    self.kept.drain(..excess);
+                    self.split(&chunk[..count]);
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
@@ -205,9 +228,26 @@ impl Tail {
         Ok(false)
     }
 
+    /// Tells the lines that are whole.
+    fn split(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") || self.line.len() >= LONGEST {
+                self.end_line();
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        if !self.line.is_empty() {
+            (self.tell)(String::from_utf8_lossy(&self.line).trim_end_matches(['\r', '\n']));
+            self.line.clear();
+        }
+    }
+
     /// The last line with something in it, without control characters.
     fn last_line(&mut self) -> Option<String> {
-        let text = String::from_utf8_lossy(self.0.make_contiguous());
+        let text = String::from_utf8_lossy(self.kept.make_contiguous());
         let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
         let plain = line.chars().map(|c| if c.is_control() { ' ' } else { c });
         Some(plain.take(LINE).collect())
@@ -257,6 +297,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_command_writes_is_told_line_by_line() {
+        let script = "echo one; printf 'two\\r\\n\\nthr'; sleep 0.05; echo ee >&2; printf end";
+        let mut lines = Vec::new();
+        let running = start(&Errands::default(), script);
+        let ended = running.finish_telling(PATIENCE, |line| lines.push(line.to_owned())).await;
+        assert_eq!(ended, Ok(()));
+        assert_eq!(lines, ["one", "two", "", "three", "end"]);
+
+        let running = start(&Errands::default(), "head -c 100000 /dev/zero | tr '\\0' x");
+        let mut longest = 0;
+        let told = |line: &str| longest = longest.max(line.len());
+        assert_eq!(running.finish_telling(PATIENCE, told).await, Ok(()));
+        assert!((LONGEST..LONGEST * 2).contains(&longest), "{longest}");
+    }
+
+    #[tokio::test]
     async fn what_a_command_leaves_behind_is_killed() {
         let errands = Errands::default();
         let running = start(&errands, "sleep 1000 & exit 0");
@@ -288,6 +344,7 @@ mod tests {
             cwd: Path::new("/"),
             user: None,
             cgroup: None,
+            bounds: &Bounds::default(),
         };
         errands.start(&errand).unwrap()
     }

@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod errand;
 pub mod limits;
+pub mod memory;
 pub mod output;
 pub mod spawn;
 pub mod tree;

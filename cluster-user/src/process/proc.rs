@@ -92,6 +92,16 @@ pub(super) fn resident(pid: u32) -> u64 {
         .unwrap_or(0)
 }
 
+/// Memory of process `pid` in bytes, of pages that it shares its share only (`PSS`, Linux 4.14); `None` when there is no
+/// such process, or it may not be read.
+pub(super) fn proportional(pid: u32) -> Option<u64> {
+    let mut text = [0; 2048];
+    let text = str::from_utf8(read_file(&format!("/proc/{pid}/smaps_rollup"), &mut text)?).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kibibytes: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
 /// Reads the beginning of a file of `/proc`, which one call returns whole.
 fn read_file<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let length = fs::File::open(path).ok()?.read(buffer).ok()?;

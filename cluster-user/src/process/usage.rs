@@ -39,6 +39,11 @@ pub fn measure<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> Vec<Usage> {
     trees.into_iter().map(usage).collect()
 }
 
+/// Bytes of a page.
+pub(super) fn page() -> u64 {
+    units().page
+}
+
 /// What `/proc` counts in.
 #[derive(Clone, Copy, Debug)]
 struct Units {

@@ -165,6 +165,33 @@ impl State {
         self.workers.get(&worker).map(|worker| (worker.app, worker.instance))
     }
 
+    /// What is to be kept up: every app, what it is, and whether it is to run at all.
+    pub fn kept(&self) -> impl Iterator<Item = (AppId, &AppSpec, bool)> + '_ {
+        self.apps.values().map(|app| {
+            let runs = app.seats.values().any(|seat| match seat.state {
+                SeatState::Taken(_) | SeatState::Backoff { .. } => seat.wanted,
+                SeatState::Empty { .. } | SeatState::Errored => false,
+            });
+            (app.id, &**app.spec(), runs && !app.deleting)
+        })
+    }
+
+    /// Whether workers of an app are being replaced, all of them or some.
+    pub fn is_busy(&self, app: AppId) -> bool {
+        let busy = |app: &App| app.rollout.is_some() || !app.restarting.is_empty();
+        self.apps.get(&app).is_some_and(busy)
+    }
+
+    /// Which generation a worker is of.
+    pub fn generation_of(&self, worker: WorkerId) -> Option<Generation> {
+        self.workers.get(&worker).map(|worker| worker.generation)
+    }
+
+    /// Whether a worker is to end, or has.
+    pub fn is_ending(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_none_or(|worker| worker.ending.is_some())
+    }
+
     /// Whether a worker leaves its seat or has been told to end.
     #[cfg(test)]
     pub(super) fn is_leaving(&self, worker: WorkerId) -> bool {

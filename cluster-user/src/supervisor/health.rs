@@ -33,6 +33,7 @@ use crate::{
     process::{
         cgroup::WorkerCgroup,
         errand::{Errand, Errands},
+        spawn::Bounds,
         tree::{Marker, Tree},
     },
     state::event::{Event, Word as Said},
@@ -334,6 +335,7 @@ fn run(
         cwd: &spec.cwd,
         user: spec.user.as_ref(),
         cgroup: running.tree.cgroup().map(WorkerCgroup::folder),
+        bounds: &Bounds::default(),
     })
 }
 

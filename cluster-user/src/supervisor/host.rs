@@ -12,11 +12,19 @@ use anyhow::Context as _;
 use cluster_common::slot::Slot;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use super::{health::Health, journal::TreeRecord, options::DaemonOptions};
+use super::{
+    health::Health, hooks::Hooks, journal::TreeRecord, manager::Manager, options::DaemonOptions,
+    upkeep::Upkeep,
+};
 use crate::{
     api::message::{Line, Notice},
     config::home::Home,
-    datapath::{DataPath, Mode, kernel::Kernel, plain::Plain, record::GroupRecord},
+    datapath::{
+        DataPath, Mode,
+        kernel::{self, Kernel},
+        plain::Plain,
+        record::GroupRecord,
+    },
     id::{AppId, GroupId, Instance, WorkerId},
     moment::Moment,
     process::{
@@ -42,6 +50,8 @@ pub(super) struct Host {
     pub(super) hierarchy: Option<Hierarchy>,
     pub(super) output: Output,
     pub(super) health: Health,
+    pub(super) hooks: Hooks,
+    pub(super) upkeep: Upkeep,
     pub(super) workers: BTreeMap<WorkerId, Running>,
     /// What workers wrote last before they ended.
     pub(super) last_words: BTreeMap<(AppId, Instance), Vec<String>>,
@@ -53,6 +63,7 @@ pub(super) struct Host {
     pub(super) flushing: Vec<Flushing>,
     pub(super) news: UnboundedSender<News>,
     pub(super) started: Instant,
+    pub(super) manager: Manager,
     /// Why the journal could not be written when that was last tried.
     pub(super) journal_fails: Option<String>,
 }
@@ -81,6 +92,15 @@ pub(super) enum News {
     Lost(GroupId, Slot),
 }
 
+/// Depth of a worker's cgroup as programs in the kernel count.
+fn level(hierarchy: &Hierarchy) -> u32 {
+    let beyond = kernel::depth::depth(hierarchy.top()).unwrap_or_else(|error| {
+        log::warn!("failed to tell how deep in a container this is: {error}");
+        0
+    });
+    hierarchy.level() + beyond
+}
+
 impl Host {
     /// Takes possession of what the host offers. What a daemon before this one left is taken over by [`Host::adopt`].
     pub(super) fn new(
@@ -106,7 +126,7 @@ impl Host {
             }
             (None, _) => None,
             (Some(hierarchy), _) => {
-                match Kernel::new(hierarchy.path(), hierarchy.level(), &home.logs()) {
+                match Kernel::new(hierarchy.path(), level(hierarchy), &home.logs()) {
                     Ok(kernel) => Some(kernel),
                     Err(error) => {
                         missing = error
@@ -147,6 +167,8 @@ impl Host {
         let (news, receiver) = mpsc::unbounded_channel();
         let host = Self {
             health: Health::new(&home.id()),
+            hooks: Hooks::new(),
+            upkeep: Upkeep::new(),
             home,
             datapath,
             missing,
@@ -161,6 +183,7 @@ impl Host {
             flushing: Vec::new(),
             news,
             started: Instant::now(),
+            manager: Manager::new(),
             journal_fails: None,
         };
         Ok((host, receiver))

@@ -19,6 +19,8 @@ pub struct DaemonOptions {
     pub ready: Option<OwnedFd>,
     /// How connections are to be carried; found out when absent.
     pub mode: Option<Mode>,
+    /// Whether the apps that were saved are to be started, unless there are those of a daemon before this one.
+    pub resurrect: bool,
     /// What is handed over by the supervisor that this process was before.
     pub inheritance: Inheritance,
 }

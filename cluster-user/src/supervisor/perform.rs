@@ -6,6 +6,7 @@ use anyhow::Context as _;
 
 use super::{
     environment,
+    hooks::Turn,
     host::{Host, News},
     run::{End, Supervisor},
 };
@@ -14,12 +15,12 @@ use crate::{
     datapath::{Admission, GroupOptions, JoinError, Place, Traffic, plain::filter},
     id::{AppId, Instance, WorkerId},
     process::{
-        cgroup::WorkerCgroup,
+        cgroup::{Lacking, WorkerCgroup},
         spawn::{self, Bounds, Launch},
         tree::{Marker, Tree},
         watch,
     },
-    state::{effect::Effect, event::Event},
+    state::{announcement::About, effect::Effect, event::Event},
 };
 
 /// Lines of a worker's output that explain its end.
@@ -33,15 +34,20 @@ impl Supervisor {
         let host = &mut self.host;
         match effect {
             Effect::Spawn { worker, app, instance, spec } => {
-                return Some(match host.spawn(worker, app, instance, &spec) {
-                    Ok(pid) => Event::Spawned { worker, pid },
-                    Err(error) => {
-                        host.datapath.dismiss(worker);
-                        host.output.detach(worker);
-                        let reason = format!("{error:#}");
-                        host.last_words.remove(&(app, instance));
-                        Event::SpawnFailed { worker, reason }
-                    }
+                if spec.hooks.pre_start.is_none() {
+                    return Some(host.spawn_worker(worker, app, instance, &spec));
+                }
+                let generation = self.state.generation_of(worker);
+                let hook = Hook::PreStart;
+                return self.prepare(Turn {
+                    hook,
+                    app,
+                    spec,
+                    worker,
+                    instance,
+                    generation,
+                    pid: None,
+                    reason: None,
                 });
             }
             Effect::Signal { worker, signal } => {
@@ -124,9 +130,20 @@ impl Supervisor {
             Effect::Vacate { group, slot } => host.datapath.vacate(group, slot),
             Effect::OnMiss { group, on_miss } => host.datapath.on_miss(group, on_miss),
             Effect::Close { group } => host.datapath.close(group),
-            Effect::Hook { about, hook, .. } => {
-                log::debug!("worker {}: {hook}", about.worker);
-                return (hook == Hook::PreStop).then_some(Event::Hooked { worker: about.worker });
+            Effect::Hook { about, app, spec, hook, why } => {
+                let About { worker, instance, generation, pid } = about;
+                let reason = why.map(|why| why.to_string());
+                let generation = Some(generation);
+                return self.run_hook(Turn {
+                    hook,
+                    app,
+                    spec,
+                    worker,
+                    instance,
+                    generation,
+                    pid,
+                    reason,
+                });
             }
             Effect::Announce(news) => log::debug!("{}: {:?}", news.name, news.what),
             Effect::Forget { app } => host.forget_app(app),
@@ -142,6 +159,26 @@ impl Supervisor {
 }
 
 impl Host {
+    /// Spawns a worker, and says what came of it.
+    pub(super) fn spawn_worker(
+        &mut self,
+        worker: WorkerId,
+        app: AppId,
+        instance: Instance,
+        spec: &AppSpec,
+    ) -> Event {
+        match self.spawn(worker, app, instance, spec) {
+            Ok(pid) => Event::Spawned { worker, pid },
+            Err(error) => {
+                self.datapath.dismiss(worker);
+                self.output.detach(worker);
+                let reason = format!("{error:#}");
+                self.last_words.remove(&(app, instance));
+                Event::SpawnFailed { worker, reason }
+            }
+        }
+    }
+
     fn spawn(
         &mut self,
         worker: WorkerId,
@@ -158,6 +195,14 @@ impl Host {
             ports: &spec.ports,
         };
         let result = (|| {
+            match (&self.hierarchy, &cgroup) {
+                (Some(hierarchy), Some(cgroup)) => {
+                    hierarchy.enable(app, &spec.resources)?;
+                    cgroup.limit(&spec.resources)?;
+                }
+                (_, _) if spec.resources.files().is_empty() => {}
+                (_, _) => return Err(Lacking::Cgroups.into()),
+            }
             let admission =
                 self.datapath.admit(worker, &place).context("failed to prepare joining")?;
             let ends = self

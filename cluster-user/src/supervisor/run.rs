@@ -1,6 +1,11 @@
 //! The loop: wait for what happens next, decide, carry out.
 
-use std::{collections::VecDeque, future::poll_fn, path::PathBuf};
+use std::{
+    collections::VecDeque,
+    future::{pending, poll_fn, ready},
+    path::PathBuf,
+    pin::Pin,
+};
 
 use anyhow::Context as _;
 use tokio::{
@@ -8,12 +13,13 @@ use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
-    time::{Duration, MissedTickBehavior, interval, sleep_until},
+    time::{Duration, Interval, MissedTickBehavior, interval, sleep_until},
 };
 
 use super::{
     host::{Host, News},
-    journal::{Entry, Journal},
+    journal::{self, Entry, Journal},
+    manager::{self, Manager},
     options::DaemonOptions,
     source,
     succession::Inheritance,
@@ -57,6 +63,8 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     limits::raise_descriptors().context("failed to raise the limit of open descriptors")?;
     watch::become_subreaper().context("failed to become a subreaper")?;
     let (mut host, news) = Host::new(home.clone(), &options)?;
+    // Where there is one to go on from, it knows better than what was saved before.
+    let resurrects = options.resurrect && !journal::is_left(&home);
     let journal = Journal::at(home.journal());
     let (state, effects, found) = host.adopt(&journal)?;
     host.untold.clone_from(&found);
@@ -76,7 +84,12 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     let mut supervisor =
         Supervisor { state, host, journal, next_call: 0, mode_told: false, end: None };
     supervisor.carry_out(effects);
-    supervisor.work(news, requests, signals).await;
+    let begun: Pin<Box<dyn Future<Output = ()>>> = if resurrects {
+        Box::pin(manager::resurrect_saved(home.clone()))
+    } else {
+        Box::pin(ready(()))
+    };
+    supervisor.work(news, requests, signals, begun).await;
     match supervisor.end.take() {
         Some(End::Upgrade(program)) => {
             drop(stop);
@@ -148,10 +161,15 @@ impl Supervisor {
         mut news: mpsc::UnboundedReceiver<News>,
         mut requests: mpsc::Receiver<Call>,
         mut signals: Signals,
+        mut begun: Pin<Box<dyn Future<Output = ()>>>,
     ) {
+        let mut has_begun = false;
+        let managed = self.host.manager.is_there();
+        let mut pulse = self.host.manager.pulse();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.end.is_none() {
+        while !self.is_over() {
+            self.tend();
             // 1. Wait. Workers come before users: what an answer shows is then as new as it can be.
             let deadline = self.state.deadline();
             let has_groups = self.state.open_groups().next().is_some();
@@ -165,6 +183,8 @@ impl Supervisor {
                     }
                     None
                 }
+                Some(done) = self.host.hooks.done.recv() => self.hooked(done),
+                Some(news) = self.host.upkeep.news.recv() => { self.kept_up(news); None }
                 report = poll_fn(|context| self.host.datapath.poll_report(context)) => Some(source::report(report)),
                 () = sleep_until(deadline.unwrap_or_else(Moment::now).instant().into()), if deadline.is_some() => Some(Event::Tick),
                 Some(call) = requests.recv() => self.call(call),
@@ -174,7 +194,17 @@ impl Supervisor {
                 _ = signals.reopen.recv() => { self.host.output.reopen(); None }
                 _ = signals.hangup.recv() => None,
                 _ = signals.child.recv() => { self.reap_strays(); None }
-                _ = look.tick(), if has_groups => { self.look_for_lost(); None }
+                _ = look.tick(), if has_groups || managed => {
+                    self.look_for_lost();
+                    self.announce_status();
+                    None
+                }
+                () = &mut begun, if !has_begun => {
+                    has_begun = true;
+                    self.announce_begin();
+                    None
+                }
+                () = next(&mut pulse) => { Manager::beat(); None }
             };
             // 2. Decide. 3. Carry out.
             if let Some(event) = event {
@@ -183,8 +213,20 @@ impl Supervisor {
         }
     }
 
+    /// Whether the loop is left: at an orderly end only when the last hook has ended.
+    fn is_over(&self) -> bool {
+        match self.end {
+            None => false,
+            Some(End::Orderly) => self.host.hooks.are_idle(),
+            Some(End::Upgrade(_) | End::HandOver) => true,
+        }
+    }
+
     /// Lets the core decide and carries out what it asks for, and what follows from that.
     pub(super) fn handle(&mut self, event: Event) {
+        if matches!(event, Event::Command { command: Command::Kill, .. }) {
+            self.announce_end();
+        }
         let effects = self.state.handle(Moment::now(), event);
         self.carry_out(effects);
     }
@@ -248,6 +290,14 @@ impl Supervisor {
             host.workers.values().any(|worker| worker.tree.pid() == pid)
                 || host.health.errands.have(pid)
         });
+    }
+}
+
+/// The next tick; none without a clock.
+async fn next(clock: &mut Option<Interval>) {
+    match clock {
+        Some(clock) => drop(clock.tick().await),
+        None => pending().await,
     }
 }
 

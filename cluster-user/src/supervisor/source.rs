@@ -105,6 +105,7 @@ impl Supervisor {
                 if start.spec.require_kernel && self.host.datapath.mode() == Mode::Plain {
                     return Err(self.no_kernel());
                 }
+                self.can_limit(&start.spec)?;
                 let StartRequest { spec, idle, wait } = *start;
                 Command::Start { spec: Box::new(spec), idle, wait }
             }

@@ -31,6 +31,7 @@ const WALL: &[Side] = &[
         ],
     },
     Side { folder: "process", may: &["crate::process", "crate::id", "crate::config"] },
+    Side { folder: "upkeep", may: &["crate::upkeep", "crate::id", "crate::config"] },
     Side { folder: "health", may: &["crate::health", "crate::id", "crate::config"] },
     Side { folder: "site", may: &["crate::site"] },
     Side {
@@ -88,6 +89,7 @@ mod tests {
             ("health", "crate::process::spawn::spawn"),
             ("health", "crate::state::worker::Phase"),
             ("process", "crate::health::News"),
+            ("upkeep", "crate::process::tree::Tree"),
             ("api", "crate::datapath::kernel::load"),
             ("api", "crate::state::worker::Phase"),
         ] {

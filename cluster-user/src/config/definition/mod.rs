@@ -4,13 +4,17 @@
 //! description in the schema. To add an option, add a field to the group it belongs to, what it becomes to
 //! [`spec`](super::spec), and the step from one to the other to [`resolve`](super::resolve).
 
+mod hooks;
 mod kernel;
 mod ports;
 mod readiness;
+mod recycling;
+mod resources;
 mod restarting;
 mod run;
 mod stopping;
 pub mod value;
+mod watching;
 
 use std::collections::BTreeMap;
 
@@ -21,12 +25,16 @@ use serde_json::{Map, Value};
 
 use self::value::Scalar;
 pub use self::{
+    hooks::Hooks,
     kernel::Kernel,
     ports::Ports,
     readiness::{MOST, Readiness},
+    recycling::Recycling,
+    resources::Resources,
     restarting::Restarting,
     run::Run,
     stopping::Stopping,
+    watching::{Watched, Watching},
 };
 
 /// What was said about an app, by options or in a file.
@@ -47,6 +55,18 @@ pub struct Definition {
     /// How a worker is ended.
     #[command(flatten)]
     pub stopping: Stopping,
+    /// When a worker that is well is replaced.
+    #[command(flatten)]
+    pub recycling: Recycling,
+    /// Files whose change reloads it.
+    #[command(flatten)]
+    pub watching: Watching,
+    /// Commands at turns of a worker's life.
+    #[command(flatten)]
+    pub hooks: Hooks,
+    /// What each worker may use.
+    #[command(flatten)]
+    pub resources: Resources,
     /// How the kernel is used.
     #[command(flatten)]
     pub kernel: Kernel,
@@ -72,6 +92,10 @@ macro_rules! groups {
         $each!(readiness: Readiness);
         $each!(restarting: Restarting);
         $each!(stopping: Stopping);
+        $each!(recycling: Recycling);
+        $each!(watching: Watching);
+        $each!(hooks: Hooks);
+        $each!(resources: Resources);
         $each!(kernel: Kernel);
     };
 }

@@ -8,7 +8,7 @@ use serde::{
     de::{self, SeqAccess, Visitor},
 };
 
-use crate::config::{duration, instances::Instances, signal::StopSignal, spec::ProbeTarget};
+use crate::config::{duration, instances::Instances, signal::StopSignal, size, spec::ProbeTarget};
 
 /// A length of time: `10s`, or a number of milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,24 @@ impl FromStr for Time {
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&duration::format(self.0))
+    }
+}
+
+/// An amount of memory or of bytes on disk: `150M`, or a number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = size::SizeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        size::parse(text).map(Self)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&size::format(self.0))
     }
 }
 
@@ -232,6 +250,44 @@ pub fn optional_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String
     Ok(Option::<Scalar>::deserialize(from)?.map(|Scalar(text)| text))
 }
 
+/// Reads several from a list, or a single one, which may contain commas.
+///
+/// # Errors
+/// What the type says of what is not one of it.
+pub fn each<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
+    struct Any<T>(PhantomData<T>);
+    impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for Any<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a text or a list of texts")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+            Ok(vec![text.parse().map_err(E::custom)?])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut values = Vec::new();
+            while let Some(Scalar(text)) = list.next_element()? {
+                values.push(text.parse().map_err(de::Error::custom)?);
+            }
+            Ok(values)
+        }
+    }
+    from.deserialize_any(Any(PhantomData))
+}
+
+/// Schema of what [`each`] reads.
+pub fn each_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "oneOf": [
+        { "type": "string" },
+        { "type": "array", "items": { "type": "string" } }
+    ] })
+}
+
 /// Schema of what [`several`] reads.
 pub fn several_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "oneOf": [
@@ -270,8 +326,10 @@ macro_rules! written {
         }
     };
 }
+pub(super) use written;
 
 written!(Time, "Time", { "type": ["string", "number"], "examples": ["500ms", "10s", "1m", 1600] });
+written!(Size, "Size", { "type": ["string", "integer"], "examples": ["150M", "1G", "512K"] });
 written!(Instances, "Instances", { "type": ["string", "integer"], "examples": [4, "max", -1] });
 written!(StopSignal, "Signal", { "type": ["string", "integer"], "examples": ["SIGTERM", "SIGINT"] });
 

@@ -5,12 +5,15 @@
 //! of. Relative paths of the own form are relative to the file's folder. Those of PM2's form are relative to the current
 //! folder, as they are there, and when the script is not there but beside the file, to the file's folder.
 
+mod example;
+pub mod import;
 mod javascript;
 mod json;
 mod native;
 mod nearest;
 mod place;
 pub mod pm2;
+mod schema;
 mod shape;
 mod source;
 mod toml;
@@ -19,7 +22,11 @@ mod yaml;
 
 use std::path::{Path, PathBuf};
 
-pub use self::source::{Format, NAMES, Source};
+pub use self::{
+    example::example,
+    schema::schema,
+    source::{Format, NAMES, Source},
+};
 use self::{place::Problem, shape::App, tree::Node};
 use super::{definition::Definition, refusal::Refusal, resolve::Surroundings};
 
@@ -93,6 +100,15 @@ pub(crate) struct Parsed {
 }
 
 pub(crate) fn parse(source: &Source, around: &Surroundings) -> Result<Parsed, Refusal> {
+    parse_as(source, None, around)
+}
+
+/// Reads a source in a format, or in the one that its name or its text says.
+pub(crate) fn parse_as(
+    source: &Source,
+    format: Option<Format>,
+    around: &Surroundings,
+) -> Result<Parsed, Refusal> {
     let (path, name, format, text) = match source {
         Source::File(typed) => {
             let name: String =
@@ -100,7 +116,8 @@ pub(crate) fn parse(source: &Source, around: &Surroundings) -> Result<Parsed, Re
             let path = around.cwd.join(typed);
             let path = std::path::absolute(&path).unwrap_or(path);
             let text = source::text(&path, &name)?;
-            let format = Format::of_named(&path).unwrap_or_else(|| Format::guess(&text));
+            let format =
+                format.or_else(|| Format::of_named(&path)).unwrap_or_else(|| Format::guess(&text));
             (Some(path), name, format, text)
         }
         Source::Stdin => {

@@ -155,6 +155,9 @@ fn folders_to_serve_become_apps() {
     assert_eq!(app["name"], "static-page-server-9000");
     assert_eq!(app["env"]["PM2_SERVE_SPA"], "true");
     assert_eq!(app["env"]["PM2_SERVE_BASIC_AUTH_USERNAME"], "u");
+    assert_eq!(app["args"], json!(["serve-files"]));
+    let text = "[{ name: 'docs', script: 'serve', env: { PM2_SERVE_PATH: '.' } }]";
+    assert_eq!(keys(&Folder::new().load("a.json", text).unwrap())[0]["args"], app["args"]);
 }
 
 #[test]

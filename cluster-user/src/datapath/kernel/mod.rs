@@ -3,7 +3,8 @@
 //! In reading order: what is loaded ([`load`], through [`object`] and [`bpf`]), how a worker's socket is found
 //! ([`join`], [`watch`], [`report`]) and kept out of the groups of other apps ([`owners`]), what a group is ([`group`],
 //! [`waiting`]), what of it can be waited for ([`hub`], [`trace`]), and how the next supervisor takes all that over
-//! ([`adopt`], through [`ids`]). [`probe`] and [`selftest`] tell why a host cannot do all this.
+//! ([`adopt`], through [`ids`]). [`probe`] and [`selftest`] tell why a host cannot do all this, [`depth`] how deep in a
+//! container it is.
 //!
 //! Nothing is pinned, and all that matters outlives the supervisor: a group's program and its maps for as long as the
 //! group has a socket, the joining programs and theirs for as long as the daemon's cgroup is there. What is left behind
@@ -11,6 +12,7 @@
 
 mod adopt;
 mod bpf;
+pub mod depth;
 mod drain;
 mod group;
 mod hub;

@@ -245,7 +245,8 @@ fn cgroup_mount() -> anyhow::Result<PathBuf> {
     mount.context("it is not mounted")
 }
 
-const fn instruction(code: u8, registers: u8, offset: i16, value: i32) -> [u8; 8] {
+/// One instruction, as `bpf(2)` lays it out; `registers` is the source's number times 16 and the target's.
+pub(super) const fn instruction(code: u8, registers: u8, offset: i16, value: i32) -> [u8; 8] {
     let [offset_low, offset_high] = offset.to_le_bytes();
     let [a, b, c, d] = value.to_le_bytes();
     [code, registers, offset_low, offset_high, a, b, c, d]

@@ -1,10 +1,11 @@
 //! Workers in cgroups (v2): one folder per worker, below one per app, below one per daemon.
 //!
-//! No controller is needed: a bare cgroup says which processes are a worker's, kills all of them in one
+//! No controller is needed unless an app has limits ([`controller`]): a bare cgroup says which processes are a worker's, kills all of them in one
 //! step, counts their CPU time, and is where hooks attach (kernel: Documentation/admin-guide/cgroup-v2.rst).
 
 mod mount;
 mod worker;
+mod controller;
 
 use std::{
     collections::BTreeSet,
@@ -19,13 +20,18 @@ use rustix::{
     fs::{Mode, OFlags, open},
 };
 
-pub use self::worker::WorkerCgroup;
+pub use self::{
+    controller::{Lacking, offered},
+    worker::WorkerCgroup,
+};
 use self::{mount::candidates, worker::populated};
 use crate::id::{AppId, WorkerId};
 
 /// Names of apps' and of workers' cgroups begin like this, and end with their numbers.
 const APP: &str = "app-";
 const WORKER: &str = "worker-";
+/// Beside the workers of an app: what its hooks run in.
+const HOOK: &str = "hook-";
 
 /// How long the processes of an earlier daemon may take to end after SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -140,6 +146,12 @@ impl Hierarchy {
         self.level + 2
     }
 
+    /// The top of the tree as it can be seen.
+    pub fn top(&self) -> &Path {
+        let levels = usize::try_from(self.level).unwrap_or(usize::MAX);
+        self.path.ancestors().nth(levels).unwrap_or(&self.path)
+    }
+
     /// Makes the cgroup of a worker, empty.
     ///
     /// # Errors
@@ -147,6 +159,16 @@ impl Hierarchy {
     pub fn create_worker(&self, app: AppId, worker: WorkerId) -> io::Result<WorkerCgroup> {
         make_folder(&self.path.join(format!("{APP}{app}")))?;
         WorkerCgroup::make(self.folder_of(app, worker))
+    }
+
+    /// Makes the cgroup of a hook that is run for an app, empty.
+    ///
+    /// # Errors
+    /// When it exists and has processes, or the kernel refuses.
+    pub fn create_hook(&self, app: AppId, number: u64) -> io::Result<WorkerCgroup> {
+        let app = self.path.join(format!("{APP}{app}"));
+        make_folder(&app)?;
+        WorkerCgroup::make(app.join(format!("{HOOK}{number}")))
     }
 
     /// Removes the cgroup of an app that has no workers left.
@@ -214,7 +236,21 @@ impl Hierarchy {
             }
         }
         for app in folders(&self.path)? {
-            if number(&app, APP).is_some() && folders(&app)?.is_empty() {
+            if number(&app, APP).is_none() {
+                continue;
+            }
+            // Nobody waits for a hook of a daemon that is gone.
+            for path in folders(&app)?.into_iter().filter(|path| number(path, HOOK).is_some()) {
+                let hook = WorkerCgroup::adopt(path)?;
+                let pids = hook.pids()?;
+                hook.kill()?;
+                wait_until_empty(&hook)?;
+                hook.remove()?;
+                if !pids.is_empty() {
+                    leftovers.push(Leftover { name: hook.name(), pids });
+                }
+            }
+            if folders(&app)?.is_empty() {
                 absent_is_fine(fs::remove_dir(&app))?;
             }
         }

@@ -143,3 +143,24 @@ fn sleepers(cgroup: &WorkerCgroup) -> Child {
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
+
+#[test]
+fn hooks_of_a_daemon_that_is_gone_are_ended_and_workers_that_are_claimed_are_not() {
+    let Some(hierarchy) = hierarchy("hooks") else { return };
+    let worker = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
+    let hook = hierarchy.create_hook(AppId(0), 5).unwrap();
+    let (mut served, mut hooked) = (sleepers(&worker), sleepers(&hook));
+    assert_eq!(hierarchy.found().unwrap().len(), 1, "a hook is no worker");
+    let pids = hook.pids().unwrap();
+
+    let left = hierarchy.end_unclaimed(&BTreeSet::from([WorkerId(0)])).unwrap();
+
+    assert_eq!(left, [Leftover { name: "hook-5".to_owned(), pids }]);
+    assert!(!hooked.wait().unwrap().success());
+    assert!(!hook.path().exists());
+    assert_eq!(worker.pids().unwrap().len(), 3);
+    worker.kill().unwrap();
+    served.wait().unwrap();
+    runtime().block_on(worker.empty()).unwrap();
+    hierarchy.remove().unwrap();
+}

@@ -203,7 +203,7 @@ fn read_pids(folder: &OwnedFd, pids: &mut Vec<u32>) -> io::Result<()> {
 }
 
 /// The value of a line `key value`.
-fn value<T: FromStr>(text: &[u8], key: &str) -> Option<T> {
+pub(super) fn value<T: FromStr>(text: &[u8], key: &str) -> Option<T> {
     let text = str::from_utf8(text).ok()?;
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }

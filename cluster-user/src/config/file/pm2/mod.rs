@@ -19,11 +19,14 @@ use super::{
 /// Sections of a file besides its apps.
 const SECTIONS: [&str; 4] = ["apps", "pm2", "deploy", "static"];
 
+/// As a script: PM2's own file server.
+const SERVE: &str = "serve";
+
 /// The signal that apps written for PM2 wait for.
 const SIGNAL: &str = "SIGINT";
 
 /// The apps of a file in PM2's form: below `apps` or `pm2`, as a list, or one alone.
-pub(super) fn apps(root: Node) -> Result<Shaped, Problem> {
+pub(in crate::config::file) fn apps(root: Node) -> Result<Shaped, Problem> {
     let place = root.place;
     let mut shaped =
         Shaped { apps: Vec::new(), is_pm2: true, deployed: Vec::new(), notices: Vec::new() };
@@ -168,6 +171,9 @@ fn one(
     if app.keys.get("script").is_none() {
         return Err(Problem::new(place, format!("app `{shown}` has no script"))
             .hint("script: \"server.js\": a script, a program or a command line"));
+    }
+    if app.keys.get("script").and_then(Node::as_text) == Some(SERVE) {
+        statics::serve(&mut app.keys);
     }
     if let Some(port) = port {
         set_port(&mut app.keys, &port).map_err(|why| wrong(&shown, &port, &why))?;

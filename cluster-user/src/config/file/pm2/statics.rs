@@ -31,6 +31,14 @@ pub(super) fn apps(node: Node, notices: &mut Vec<String>) -> Result<Vec<App>, Pr
     list.into_iter().map(|entry| one(entry, notices)).collect()
 }
 
+/// Makes an app one that serves the files that its variables name: a worker of `cluster serve`.
+pub(super) fn serve(keys: &mut Table) {
+    let program = std::env::current_exe().unwrap_or_else(|_unknown| "cluster".into());
+    keys.set("script", Node::text(program.to_string_lossy()));
+    keys.set("args", Node::new(Data::List(vec![Node::text("serve-files")]), None));
+    keys.set("interpreter", Node::text("none"));
+}
+
 fn one(node: Node, notices: &mut Vec<String>) -> Result<App, Problem> {
     let place = node.place;
     let Data::Table(table) = node.data else {
@@ -68,7 +76,7 @@ fn one(node: Node, notices: &mut Vec<String>) -> Result<App, Problem> {
     }
     let mut keys = Table::default();
     keys.set("name", Node::text(name));
-    keys.set("script", Node::text("serve"));
+    serve(&mut keys);
     keys.set("env", Node::new(Data::Table(env), None));
     Ok(App { keys, environments: Vec::new(), takes_environments_name: false, place })
 }

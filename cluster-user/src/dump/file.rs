@@ -1,0 +1,211 @@
+//! The file of a dump: replaced in one step, or not at all.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, fchown},
+    path::{Path, PathBuf},
+};
+
+use semver::Version;
+use serde::Deserialize;
+use tempfile::NamedTempFile;
+
+use super::{Dump, FORMAT};
+use crate::config::home::Home;
+
+/// Why there is no dump to be had. Displays as a fragment that names the file.
+#[derive(Debug)]
+pub enum DumpError {
+    /// There is none.
+    Absent {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// It cannot be read.
+    Unreadable {
+        /// Where it is.
+        path: PathBuf,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// It is no dump, or a broken one.
+    Broken {
+        /// Where it is.
+        path: PathBuf,
+        /// A fragment.
+        why: String,
+    },
+    /// A program wrote it that knows more than this one.
+    Newer {
+        /// Where it is.
+        path: PathBuf,
+        /// The release of that program.
+        release: String,
+    },
+}
+
+impl fmt::Display for DumpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent { path } => write!(f, "nothing was saved: there is no {}", path.display()),
+            Self::Unreadable { path, error } => {
+                write!(f, "failed to read {}: {error}", path.display())
+            }
+            Self::Broken { path, why } => write!(f, "{} {why}", path.display()),
+            Self::Newer { path, release } => write!(
+                f,
+                "{} was written by release {release}, and this is release {}",
+                path.display(),
+                env!("CARGO_PKG_VERSION")
+            ),
+        }
+    }
+}
+
+impl std::error::Error for DumpError {}
+
+/// Where the dump is that was there before the last one.
+pub fn backup(home: &Home) -> PathBuf {
+    home.dump().with_extension("json.bak")
+}
+
+/// Reads the dump of a home.
+///
+/// # Errors
+/// [`DumpError`].
+pub fn read(home: &Home) -> Result<Dump, DumpError> {
+    let path = home.dump();
+    match fs::read(&path) {
+        Ok(bytes) => decode(path, &bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(DumpError::Absent { path }),
+        Err(error) => Err(DumpError::Unreadable { path, error }),
+    }
+}
+
+/// Writes the dump of a home, for its owner only, and keeps the one before it. When this fails, that is still in its place.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(home: &Home, dump: &Dump) -> io::Result<()> {
+    let path = home.dump();
+    let mut bytes = serde_json::to_vec_pretty(dump)?;
+    bytes.push(b'\n');
+    match fs::read(&path) {
+        // The one before it is worth more than the same once again.
+        Ok(before) if before == bytes => return Ok(()),
+        Ok(before) => replace(home.path(), &backup(home), &before)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    replace(home.path(), &path, &bytes)
+}
+
+/// Whatever happens meanwhile, the file is the old one or the new one, and one that can be read after a power cut.
+fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Environments are in it, and with them secrets: mode 0600 from the beginning.
+    let mut new = NamedTempFile::new_in(folder)?;
+    new.write_all(bytes)?;
+    let (folder_owner, owner) = (fs::metadata(folder)?, new.as_file().metadata()?);
+    if folder_owner.uid() != owner.uid() {
+        // Root speaks to the daemon of somebody else, who is to read it.
+        fchown(new.as_file(), Some(folder_owner.uid()), Some(folder_owner.gid()))?;
+    }
+    new.as_file().sync_all()?;
+    new.persist(path)?;
+    File::open(folder)?.sync_all()
+}
+
+fn decode(path: PathBuf, bytes: &[u8]) -> Result<Dump, DumpError> {
+    /// What every version of the file has.
+    #[derive(Deserialize)]
+    struct Header {
+        format: u32,
+        release: String,
+    }
+    let header: Header = match serde_json::from_slice(bytes) {
+        Ok(header) => header,
+        Err(error) => return Err(DumpError::Broken { path, why: format!("is no dump: {error}") }),
+    };
+    let newer = Version::parse(&header.release).is_ok_and(|release| {
+        Version::parse(env!("CARGO_PKG_VERSION")).is_ok_and(|own| own < release)
+    });
+    let release: String = header.release.escape_debug().take(40).collect();
+    if header.format > FORMAT {
+        return Err(DumpError::Newer { path, release });
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        if newer {
+            return DumpError::Newer { path, release };
+        }
+        let place = error.path().to_string();
+        DumpError::Broken { path, why: format!("makes no sense at `{place}`: {}", error.inner()) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::{super::SavedApp, *};
+    use crate::config::spec::AppSpec;
+
+    #[test]
+    fn what_was_written_is_read() {
+        let (_folder, home) = home();
+        assert!(matches!(read(&home), Err(DumpError::Absent { .. })));
+        write(&home, &dump(&["web", "api"])).unwrap();
+        assert_eq!(read(&home).unwrap(), dump(&["web", "api"]));
+        let mode = fs::metadata(home.dump()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "environments are in it");
+    }
+
+    #[test]
+    fn the_one_before_is_kept_and_the_same_once_again_is_not_one() {
+        let (_folder, home) = home();
+        for names in [&["a"][..], &["a", "b"], &["a", "b"]] {
+            write(&home, &dump(names)).unwrap();
+        }
+        let before = decode(backup(&home), &fs::read(backup(&home)).unwrap()).unwrap();
+        assert_eq!(before, dump(&["a"]));
+        assert_eq!(fs::metadata(backup(&home)).unwrap().permissions().mode() & 0o777, 0o600);
+        let files = fs::read_dir(home.path()).unwrap().count();
+        assert_eq!(files, 2, "nothing else is left");
+    }
+
+    #[test]
+    fn what_is_cut_off_or_garbage_is_broken_and_what_is_from_the_future_is_newer() {
+        let (_folder, home) = home();
+        write(&home, &dump(&["web"])).unwrap();
+        let whole = fs::read_to_string(home.dump()).unwrap();
+        let wrong = whole.replacen("\"instances\": 1", "\"instances\": \"many\"", 1);
+        for text in [&whole[..whole.len() / 2], "garbage", "", "{}", "[]", &wrong] {
+            fs::write(home.dump(), text).unwrap();
+            assert!(matches!(read(&home), Err(DumpError::Broken { .. })), "{text}");
+        }
+        assert!(read(&home).unwrap_err().to_string().contains("apps[0].spec.instances"));
+        let format = whole.replacen("\"format\": 1", "\"format\": 99", 1);
+        let release = dump(&[]).release;
+        let field = whole.replacen("\"stopped\"", "\"new\": 1, \"stopped\"", 1);
+        let field = field.replacen(&release, "99.0.0", 1);
+        for text in [&format, &field] {
+            fs::write(home.dump(), text).unwrap();
+            assert!(matches!(read(&home), Err(DumpError::Newer { .. })), "{text}");
+        }
+    }
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path()).unwrap();
+        (folder, home)
+    }
+
+    fn dump(names: &[&str]) -> Dump {
+        let apps = names
+            .iter()
+            .map(|name| SavedApp { stopped: false, spec: AppSpec::usual(name.parse().unwrap()) });
+        Dump { apps: apps.collect(), ..Dump::of(Vec::new()) }
+    }
+}

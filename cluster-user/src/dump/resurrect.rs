@@ -1,0 +1,203 @@
+//! Starting what is in a dump: several apps at a time, and each for itself.
+
+use std::{collections::VecDeque, path::Path};
+
+use tokio::task::JoinSet;
+
+use super::{Dump, SavedApp, is_stopped};
+use crate::{
+    api::{
+        client::{Client, ClientError},
+        message::{
+            AppView, AppsRequest, Failure, Line, Notice, Reason, Request, StartRequest, Status,
+            TargetsRequest,
+        },
+    },
+    config::{home::Home, resolve::cpus, spec::AppSpec},
+};
+
+/// What became of one app.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its name.
+    pub name: String,
+    /// How it ended.
+    pub end: End,
+    /// What the daemon had to say.
+    pub notices: Vec<Notice>,
+}
+
+/// How the resurrection of one app ended.
+#[derive(Debug)]
+pub enum End {
+    /// Its workers are ready.
+    Up,
+    /// It runs already.
+    Running,
+    /// It was stopped when it was saved, and is stopped.
+    Stopped,
+    /// It could not be started.
+    Failed(Failure),
+}
+
+/// Starts every app of a dump that does not run, on a daemon that must be there. `tell` hears what became of each, in the
+/// order in which they end.
+///
+/// # Errors
+/// When the daemon does not say what runs.
+pub async fn resurrect(
+    home: &Home,
+    dump: Dump,
+    mut tell: impl FnMut(Outcome),
+) -> Result<(), ClientError> {
+    let known = known(home).await?;
+    let mut waiting: VecDeque<_> = dump.apps.into();
+    let mut begun = JoinSet::new();
+    // They start as many processes as they have workers, all of which want a CPU.
+    let at_once = usize::try_from(cpus()).unwrap_or(2).max(2);
+    loop {
+        while begun.len() < at_once
+            && let Some(app) = waiting.pop_front()
+        {
+            let known = known.iter().find(|known| known.name == app.spec.name.as_str()).cloned();
+            let home = home.clone();
+            begun.spawn(async move { one(&home, app, known).await });
+        }
+        match begun.join_next().await {
+            Some(Ok(outcome)) => tell(outcome),
+            // They neither panic nor are they cancelled.
+            Some(Err(_)) => {}
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn known(home: &Home) -> Result<Vec<AppView>, ClientError> {
+    let mut client = Client::connect(home).await?;
+    match client.send(&Request::Apps(AppsRequest::default())).await?.next().await? {
+        Some(Line::Done(done)) => Ok(done.apps),
+        Some(Line::Failed(failure)) => Err(ClientError::Failed(failure)),
+        Some(Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Pong(_)) | None => {
+            Err(ClientError::Broken("the daemon's answer makes no sense".to_owned()))
+        }
+    }
+}
+
+async fn one(home: &Home, app: SavedApp, known: Option<AppView>) -> Outcome {
+    let name = app.spec.name.to_string();
+    let mut notices = Vec::new();
+    // What is not to be started with its definition alone, and ran all the same when it was saved.
+    let then_starts = !app.stopped && !app.spec.autostart;
+    let end_well = if app.stopped { End::Stopped } else { End::Up };
+    let end = match request(app, known) {
+        Next::Request(request) => {
+            let mut done = carry_out(home, &request, &mut notices).await;
+            if let (true, Ok(apps), Request::Start(_)) = (then_starts, &done, &request) {
+                done = carry_out(home, &restart(apps), &mut notices).await;
+            }
+            match done {
+                Ok(_) => end_well,
+                Err(failure) => End::Failed(failure),
+            }
+        }
+        Next::End(end) => end,
+    };
+    Outcome { name, end, notices }
+}
+
+enum Next {
+    Request(Request),
+    End(End),
+}
+
+fn request(app: SavedApp, known: Option<AppView>) -> Next {
+    match known {
+        Some(known) if app.stopped && is_stopped(&known) => Next::End(End::Stopped),
+        Some(known) if !app.stopped && is_down(&known) => Next::Request(restart(&[known])),
+        Some(_) => Next::End(End::Running),
+        None => match missing(&app.spec) {
+            Some(failure) if !app.stopped => Next::End(End::Failed(failure)),
+            Some(_) | None => {
+                let (spec, idle) = (app.spec, app.stopped);
+                Next::Request(Request::Start(Box::new(StartRequest { spec, idle, wait: true })))
+            }
+        },
+    }
+}
+
+fn restart(apps: &[AppView]) -> Request {
+    let targets = apps.iter().map(|app| app.id.to_string()).collect();
+    Request::Restart(TargetsRequest { targets, wait: true })
+}
+
+/// Whether none of its workers runs or will.
+fn is_down(app: &AppView) -> bool {
+    app.workers.iter().all(|worker| match worker.status {
+        Status::Stopped | Status::Errored => true,
+        Status::Starting
+        | Status::Ready
+        | Status::Online
+        | Status::Draining
+        | Status::Stopping
+        | Status::Backoff => false,
+    })
+}
+
+/// What has gone since it was saved, such as the folder of an interpreter's old version.
+fn missing(spec: &AppSpec) -> Option<Failure> {
+    let gone = |what: &str, path: &Path| {
+        let name = &spec.name;
+        let message = format!("{what} `{}` is not there any more", path.display());
+        Failure::new(Reason::Failed, message).hint(format!(
+            "put it back, or start app `{name}` from where it is now, and save again"
+        ))
+    };
+    // A folder that this user may not look into may be open to the one that the app runs as.
+    let is_gone = |path: &Path| path.try_exists().is_ok_and(|exists| !exists);
+    if is_gone(&spec.program) {
+        return Some(gone("program", &spec.program));
+    }
+    is_gone(&spec.cwd).then(|| gone("folder", &spec.cwd))
+}
+
+async fn carry_out(
+    home: &Home,
+    request: &Request,
+    notices: &mut Vec<Notice>,
+) -> Result<Vec<AppView>, Failure> {
+    let failed = |error: ClientError| match error {
+        ClientError::Failed(failure) | ClientError::NotPermitted(failure) => failure,
+        ClientError::NoDaemon | ClientError::Version { .. } | ClientError::Broken(_) => {
+            Failure::new(Reason::Unavailable, error.to_string())
+        }
+    };
+    let mut client = Client::connect(home).await.map_err(failed)?;
+    let mut answer = client.send(request).await.map_err(failed)?;
+    while let Some(line) = answer.next().await.map_err(failed)? {
+        match line {
+            Line::Notice(notice) => notices.push(notice),
+            Line::Done(done) => return Ok(done.apps),
+            Line::Failed(failure) => return Err(failure),
+            Line::Progress(_) | Line::Rolling(_) | Line::Pong(_) => {}
+        }
+    }
+    Err(Failure::new(Reason::Unavailable, "the daemon ended before it was started"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_gone_since_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        let mut spec = AppSpec::usual("web".parse().unwrap());
+        (spec.program, spec.cwd) = (program.clone(), folder.path().to_owned());
+        assert!(missing(&spec).unwrap().message.contains("program"));
+        std::fs::write(program, "").unwrap();
+        assert!(missing(&spec).is_none());
+        spec.cwd = folder.path().join("nowhere");
+        assert!(missing(&spec).unwrap().message.contains("folder"));
+    }
+}
