@@ -60,6 +60,10 @@ pub(super) fn follow(
     let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
     inotify.add_watch(folder, flags).map_err(failed)?;
     let old = sizes(folder);
+    if until == Until::InputEnds {
+        // Whoever has us follow may begin to write now. One that does not listen need not hear it.
+        nix::unistd::write(io::stdin(), b".").unwrap_or_default();
+    }
     let mut readers: Vec<Reader> = sources
         .iter()
         .zip(positions)

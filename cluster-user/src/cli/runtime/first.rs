@@ -2,9 +2,13 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
-    os::unix::process::CommandExt as _,
-    process::{Child, ChildStdin, Command, Stdio},
+    fs,
+    io::{self, Read as _},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -54,7 +58,7 @@ pub(super) struct First {
     variables: Vec<(&'static str, OsString)>,
     leave_when_done: bool,
     /// `cluster logs`, and the input whose end is its end.
-    logs: Option<(Pid, ChildStdin)>,
+    logs: Option<(Pid, UnixStream)>,
     start: Progress,
     kill: Option<Progress>,
     /// What to exit with.
@@ -156,7 +160,9 @@ impl First {
 
     fn follow_logs(&mut self, format: Format) -> Result<(), Error> {
         let mut command = self.command("logs");
-        command.args(["--lines", "0", "--until-input-ends"]).stdin(Stdio::piped());
+        let (mut input, theirs) =
+            UnixStream::pair().map_err(|error| failed("talk to a child", error))?;
+        command.args(["--lines", "0", "--until-input-ends"]).stdin(OwnedFd::from(theirs));
         match format {
             Format::Prefixed => {}
             Format::Raw => drop(command.arg("--raw")),
@@ -164,8 +170,13 @@ impl First {
         }
         // Out of the terminal's reach: an interrupt there is not meant for it, and last lines are still to come.
         command.process_group(0);
-        let mut child = spawn(&mut command)?;
-        let input = child.stdin.take().ok_or_else(|| Error::failed("failed to begin the log"))?;
+        let child = spawn(&mut command)?;
+        // Its copy of their end.
+        drop(command);
+        // What a worker writes before anybody follows would look like that of an earlier life. If the answer does not
+        // come, apps start all the same.
+        let patience = input.set_read_timeout(Some(PATIENCE));
+        drop(patience.and_then(|()| input.read(&mut [0])));
         self.logs = Some((pid(&child), input));
         Ok(())
     }
