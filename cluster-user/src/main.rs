@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use cluster_user::cli;
 
 fn main() -> ExitCode {
-    let exit = match cli::parse(std::env::args_os()) {
+    match cli::parse(std::env::args_os()) {
         Ok(command) => cli::run(command),
-        Err(exit) => exit,
-    };
-    exit.into()
+        Err(exit) => exit.into(),
+    }
 }

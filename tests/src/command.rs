@@ -90,6 +90,19 @@ impl Begun {
         contents(&self.stdout).expect("a file can be read").contains(text)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it has written a text to standard error.
+    #[track_caller]
+    pub fn until_complains(&mut self, text: &str) {
+        wait::until_true(&format!("`{}` complains of `{text}`", self.command), || {
+            contents(&self.stderr).expect("a file can be read").contains(text)
+        });
+    }
+
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_some()

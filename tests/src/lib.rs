@@ -9,6 +9,7 @@ pub mod api;
 pub mod built;
 pub mod clients;
 pub mod command;
+pub mod container;
 pub mod deploy;
 pub mod host;
 pub mod http;

@@ -15,6 +15,10 @@ mod boot;
 #[cfg(test)]
 mod canary;
 #[cfg(test)]
+mod comfort;
+#[cfg(test)]
+mod completion;
+#[cfg(test)]
 mod config_files;
 #[cfg(test)]
 mod crash;
@@ -73,7 +77,11 @@ mod resources;
 #[cfg(test)]
 mod rollback;
 #[cfg(test)]
+mod runtime;
+#[cfg(test)]
 mod scale;
+#[cfg(test)]
+mod serve;
 #[cfg(test)]
 mod setups;
 #[cfg(test)]

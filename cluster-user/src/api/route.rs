@@ -24,8 +24,8 @@ use super::{
     board::Board,
     message::{
         AppsRequest, Detail, EventsRequest, Failure, HandOverRequest, KillRequest, Line, Reason,
-        ReloadRequest, Request, ScaleRequest, SendRequest, StartRequest, TargetsRequest,
-        UpgradeRequest, VERSION,
+        ReloadRequest, Request, ScaleRequest, SendRequest, SignalRequest, StartRequest,
+        TargetsRequest, UpgradeRequest, VERSION,
     },
     server::{Call, Peer},
     validate,
@@ -57,6 +57,7 @@ pub(super) fn routes(calls: mpsc::Sender<Call>, board: Board, peer: Peer) -> Rou
         .route("/v1/reopen", post(reopen))
         .route("/v1/reset", post(|to, body| targets(to, body, Request::Reset)))
         .route("/v1/scale", post(scale))
+        .route("/v1/signal", post(signal))
         .route("/v1/upgrade", post(upgrade))
         .route("/v1/handover", post(hand_over))
         .route("/v1/kill", post(kill))
@@ -247,6 +248,17 @@ async fn scale(State(desk): State<Desk>, body: Body) -> Response {
         return refused(Reason::BadRequest, message);
     }
     desk.verb(Request::Scale(request)).await
+}
+
+async fn signal(State(desk): State<Desk>, body: Body) -> Response {
+    let request: SignalRequest = match decode(body).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    if let Err(message) = validate::signal(request.signal) {
+        return refused(Reason::BadRequest, message);
+    }
+    desk.verb(Request::Signal(request)).await
 }
 
 async fn upgrade(State(desk): State<Desk>, body: Body) -> Response {

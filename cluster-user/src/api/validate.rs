@@ -60,6 +60,17 @@ pub fn spec(spec: &AppSpec) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks the number of a signal.
+///
+/// # Errors
+/// A lowercase fragment that names the field.
+pub fn signal(number: i32) -> Result<(), String> {
+    if (1..=signal::MAX).contains(&number) {
+        return Ok(());
+    }
+    Err(format!("signal is {number}, not 1 to {}", signal::MAX))
+}
+
 /// Checks a reload.
 ///
 /// # Errors

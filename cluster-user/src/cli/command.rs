@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::{
     apply::Wish,
+    completion::Completion,
     daemon::Daemon,
     delete::Delete,
     describe::Describe,
@@ -21,23 +22,30 @@ use super::{
     kill::Kill,
     list::List,
     logs::Logs,
+    man::Man,
     pid::Pid,
     ping::Ping,
     pm2::Pm2,
     promote::{Promote, Rollback},
     reload::Reload,
     reload_logs::ReloadLogs,
+    report::Report,
+    reset::Reset,
     restart::Restart,
     resurrect::Resurrect,
+    runtime::Runtime,
     save::{Cleardump, Save},
     scale::Scale,
     schema::Schema,
     send::Send,
+    serve::{Serve, ServeFiles},
+    signal::Signal,
     start::Start,
     start_or::StartOr,
     startup::{Startup, Unstartup},
     stop::Stop,
     upgrade::Upgrade,
+    version::Version,
 };
 
 /// Runs apps as many workers on one port; the kernel hands out the connections.
@@ -49,7 +57,12 @@ use super::{
     subcommand_required = true,
     arg_required_else_help = true,
     max_term_width = 100,
-    after_help = "Targets are: NAME | ID | NAME:INSTANCE | NAMESPACE | all | /REGEX/
+    after_help = "Examples:
+  cluster start app.js -i 4    four workers on the port that app.js listens on
+  cluster reload app           new workers in their place, without losing a connection
+  cluster help reload          about one command
+
+Targets are: NAME | ID | NAME:INSTANCE | NAMESPACE | all | /REGEX/
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no daemon, 4 not permitted, 5 kernel lacks it
 Environment: CLUSTER_HOME is the folder of the daemon to talk to; NO_COLOR switches colours off"
@@ -57,6 +70,14 @@ Environment: CLUSTER_HOME is the folder of the daemon to talk to; NO_COLOR switc
 pub struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
+
+    /// Say nothing but answers and errors
+    #[arg(short, long, global = true)]
+    pub(super) silent: bool,
+
+    /// No colours, on a terminal too
+    #[arg(long, global = true)]
+    pub(super) no_color: bool,
 
     /// Print version
     #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
@@ -82,6 +103,11 @@ pub(super) enum Command {
     #[command(visible_alias = "del")]
     Delete(Delete),
     Scale(Scale),
+    #[command(visible_alias = "expose")]
+    Serve(Serve),
+    Runtime(Runtime),
+    #[command(name = "serve-files", hide = true)]
+    ServeFiles(ServeFiles),
     #[command(visible_aliases = ["ls", "l", "ps", "status"])]
     List(List),
     #[command(visible_aliases = ["desc", "show", "info"])]
@@ -92,10 +118,14 @@ pub(super) enum Command {
     Flush(Flush),
     #[command(name = "reloadLogs", visible_alias = "reload-logs")]
     ReloadLogs(ReloadLogs),
+    Reset(Reset),
     Pid(Pid),
     Id(Id),
     Env(Env),
+    #[command(alias = "prettylist")]
     Jlist(Jlist),
+    #[command(name = "sendSignal", visible_alias = "signal", alias = "sendsignal")]
+    Signal(Signal),
     #[command(visible_alias = "dump")]
     Save(Save),
     Resurrect(Resurrect),
@@ -103,6 +133,7 @@ pub(super) enum Command {
     Startup(Startup),
     Unstartup(Unstartup),
     Ping(Ping),
+    Version(Version),
     Kill(Kill),
     #[command(visible_alias = "ecosystem")]
     Init(Init),
@@ -111,6 +142,9 @@ pub(super) enum Command {
     Pm2(Pm2),
     Upgrade(Upgrade),
     Doctor(Doctor),
+    Report(Report),
+    Completion(Completion),
+    Man(Man),
     Daemon(Daemon),
 }
 
@@ -129,6 +163,9 @@ impl Command {
             Self::History(command) => command.run(),
             Self::Delete(command) => command.run(),
             Self::Scale(command) => command.run(),
+            Self::Serve(command) => command.run(),
+            Self::ServeFiles(command) => command.run(),
+            Self::Runtime(command) => command.run(),
             Self::List(command) => command.run(),
             Self::Describe(command) => command.run(),
             Self::Logs(command) => command.run(),
@@ -136,16 +173,19 @@ impl Command {
             Self::Send(command) => command.run(),
             Self::Flush(command) => command.run(),
             Self::ReloadLogs(ReloadLogs {}) => ReloadLogs::run(),
+            Self::Reset(command) => command.run(),
             Self::Pid(command) => command.run(),
             Self::Id(command) => command.run(),
             Self::Env(command) => command.run(),
             Self::Jlist(Jlist {}) => Jlist::run(),
+            Self::Signal(command) => command.run(),
             Self::Save(command) => command.run(),
             Self::Resurrect(command) => command.run(),
             Self::Cleardump(Cleardump {}) => Cleardump::run(),
             Self::Startup(command) => command.run(),
             Self::Unstartup(command) => command.run(),
             Self::Ping(command) => command.run(),
+            Self::Version(command) => command.run(),
             Self::Kill(Kill {}) => Kill::run(),
             Self::Init(command) => command.run(),
             Self::Schema(Schema {}) => Schema::run(),
@@ -153,6 +193,9 @@ impl Command {
             Self::Pm2(Pm2 {}) => Pm2::run(),
             Self::Upgrade(command) => command.run(),
             Self::Doctor(command) => command.run(),
+            Self::Report(command) => command.run(),
+            Self::Completion(command) => command.run(),
+            Self::Man(command) => command.run(),
             Self::Daemon(command) => command.run(),
         }
     }

@@ -24,7 +24,12 @@ use crate::{
 
 /// Runs the daemon in the foreground; the first command that needs one starts it by itself
 #[derive(Args, Debug)]
-#[command(after_help = "Everything it keeps is in CLUSTER_HOME: /var/lib/cluster for root, else
+#[command(after_help = "Examples:
+  cluster daemon                 in the foreground, for a service manager
+  cluster daemon --replace       takes over from the one that runs; its workers go on
+  cluster daemon --mode plain    without BPF, as on a host that lacks it
+
+Everything it keeps is in CLUSTER_HOME: /var/lib/cluster for root, else
 $XDG_STATE_HOME/cluster or ~/.local/state/cluster.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(super) struct Daemon {

@@ -24,7 +24,9 @@ use crate::{
 
 /// Shows everything about apps
 #[derive(Args, Debug)]
-#[command(after_help = "With --json: the shape of `cluster list --json`")]
+#[command(after_help = "Example: cluster describe web
+
+With --json: the shape of `cluster list --json`")]
 pub(super) struct Describe {
     /// Names, ids, NAME:INSTANCE, namespaces, `all`, or /REGEX/
     #[arg(required = true, value_name = "TARGET")]

@@ -15,7 +15,9 @@ use crate::{
 
 /// Shows what this host can do, and how to get what is missing
 #[derive(Args, Debug)]
-#[command(after_help = "Every feature is tried, not looked up by version.
+#[command(after_help = "Example: cluster doctor
+
+Every feature is tried, not looked up by version.
 
 With --json: an array of {name, ok, detail, hint, needed_for}")]
 pub(super) struct Doctor {

@@ -13,6 +13,8 @@ use crate::{
 pub(super) struct Error {
     /// What the command exits with.
     pub(super) exit: Exit,
+    /// What it exits with instead: the code of an app that ran in the foreground.
+    pub(super) code: Option<u8>,
     /// A lowercase fragment; empty when there is nobody to read it.
     pub(super) message: String,
     /// The next step.
@@ -23,7 +25,7 @@ pub(super) struct Error {
 
 impl Error {
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None, output: Vec::new() }
+        Self { exit, code: None, message: message.into(), hint: None, output: Vec::new() }
     }
 
     pub(super) fn failed(message: impl Into<String>) -> Self {
@@ -48,14 +50,14 @@ impl From<Refusal> for Error {
             Kind::Usage => Exit::Usage,
             Kind::NotPermitted => Exit::NotPermitted,
         };
-        Self { exit, message: refusal.message, hint: refusal.hint, output: Vec::new() }
+        Self { hint: refusal.hint, ..Self::new(exit, refusal.message) }
     }
 }
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         let Failure { reason, message, hint, output } = failure;
-        Self { exit: reason.into(), message, hint, output }
+        Self { hint, output, ..Self::new(reason.into(), message) }
     }
 }
 

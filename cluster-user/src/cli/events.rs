@@ -34,15 +34,17 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Shows what happens: starts, ends, reloads, and what workers say of themselves
 #[derive(Args, Debug)]
-#[command(
-    after_help = "With --json, one object per line: type (event), number, at_ms, what, and where they apply
+#[command(after_help = "Examples:
+  cluster events                   the last ones, then as they come
+  cluster events web --since 10m --no-follow --json
+
+With --json, one object per line: type (event), number, at_ms, what, and where they apply
 app {id, name, namespace}, instance, generation, pid, detail, data (the message). what is one of
 daemon_started, daemon_ending, app_started, app_deleted, app_scaled, reload_begun, reload_done,
 reload_failed, reload_superseded, rolled_back, worker_starting, worker_ready, worker_online,
 worker_draining, worker_stopping, worker_worn, worker_exited, worker_failed, worker_backoff,
 worker_errored, message, messages_dropped, sent, send_failed, status, stopping, reloading,
-main_pid, errno, extended, trouble, missed. The daemon remembers the last 1000, until it ends."
-)]
+main_pid, errno, extended, trouble, missed. The daemon remembers the last 1000, until it ends.")]
 pub(super) struct Events {
     /// Only these; see `cluster --help`
     #[arg(value_name = "TARGET")]

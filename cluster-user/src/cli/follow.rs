@@ -1,9 +1,9 @@
 //! Following log files as they grow, are rotated and emptied, without losing a line.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io,
+    io::{self, Read as _},
     os::{
         fd::AsFd as _,
         unix::fs::{FileExt as _, MetadataExt as _},
@@ -27,8 +27,18 @@ const LOOK: u16 = 1000;
 /// How often the daemon is asked about files nobody knows.
 const ASK: Duration = Duration::from_secs(1);
 
-/// Prints what comes into `sources`, from `positions` on, until there is nobody to read it. `more` gives
-/// the sources there are now, when a file turns up in `folder` that none of them knows.
+/// How long to follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// As long as somebody reads it.
+    NobodyReads,
+    /// Until standard input ends, and then to the end of all files.
+    InputEnds,
+}
+
+/// Prints what comes into `sources`, from `positions` on, for as long as `until` says. `more` gives
+/// the sources there are now, when a file turns up in `folder` that none of them knows; what that had in it when
+/// following began is older than what is wanted.
 ///
 /// # Errors
 /// When the folder cannot be watched or nothing can be written.
@@ -37,6 +47,7 @@ pub(super) fn follow(
     sources: &mut Vec<Source>,
     positions: Vec<Option<(File, u64)>>,
     printer: &mut Printer,
+    until: Until,
     more: impl Fn() -> Vec<Source>,
 ) -> Result<(), Error> {
     let failed =
@@ -53,6 +64,11 @@ pub(super) fn follow(
         }
     };
     watch_others(sources);
+    let old = sizes(folder);
+    if until == Until::InputEnds {
+        // Whoever has us follow may begin to write now. One that does not listen need not hear it.
+        nix::unistd::write(io::stdin(), b".").unwrap_or_default();
+    }
     let mut readers: Vec<Reader> = sources
         .iter()
         .zip(positions)
@@ -62,12 +78,13 @@ pub(super) fn follow(
     // Whatever was written between the last lines and the watch.
     let mut due = vec![true; readers.len()];
     let mut unknown = false;
+    let mut ending = false;
     loop {
-        if unknown && asked.elapsed() >= ASK {
+        if unknown && (ending || asked.elapsed() >= ASK) {
             (unknown, asked) = (false, Instant::now());
             for source in more() {
                 if !sources.contains(&source) {
-                    readers.push(Reader::new(&source.path, None));
+                    readers.push(Reader::new(&source.path, end_of_old(&old, &source.path)));
                     due.push(true);
                     sources.push(source);
                 }
@@ -81,9 +98,19 @@ pub(super) fn follow(
                 printer.flush()?;
             }
         }
+        if ending && !due.contains(&true) {
+            return Ok(());
+        }
         let timeout = if due.contains(&true) { 0 } else { LOOK };
-        match wait(&inotify, timeout).map_err(failed)? {
+        match wait(&inotify, timeout, until).map_err(failed)? {
             Heard::ReaderGone => return Ok(()),
+            Heard::InputEnded => {
+                if !ending {
+                    due.fill(true);
+                    // A file that came a moment ago may be of an app that nobody has asked about.
+                    (ending, unknown) = (true, true);
+                }
+            }
             Heard::Nothing if timeout > 0 => due.fill(true),
             Heard::Nothing => {}
             Heard::Events(events) => {
@@ -107,20 +134,44 @@ pub(super) fn follow(
     }
 }
 
+/// Which files there are, and how large.
+fn sizes(folder: &Path) -> BTreeMap<PathBuf, (u64, u64)> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |file: &fs::DirEntry| {
+        let metadata = file.metadata().ok()?;
+        Some((file.path(), (metadata.ino(), metadata.len())))
+    };
+    files.filter_map(|file| size(&file)).collect()
+}
+
+/// Where what is new begins in a file that was there before.
+fn end_of_old(old: &BTreeMap<PathBuf, (u64, u64)>, path: &Path) -> Option<(File, u64)> {
+    let (inode, size) = old.get(path)?;
+    let Open { file, inode: now, .. } = open(path)?;
+    (now == *inode).then_some((file, *size))
+}
+
 enum Heard {
+    /// There is nothing more to be waited for.
+    InputEnded,
     Events(Vec<InotifyEvent>),
     Nothing,
     /// Nobody reads standard output any more.
     ReaderGone,
 }
 
-fn wait(inotify: &Inotify, timeout: u16) -> Result<Heard, Errno> {
-    let stdout = io::stdout();
+fn wait(inotify: &Inotify, timeout: u16, until: Until) -> Result<Heard, Errno> {
+    let (stdout, stdin) = (io::stdout(), io::stdin());
     let mut watched = [
         PollFd::new(inotify.as_fd(), PollFlags::POLLIN),
         PollFd::new(stdout.as_fd(), PollFlags::empty()),
+        PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
     ];
-    match poll(&mut watched, PollTimeout::from(timeout)) {
+    let watched = match until {
+        Until::NobodyReads => &mut watched[..2],
+        Until::InputEnds => &mut watched[..],
+    };
+    match poll(watched, PollTimeout::from(timeout)) {
         Ok(0) | Err(Errno::EINTR) => return Ok(Heard::Nothing),
         Ok(_) => {}
         Err(error) => return Err(error),
@@ -128,6 +179,10 @@ fn wait(inotify: &Inotify, timeout: u16) -> Result<Heard, Errno> {
     let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
     if watched[1].revents().is_some_and(|events| events.intersects(gone)) {
         return Ok(Heard::ReaderGone);
+    }
+    let input = watched.get(2).and_then(PollFd::any).unwrap_or(false);
+    if input && io::stdin().lock().read(&mut [0; 64]).unwrap_or(0) == 0 {
+        return Ok(Heard::InputEnded);
     }
     match inotify.read_events() {
         Ok(events) => Ok(Heard::Events(events)),

@@ -8,10 +8,16 @@ fn every_command_explains_itself() {
     command.build();
     let mut text = command.render_help().to_string();
     for subcommand in command.get_subcommands_mut() {
-        if subcommand.get_name() != "help" {
+        if subcommand.get_name() != "help" && !subcommand.is_hide_set() {
             let name = subcommand.get_name().to_owned();
             assert!(subcommand.get_about().is_some(), "{name}");
             let help = subcommand.render_help();
+            // One for every command, so that nobody has to guess.
+            let example = help.to_string().lines().any(|line| {
+                let line = line.trim_start_matches("Example:").trim_start();
+                line.contains("cluster ") && line.contains(&name)
+            });
+            assert!(example && help.to_string().contains("Example"), "{name} has no example");
             writeln!(text, "\n──────── cluster {name}\n{help}").unwrap();
         }
     }

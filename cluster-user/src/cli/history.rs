@@ -15,12 +15,12 @@ use crate::api::message::{AppView, DeploymentView, Detail};
 
 /// Shows what was deployed: when, by whom, and what came of it
 #[derive(Args, Debug)]
-#[command(
-    after_help = "With --json: an array with one object per app: name, generation, and history [{generation, from,
+#[command(after_help = "Example: cluster history web
+
+With --json: an array with one object per app: name, generation, and history [{generation, from,
 kind (reload | rollback), outcome (done | failed | rolled_back | superseded), reason, who, began_ms,
 took_ms, moved}], the latest last. moved: connections that moved from the queue of a worker that left
-to one that stayed."
-)]
+to one that stayed.")]
 pub(super) struct History {
     /// Names, ids, namespaces, `all`, or /REGEX/
     #[arg(required = true, value_name = "TARGET")]

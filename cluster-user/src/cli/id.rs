@@ -12,7 +12,10 @@ use crate::{api::message::Detail, id::AppId};
 
 /// Prints the ids of apps, one a line
 #[derive(Args, Debug)]
-#[command(after_help = "With --json: an array of numbers")]
+#[command(after_help = "Examples:
+  cluster id web      as in PM2: the number by which web may be called too
+
+With --json: an array of numbers")]
 pub(super) struct Id {
     /// Names, namespaces, `all`, or /REGEX/; all when left out
     #[arg(value_name = "TARGET")]

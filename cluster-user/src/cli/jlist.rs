@@ -16,11 +16,11 @@ use crate::{
 
 /// Lists workers as JSON in the shape of PM2's jlist
 #[derive(Args, Debug)]
-#[command(
-    after_help = "An array with one object per worker: pid, name, pm_id, monit {memory, cpu}, and pm2_env.
+#[command(after_help = "Example: cluster jlist | jq '.[].pm2_env.status'
+
+An array with one object per worker: pid, name, pm_id, monit {memory, cpu}, and pm2_env.
 pm_id counts all workers, as PM2's does. The environment is left out: see `cluster env`.
-For the fields of cluster's own, see `cluster list --json`."
-)]
+For the fields of cluster's own, see `cluster list --json`.")]
 pub(super) struct Jlist {}
 
 impl Jlist {

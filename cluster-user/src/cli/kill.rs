@@ -30,10 +30,10 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Stops every app and ends the daemon
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Afterwards only what cluster save wrote down is remembered: cluster resurrect starts it again.
-Log files stay in CLUSTER_HOME."
-)]
+#[command(after_help = "Example: cluster kill
+
+Afterwards only what cluster save wrote down is remembered: cluster resurrect starts it again. Log
+files stay in CLUSTER_HOME.")]
 pub(super) struct Kill {}
 
 impl Kill {

@@ -5,22 +5,21 @@ use clap::error::{ContextKind, ContextValue};
 use super::{error::Error, human};
 
 /// Words, and what to do instead.
-const COMMANDS: [(&[&str], &str); 7] = [
+const COMMANDS: [(&[&str], &str); 4] = [
     (&["monit", "dashboard", "dash", "imonit"], "watch -n1 cluster list -v"),
-    (&["reset"], "cluster delete and cluster start begin counting anew"),
-    (&["sendSignal"], "kill -SIGNAL $(cluster pid NAME)"),
-    (&["prettylist"], "cluster list --json"),
     (&["logrotate"], "nothing needs doing: log files rotate by themselves"),
-    (
-        &["deploy", "set", "get", "conf", "install", "serve", "report"],
-        "see cluster --help for what is there",
-    ),
+    (&["deploy", "set", "get", "conf", "install"], "see cluster --help for what is there"),
     (&["attach", "trigger"], "cluster logs NAME shows what it writes"),
 ];
 
 /// Words of other tools, and what they are here.
-const OTHERS: [(&[&str], &str); 10] = [
-    (&["version"], "cluster --version; cluster ping shows that of the daemon"),
+const OTHERS: [(&[&str], &str); 12] = [
+    (&["slist", "sysinfos"], "cluster report shows the host, cluster list --json the apps"),
+    (&["kill-app", "terminate", "quit"], "cluster stop TARGET, or cluster kill for everything"),
+    (
+        &["node", "port", "ports"],
+        "cluster list shows the ports, cluster describe TARGET all addresses",
+    ),
     (&["rm", "remove", "uninstall"], "cluster delete TARGET"),
     (&["log", "tail"], "cluster logs TARGET"),
     (&["top", "htop", "monitor"], "watch -n1 cluster list -v"),
@@ -70,10 +69,7 @@ const OTHER_OPTIONS: [(&[&str], &str); 6] = [
 
 /// Options of `start`, and what to do instead.
 const OPTIONS: [(&[&str], &str); 2] = [
-    (
-        &["--no-daemon", "--attach"],
-        "run `cluster daemon` in the foreground, and start apps beside it",
-    ),
+    (&["--attach"], "cluster start SCRIPT --no-daemon stays in the foreground"),
     (
         &[
             "-o",

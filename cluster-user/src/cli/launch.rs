@@ -75,12 +75,34 @@ pub(super) async fn successor(home: &Home) -> Result<Option<Launched>, Error> {
 /// # Errors
 /// The daemon's own, or what was last in its log.
 pub(super) async fn daemon(home: &Home) -> Result<Launched, Error> {
+    launch(home, Voice::File).await
+}
+
+/// Starts a daemon that says what it has to say on the standard error of this process: warnings, unless `CLUSTER_LOG`
+/// asks for more.
+///
+/// # Errors
+/// As [`daemon`].
+pub(super) fn in_foreground(home: &Home) -> Result<(), Error> {
+    super::session::block_on(launch(home, Voice::Own)).map(drop)
+}
+
+/// Where a daemon's log goes.
+#[derive(Clone, Copy, Debug)]
+enum Voice {
+    /// Into its home.
+    File,
+    /// To the standard error of who starts it.
+    Own,
+}
+
+async fn launch(home: &Home, voice: Voice) -> Result<Launched, Error> {
     home.create()?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("cluster").args(["daemon", "--background"]);
-        let said = spawn(command, home, deadline)?;
+        let said = spawn(command, home, voice, deadline)?;
         let read = interpret(&said, home)?;
         while Instant::now() < deadline {
             match Client::connect(home).await {
@@ -134,11 +156,27 @@ pub(super) fn report(error: &Error) -> String {
     format!("{}\n{}{hint}\n", error.exit as u8, error.message)
 }
 
-fn spawn(mut command: Command, home: &Home, deadline: Instant) -> Result<String, Error> {
+fn spawn(
+    mut command: Command,
+    home: &Home,
+    voice: Voice,
+    deadline: Instant,
+) -> Result<String, Error> {
     let failed =
         |what: &str, error: std::io::Error| Error::failed(format!("failed to {what}: {error}"));
-    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(home.daemon_log());
-    let log = log.map_err(|error| failed("open the daemon's log", error))?;
+    let log = match voice {
+        Voice::File => {
+            let log =
+                OpenOptions::new().append(true).create(true).mode(0o600).open(home.daemon_log());
+            Stdio::from(log.map_err(|error| failed("open the daemon's log", error))?)
+        }
+        Voice::Own => {
+            if std::env::var_os("CLUSTER_LOG").is_none() {
+                command.env("CLUSTER_LOG", "warn");
+            }
+            Stdio::inherit()
+        }
+    };
     command
         .env(home::VARIABLE, home.path())
         .current_dir("/")
@@ -189,7 +227,7 @@ mod tests {
         let hear = |script: &str| {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", script]);
-            spawn(command, &home, Instant::now() + Duration::from_secs(10)).unwrap()
+            spawn(command, &home, Voice::File, Instant::now() + Duration::from_secs(10)).unwrap()
         };
         assert_eq!(interpret(&hear("echo ok; sleep 5 >&-"), &home), Ok(Said::Ready));
         assert_eq!(interpret(&hear("echo held"), &home), Ok(Said::Held));
@@ -206,7 +244,8 @@ mod tests {
         let (_folder, home) = home();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "exec sleep 2"]);
-        let said = spawn(command, &home, Instant::now() + Duration::from_millis(50)).unwrap();
+        let said =
+            spawn(command, &home, Voice::File, Instant::now() + Duration::from_millis(50)).unwrap();
         assert_eq!(said, "");
     }
 

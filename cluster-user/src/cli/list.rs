@@ -8,6 +8,7 @@ use super::{
     human, output,
     selection::Selection,
     session::{Session, block_on},
+    sort::Sort,
     table::{Cell, Column, KEEP, Table},
 };
 use crate::{
@@ -17,7 +18,11 @@ use crate::{
 
 /// Lists apps
 #[derive(Args, Debug)]
-#[command(after_help = "With --json: an array with one object per app. Its members:
+#[command(after_help = "Examples:
+  cluster list -v                    every worker, with its pid and connections
+  cluster list --sort memory:desc    the largest first
+
+With --json: an array with one object per app. Its members:
   id, name, namespace, mode (kernel | plain), status, online, instances, generation, reload (null,
   or {generation, stage (canary | forward | back), canary, who, began_ms}), ports [{protocol,
   address, workers}], policy, restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
@@ -28,6 +33,7 @@ use crate::{
   to take the worker's place, or had it and finish what they have.
   status: starting | ready | online | draining | stopping | backoff | errored | stopped.
   Members may be added, never changed. spec.env is left empty: see `cluster env`.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(super) struct List {
     /// Only these; see `cluster --help`
     #[arg(value_name = "TARGET")]
@@ -36,6 +42,18 @@ pub(super) struct List {
     /// One row per worker too, with its pid and connections
     #[arg(short, long)]
     verbose: bool,
+
+    /// Only id, name, status, cpu and memory
+    #[arg(short, long = "mini-list", conflicts_with = "verbose")]
+    mini: bool,
+
+    /// In this order, by id otherwise: name, namespace, pid, status, restarts, cpu, memory or uptime
+    #[arg(long, value_name = "FIELD[:desc]")]
+    sort: Option<Sort>,
+
+    /// Stopped ones too, as always
+    #[arg(short, long, hide = true)]
+    all: bool,
 
     /// Print JSON
     #[arg(long)]
@@ -51,12 +69,40 @@ impl List {
         if apps.is_none() {
             output::quiet("no daemon is running");
         }
-        let apps = apps.unwrap_or_default();
+        let mut apps = apps.unwrap_or_default();
+        if let Some(sort) = self.sort {
+            sort.apply(&mut apps);
+        }
         if self.json {
             return Ok(output::json(&shared(apps))?);
         }
+        if self.mini {
+            return Ok(output::answer(&mini(&apps, output::width(), output::colour()))?);
+        }
         Ok(output::answer(&table(&apps, self.verbose))?)
     }
+}
+
+/// The few columns that fit beside something else.
+fn mini(apps: &[AppView], width: Option<usize>, colour: bool) -> String {
+    let column = |title, importance, right| Column { title, importance, right, cut: false };
+    let mut table = Table::new(&[
+        column("id", KEEP, false),
+        Column { title: "name", importance: KEEP, right: false, cut: true },
+        column("status", KEEP, false),
+        column("cpu", 1, true),
+        column("memory", 2, true),
+    ]);
+    for app in apps {
+        table.row(vec![
+            app.id.into(),
+            app.name.as_str().into(),
+            Cell::styled(human::status(app.status), human::status_style(app.status)),
+            human::percent(app.cpu_percent).into(),
+            human::bytes(app.memory_bytes).into(),
+        ]);
+    }
+    table.render(width, colour)
 }
 
 /// Apps as they may be passed on: without the environments, where people keep their secrets.
@@ -250,6 +296,17 @@ mod tests {
         ├────┼──────┼────────┼───────────┼────────────┼───┼────────┼─────────┼────────┤
         │ 0  │ web  │ kernel │       1/2 │ 8080, 9090 │ 3 │ online │ 52.4 MB │     1h │
         └────┴──────┴────────┴───────────┴────────────┴───┴────────┴─────────┴────────┘
+        ");
+    }
+
+    #[test]
+    fn a_mini_list_has_five_columns() {
+        insta::assert_snapshot!(mini(&[app()], None, false), @r"
+        ┌────┬──────┬────────┬───────┬─────────┐
+        │ id │ name │ status │   cpu │  memory │
+        ├────┼──────┼────────┼───────┼─────────┤
+        │ 0  │ web  │ online │ 12.3% │ 52.4 MB │
+        └────┴──────┴────────┴───────┴─────────┘
         ");
     }
 

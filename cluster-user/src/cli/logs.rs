@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::{
     error::Error,
-    follow, human, output,
+    follow::{self, Until},
+    human, output,
     past::{self, Line, Past, Wanted},
     printer::{Look, Printer},
     selection::Selection,
@@ -109,6 +110,10 @@ pub(super) struct Logs {
     /// Print the last lines and return
     #[arg(long, visible_alias = "no-follow")]
     nostream: bool,
+
+    /// Follow until standard input ends, and no line is left; raw lines of standard error go there
+    #[arg(long, hide = true)]
+    until_input_ends: bool,
 }
 
 /// One log file, and whose it is.
@@ -172,7 +177,7 @@ impl Logs {
         for notice in notices(&apps, &selection, &sources, &found) {
             output::notice(&notice);
         }
-        if !self.json && found.iter().all(|past| past.lines.is_empty()) {
+        if !self.json && !self.until_input_ends && found.iter().all(|past| past.lines.is_empty()) {
             output::quiet(if streams { "no lines yet" } else { "no lines" });
         }
         for (at, line) in merged(&mut found) {
@@ -190,7 +195,8 @@ impl Logs {
             // A daemon that has ended has no new files to tell of.
             ask().map(|apps| self.sources(&apps, &selection)).unwrap_or_default()
         };
-        follow::follow(&folder, &mut sources, positions, &mut printer, more)
+        let until = if self.until_input_ends { Until::InputEnds } else { Until::NobodyReads };
+        follow::follow(&folder, &mut sources, positions, &mut printer, until, more)
     }
 
     fn printer(&self) -> Printer {
@@ -212,6 +218,7 @@ impl Logs {
             highlight: self.highlight.as_ref().map(cased),
             timestamp: self.timestamp.clone(),
             colour: output::colour(),
+            apart: self.until_input_ends,
             ..Printer::default()
         }
     }

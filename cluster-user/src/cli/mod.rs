@@ -2,6 +2,7 @@
 
 mod apply;
 mod command;
+mod completion;
 mod daemon;
 mod delete;
 mod describe;
@@ -13,6 +14,7 @@ mod events;
 pub mod exit;
 mod flush;
 mod follow;
+mod groups;
 #[cfg(test)]
 mod help;
 mod history;
@@ -26,6 +28,7 @@ mod later;
 mod launch;
 mod list;
 mod logs;
+mod man;
 mod output;
 mod past;
 mod pid;
@@ -35,8 +38,11 @@ mod printer;
 mod promote;
 mod reload;
 mod reload_logs;
+mod report;
+mod reset;
 mod restart;
 mod resurrect;
+mod runtime;
 #[cfg(test)]
 mod sample;
 mod save;
@@ -44,7 +50,10 @@ mod scale;
 mod schema;
 mod selection;
 mod send;
+mod serve;
 mod session;
+mod signal;
+mod sort;
 mod start;
 mod start_or;
 mod startup;
@@ -55,25 +64,42 @@ mod takeover;
 mod upgrade;
 mod verb;
 mod when;
+mod version;
 
-use std::ffi::OsString;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _, error::ErrorKind};
 
 pub use self::command::Cli;
 use self::exit::Exit;
 
 /// The definition of the command line, for help, completions and manual pages.
 pub fn command() -> clap::Command {
-    Cli::command()
+    groups::arrange(Cli::command())
 }
 
-/// Reads a command line, the program's name first. Help and mistakes are printed here.
+/// Reads a command line, the program's name first. Help and mistakes are printed here, and so is what a shell
+/// wants to offer.
 ///
 /// # Errors
 /// What to exit with when there is nothing to run.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
-    Cli::try_parse_from(args).map_err(|error| {
+    let args = runtime::by_name(args.into_iter().collect());
+    match completion::answer(&args) {
+        Ok(false) => {}
+        Ok(true) => return Err(Exit::Done),
+        Err(error) => {
+            output::usage(&error);
+            return Err(Exit::Usage);
+        }
+    }
+    // Groups take a look at every command, which the usual call need not wait for.
+    let overview =
+        args.get(1).is_none_or(|word| ["-h", "--help", "help"].iter().any(|it| word == it));
+    let definition = if overview { command() } else { Cli::command() };
+    let read = definition.try_get_matches_from(args);
+    let read = read.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    read.map_err(|error| {
         if let Some(answer) = later::answer(&error) {
             output::error(&answer);
             return answer.exit;
@@ -85,12 +111,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
 }
 
 /// Runs a command line and prints why, when it fails.
-pub fn run(cli: Cli) -> Exit {
+pub fn run(cli: Cli) -> ExitCode {
+    output::choose(cli.silent, cli.no_color);
     match cli.command.run() {
-        Ok(()) => Exit::Done,
+        Ok(()) => Exit::Done.into(),
         Err(error) => {
             output::error(&error);
-            error.exit
+            error.code.map_or_else(|| error.exit.into(), ExitCode::from)
         }
     }
 }

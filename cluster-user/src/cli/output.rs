@@ -2,7 +2,10 @@
 //!
 //! Colours only where a terminal shows them and neither `NO_COLOR` nor `CLICOLOR=0` is set.
 
-use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::{
+    io::{self, BufWriter, IsTerminal as _, Write as _},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
@@ -19,6 +22,17 @@ const DIM: Style = Style::new().dimmed();
 
 /// A mistake of a megabyte is not repeated in full.
 const LONGEST_MISTAKE: usize = 400;
+
+/// Whether what is said in passing is not said.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Has nothing said but answers and errors, or everything without colour.
+pub(super) fn choose(silent: bool, no_color: bool) {
+    SILENT.store(silent, Ordering::Relaxed);
+    if no_color {
+        ColorChoice::Never.write_global();
+    }
+}
 
 /// Prints a text as the answer.
 ///
@@ -65,6 +79,16 @@ pub(super) fn raw(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Prints bytes as they are, to standard error: what workers wrote there.
+///
+/// # Errors
+/// As [`answer`].
+pub(super) fn raw_aside(bytes: &[u8]) -> io::Result<()> {
+    let mut stderr = io::stderr().lock();
+    stderr.write_all(bytes)?;
+    stderr.flush()
+}
+
 /// Whether answers are coloured.
 pub(super) fn colour() -> bool {
     AutoStream::choice(&io::stdout()) != ColorChoice::Never
@@ -79,11 +103,17 @@ pub(super) fn width() -> Option<usize> {
 
 /// Says something in passing.
 pub(super) fn quiet(text: &str) {
+    if SILENT.load(Ordering::Relaxed) {
+        return;
+    }
     say(&format!("{DIM}{text}{DIM:#}"));
 }
 
 /// Says what the user should know.
 pub(super) fn notice(notice: &Notice) {
+    if SILENT.load(Ordering::Relaxed) {
+        return;
+    }
     say(&format!("{NOTE}note:{NOTE:#} {}", notice.message));
     if let Some(hint) = &notice.hint {
         say(&format!("{HINT}hint:{HINT:#} {hint}"));
@@ -122,7 +152,7 @@ pub(super) fn usage(error: &clap::Error) {
 
 /// A line that shows how far something is; `None` when nobody watches.
 pub(super) fn spinner() -> Option<ProgressBar> {
-    if !io::stderr().is_terminal() {
+    if !io::stderr().is_terminal() || SILENT.load(Ordering::Relaxed) {
         return None;
     }
     let bar = ProgressBar::new_spinner();

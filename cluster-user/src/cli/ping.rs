@@ -10,9 +10,9 @@ use super::{
 
 /// Asks the daemon whether it is alive
 #[derive(Args, Debug)]
-#[command(
-    after_help = "With --json: an object with version, release, pid, home, mode, missing, uptime_ms"
-)]
+#[command(after_help = "Example: cluster ping
+
+With --json: an object with version, release, pid, home, mode, missing, uptime_ms")]
 pub(super) struct Ping {
     /// Print JSON
     #[arg(long)]

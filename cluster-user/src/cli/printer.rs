@@ -41,6 +41,10 @@ pub(super) struct Printer {
     pub(super) colour: bool,
     pub(super) width: usize,
     pub(super) pending: Vec<u8>,
+    /// Whether raw lines of standard error go there.
+    pub(super) apart: bool,
+    /// Those of them that are not written yet.
+    pub(super) aside: Vec<u8>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,6 +81,11 @@ impl Printer {
             return;
         }
         match self.look {
+            Look::Raw if self.apart && source.stream == Stream::Err => {
+                self.aside.extend_from_slice(line);
+                self.aside.push(b'\n');
+                return;
+            }
             Look::Raw => {
                 self.stamp(at);
                 self.put(line);
@@ -151,6 +160,10 @@ impl Printer {
         if !self.pending.is_empty() {
             output::raw(&self.pending)?;
             self.pending.clear();
+        }
+        if !self.aside.is_empty() {
+            output::raw_aside(&self.aside)?;
+            self.aside.clear();
         }
         Ok(())
     }

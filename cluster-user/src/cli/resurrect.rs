@@ -18,7 +18,9 @@ use crate::{
 
 /// Starts the apps that were saved and do not run
 #[derive(Args, Debug)]
-#[command(after_help = "With --json: an array of all apps, in the shape of `cluster list --json`")]
+#[command(after_help = "Example: cluster resurrect
+
+With --json: an array of all apps, in the shape of `cluster list --json`")]
 pub(super) struct Resurrect {
     /// Print JSON
     #[arg(long)]

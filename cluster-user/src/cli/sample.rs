@@ -54,6 +54,7 @@ fn worker(instance: u32, pid: Option<u32>, status: Status) -> WorkerView {
         generation: Generation(1),
         pid,
         status,
+        exit_code: pid.is_none().then_some(1),
         reason: pid.is_none().then(|| "exited with code 1, 16 times in a row".to_owned()),
         restarts: 16 * instance,
         unstable: 16 * instance,

@@ -19,12 +19,12 @@ use crate::{
 
 /// Saves the apps as they are, for `resurrect` and for the next boot
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Writes dump.json in CLUSTER_HOME, which only its owner can read: the environments of the apps are in it,
+#[command(after_help = "Example: cluster save
+
+Writes dump.json in CLUSTER_HOME, which only its owner can read: the environments of the apps are in it,
 secrets included. The one before it is kept as dump.json.bak. Apps that are stopped stay so.
 
-Nothing is saved by itself: after a change that is to outlive a reboot, save again."
-)]
+Nothing is saved by itself: after a change that is to outlive a reboot, save again.")]
 pub(super) struct Save {
     /// Save even when there is no app
     #[arg(long, short)]
@@ -33,7 +33,9 @@ pub(super) struct Save {
 
 /// Forgets the apps that were saved; those that run go on
 #[derive(Args, Debug)]
-#[command(after_help = "What was saved is still in dump.json.bak afterwards.")]
+#[command(after_help = "Example: cluster cleardump
+
+What was saved is still in dump.json.bak afterwards.")]
 pub(super) struct Cleardump {}
 
 impl Save {

@@ -1,9 +1,12 @@
 //! A conversation with the daemon: connecting, asking, carrying out, and telling of it as it goes.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Duration};
 
 use indicatif::ProgressBar;
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::timeout,
+};
 
 use super::{
     error::Error,
@@ -185,6 +188,15 @@ impl Session {
 /// Those of the command.
 pub(super) fn block_on<T>(task: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     runtime()?.block_on(task)
+}
+
+/// The apps of a daemon that runs, if it answers soon; one that does not run is not started for that.
+pub(super) fn glance(home: &Home, patience: Duration) -> Option<Vec<AppView>> {
+    let glance = async {
+        let mut client = Client::connect(home).await.ok()?;
+        apps(&mut client, &[], Detail::Usual).await.ok()
+    };
+    runtime().ok()?.block_on(async { timeout(patience, glance).await.ok()? })
 }
 
 /// Asks the daemon about itself.

@@ -47,6 +47,7 @@ php pl sh), else it is executed. Its workers get the environment of this command
 An app that serves no port needs --no-port; otherwise its start fails after --listen-timeout.
 
 With --json: an array with the app, in the shape of `cluster list --json`")]
+#[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(super) struct Start {
     /// Return at once, without waiting for the workers to be ready
     #[arg(long)]
@@ -59,6 +60,10 @@ pub(super) struct Start {
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    /// Stay in the foreground until the app is done: see cluster help runtime
+    #[arg(long, conflicts_with_all = ["dry_run", "no_wait"])]
+    no_daemon: bool,
 
     #[command(flatten)]
     typed: StartArgs,
@@ -73,6 +78,9 @@ enum Plan {
 
 impl Start {
     pub(super) fn run(self) -> Result<(), Error> {
+        if self.no_daemon {
+            return super::runtime::instead_of_start(std::env::args_os());
+        }
         let around = Surroundings::here()?;
         let said = self.typed.definition();
         let is_file =

@@ -12,7 +12,9 @@ use crate::config::{file::Select, pace::Pace, resolve::Surroundings};
 
 /// Starts the apps of a file that do not run, and reloads or restarts those that do
 #[derive(Args, Debug)]
-#[command(after_help = "Example: cluster startOrReload ecosystem.config.js --env production
+#[command(after_help = "Examples:
+  cluster startOrReload ecosystem.config.js --env production
+  cluster startOrRestart cluster.toml --only web
 
 Apps that run and are defined otherwise now are always reloaded, without a connection lost.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]

@@ -29,9 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Has the daemon become this program, or another; its workers and their connections do not notice
+/// Has the daemon become this program, or another; workers and connections do not notice
 #[derive(Args, Debug)]
-#[command(after_help = "Install the new release, then: cluster upgrade
+#[command(after_help = "Examples:
+  cluster upgrade                               to the release of this command
+  cluster upgrade --program /opt/new/cluster    to another program
+
+Install the new release, then: cluster upgrade
 A daemon that is started by a service manager can be told to take over from the one that runs:
 cluster daemon --replace")]
 pub(super) struct Upgrade {

@@ -24,12 +24,45 @@ pub const VARIABLE: &str = "CLUSTER_HOME";
 pub struct Home(PathBuf);
 
 impl Home {
+    /// The folder of the daemon that a command is for: the usual one, or the spare one that a daemon lives in because
+    /// it cannot write there.
+    ///
+    /// # Errors
+    /// As [`Home::usual`].
+    pub fn from_env() -> Result<Self, Refusal> {
+        let usual = Self::usual();
+        let given = env::var_os(VARIABLE).is_some_and(|value| !value.is_empty());
+        if given || usual.as_ref().is_ok_and(|home| home.lock().exists()) {
+            return usual;
+        }
+        let lived_in = |home: &Self| {
+            let metadata = fs::metadata(home.path());
+            // Anybody may make a folder of that name in /tmp.
+            metadata.is_ok_and(|metadata| check(home.path(), &metadata, Uid::effective()).is_ok())
+                && home.socket().exists()
+        };
+        Self::spares().into_iter().find(lived_in).map_or(usual, Ok)
+    }
+
+    /// Folders that can be written where the usual one cannot: what is in there does not outlive the host.
+    pub fn spares() -> Vec<Self> {
+        let user = Uid::effective();
+        let mut spares = Vec::new();
+        if user.is_root() {
+            spares.push(PathBuf::from("/run/cluster"));
+        }
+        let own = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        spares.extend(own.filter(|own| own.is_absolute()).map(|own| own.join("cluster")));
+        spares.extend(["/dev/shm", "/tmp"].map(|shared| format!("{shared}/cluster-{user}").into()));
+        spares.into_iter().map(Self).collect()
+    }
+
     /// The folder that the environment means: `CLUSTER_HOME`, else `/var/lib/cluster` for root, else
     /// `$XDG_STATE_HOME/cluster` or `~/.local/state/cluster`.
     ///
     /// # Errors
     /// When `CLUSTER_HOME` is not absolute, or nothing says where a user's files are.
-    pub fn from_env() -> Result<Self, Refusal> {
+    pub fn usual() -> Result<Self, Refusal> {
         Self::choose(Uid::effective().is_root(), |key| env::var_os(key).map(PathBuf::from))
     }
 

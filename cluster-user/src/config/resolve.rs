@@ -94,7 +94,12 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
     )?;
     let path = environment.variable("PATH").map(OsString::from).or_else(|| around.path());
     let lookup = Lookup { folders: vec![cwd.clone(), around.cwd.clone()], path };
-    let located = script::locate(script, args, &interpreting(run), &lookup)?;
+    let variables = ["PM2_SERVE_PATH", "PM2_SERVE_PORT"];
+    let asked = variables.iter().any(|name| environment.variable(name).is_some());
+    let located = match script::server(script, args, asked, &lookup) {
+        Some(located) => located,
+        None => script::locate(script, args, &interpreting(run), &lookup)?,
+    };
     let name = match &run.name {
         Some(name) => name.clone(),
         None => located.stem.parse::<Name>().map_err(|error| {

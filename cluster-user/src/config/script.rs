@@ -27,6 +27,9 @@ pub struct Run {
     pub stem: String,
 }
 
+/// PM2's word for its server of files.
+const SERVE: &str = "serve";
+
 /// Where scripts and programs are looked for.
 #[derive(Clone, Debug)]
 pub struct Lookup {
@@ -64,6 +67,27 @@ pub fn locate(
         return command_line(script, args, interpreting, lookup);
     }
     Err(missing(script, lookup))
+}
+
+/// What `serve` means where a server of files is meant, and no script of that name: this program, as that.
+///
+/// `asked` says that PM2's variables for its own are there, which go before a program of that name.
+pub fn server(script: &str, args: &[String], asked: bool, lookup: &Lookup) -> Option<Run> {
+    let is_ours = script == SERVE
+        && lookup.file(script).is_none()
+        && (asked || lookup.program(script).is_none());
+    let args = std::iter::once("serve-files".to_owned()).chain(args.iter().cloned());
+    is_ours.then(|| Run { program: own_program(), args: args.collect(), stem: SERVE.to_owned() })
+}
+
+/// The program that this process is, by its path; where that was replaced or removed, what is left of it.
+pub fn own_program() -> PathBuf {
+    let path = fs::read_link("/proc/self/exe").unwrap_or_else(|_| "/proc/self/exe".into());
+    // The kernel says so of a file that was removed; another one may be there by now.
+    let shown = path.as_os_str().to_string_lossy();
+    shown
+        .strip_suffix(" (deleted)")
+        .map_or_else(|| path.clone(), |path| OsString::from(path).into())
 }
 
 /// Whether `script` is the path of something, so that no app is meant by it.

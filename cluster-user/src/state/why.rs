@@ -81,6 +81,27 @@ pub enum Why {
     },
 }
 
+impl Why {
+    /// What a shell would say that it exited with, if it did so by itself.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Exited { exit: Exit::Code(code), .. } => Some(*code),
+            Self::Exited { exit: Exit::Signal(signal), .. } => Some(128 + signal),
+            Self::Exited { exit: Exit::Unknown, .. }
+            | Self::NotSpawned(_)
+            | Self::NotListening { .. }
+            | Self::NotReady { .. }
+            | Self::ProbeFailed { .. }
+            | Self::Elsewhere { .. }
+            | Self::CannotServe { .. }
+            | Self::Unusable(_)
+            | Self::Unhealthy { .. }
+            | Self::Silent { .. }
+            | Self::Congested { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -208,8 +208,11 @@ fn is_ended(pause: Duration, heard: &SigSet, home: &Home) -> io::Result<bool> {
     }
 }
 
-/// The next signal, if one comes in time (`sigtimedwait(2)`).
-fn next_signal(heard: &SigSet, within: Duration) -> io::Result<Option<Signal>> {
+/// The next signal, if one comes in time (`sigtimedwait(2)`). To be called with those signals blocked.
+///
+/// # Errors
+/// What the kernel says.
+pub fn next_signal(heard: &SigSet, within: Duration) -> io::Result<Option<Signal>> {
     // SAFETY: plain numbers.
     let mut time: libc::timespec = unsafe { mem::zeroed() };
     time.tv_sec = libc::time_t::try_from(within.as_secs()).unwrap_or(libc::time_t::MAX);

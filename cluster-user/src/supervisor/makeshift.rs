@@ -55,6 +55,7 @@ impl Supervisor {
             | Request::Delete(_)
             | Request::Flush(_)
             | Request::Reopen
+            | Request::Signal(_)
             | Request::Reset(_)
             | Request::Upgrade(_)
             | Request::HandOver(_)

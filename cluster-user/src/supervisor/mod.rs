@@ -22,6 +22,7 @@ mod manager;
 mod makeshift;
 mod source;
 mod perform;
+mod signal;
 mod answer;
 mod view;
 

@@ -146,6 +146,7 @@ impl Supervisor {
                 self.host.output.reopen();
                 return Ok(Asked::Answer(Line::Done(Done::default())));
             }
+            Request::Signal(request) => return self.signal(&request).map(Asked::Answer),
             Request::Reset(TargetsRequest { targets, .. }) => {
                 Command::Reset { targets: some(&targets)? }
             }

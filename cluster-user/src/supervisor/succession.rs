@@ -3,20 +3,19 @@
 //! Everything else is taken over as from a supervisor that died, on purpose: it is one path, and it is used every day.
 
 use std::{
-    env,
-    ffi::OsString,
-    fs, io,
+    env, fs, io,
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::{fs::MetadataExt as _, process::CommandExt as _},
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::journal;
+pub use crate::config::script::own_program;
 use crate::{config::home::Home, datapath::Mode};
 
 /// Names the descriptors that are handed over: that of the lock, then those of waiting rooms.
@@ -96,14 +95,4 @@ pub fn follow_upgrade(home: &Home, mode: Option<Mode>) {
     }
     let error = command(&program, mode).exec();
     log::error!("failed to become {}, which was upgraded to: {error}", program.display());
-}
-
-/// The program that this process is, by its path; where that was replaced or removed, what is left of it.
-pub fn own_program() -> PathBuf {
-    let path = fs::read_link("/proc/self/exe").unwrap_or_else(|_| "/proc/self/exe".into());
-    // The kernel says so of a file that was removed; another one may be there by now.
-    let shown = path.as_os_str().to_string_lossy();
-    shown
-        .strip_suffix(" (deleted)")
-        .map_or_else(|| path.clone(), |path| OsString::from(path).into())
 }

@@ -19,6 +19,7 @@ use crate::{
     state::{
         deployment::{Deployment, Kind as Deployed, Outcome},
         view::{self, RolloutStage, RolloutView, SeatView},
+        why::Why,
     },
 };
 
@@ -182,6 +183,7 @@ impl Supervisor {
             pid: seat.pid,
             status: status(seat.status),
             reason: seat.reason.map(ToString::to_string),
+            exit_code: seat.reason.and_then(Why::exit_code),
             restarts: seat.restarts,
             unstable: seat.unstable,
             cpu_percent: running.map_or(0.0, |running| running.cpu_percent),

@@ -207,6 +207,7 @@ fn worker(pid: u32, instance: u32) -> WorkerView {
         generation: Generation(1),
         pid: Some(pid),
         status: Status::Online,
+        exit_code: None,
         reason: None,
         restarts: 0,
         unstable: 0,

@@ -33,6 +33,7 @@ const WALL: &[Side] = &[
     Side { folder: "process", may: &["crate::process", "crate::id", "crate::config"] },
     Side { folder: "upkeep", may: &["crate::upkeep", "crate::id", "crate::config"] },
     Side { folder: "health", may: &["crate::health", "crate::id", "crate::config"] },
+    Side { folder: "site", may: &["crate::site"] },
     Side {
         folder: "datapath",
         may: &["crate::datapath", "crate::id", "crate::config", "cluster_common"],

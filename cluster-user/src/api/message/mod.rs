@@ -48,6 +48,8 @@ pub enum Request {
     Flush(TargetsRequest),
     /// `POST /v1/reopen`: log files opened anew, after something has renamed them; answers `done` at once.
     Reopen,
+    /// `POST /v1/signal`: a signal for workers as they are; whatever follows from it is their business.
+    Signal(SignalRequest),
     /// `POST /v1/reset`: counters of restarts begin anew.
     Reset(TargetsRequest),
     /// `POST /v1/upgrade`: the daemon becomes another program, and its workers go on. Understood by every version.
@@ -82,6 +84,7 @@ impl Request {
             | Self::Scale(_)
             | Self::Flush(_)
             | Self::Reopen
+            | Self::Signal(_)
             | Self::Reset(_)
             | Self::Kill(_)
             | Self::Events(_)
@@ -103,6 +106,7 @@ impl Request {
             Self::Scale(_) => "/v1/scale",
             Self::Flush(_) => "/v1/flush",
             Self::Reopen => "/v1/reopen",
+            Self::Signal(_) => "/v1/signal",
             Self::Reset(_) => "/v1/reset",
             Self::Upgrade(_) => "/v1/upgrade",
             Self::HandOver(_) => "/v1/handover",
@@ -137,6 +141,19 @@ pub struct TargetsRequest {
     /// Whether to answer only when it is done.
     #[serde(default = "yes")]
     pub wait: bool,
+}
+
+/// Sends a signal to workers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignalRequest {
+    /// Which apps or workers; at least one.
+    pub targets: Vec<String>,
+    /// Its number, 1 to [`signal::MAX`](crate::config::signal::MAX).
+    pub signal: i32,
+    /// Whether every process of a worker gets it, and not only the main one.
+    #[serde(default)]
+    pub tree: bool,
 }
 
 /// Asks about apps.

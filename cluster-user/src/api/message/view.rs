@@ -150,6 +150,9 @@ pub struct WorkerView {
     pub status: Status,
     /// Why it is in that state, when that is no matter of course.
     pub reason: Option<String>,
+    /// What its main process exited with, where that is the reason; 128 and the number for a signal, as in a shell.
+    #[serde(default)]
+    pub exit_code: Option<i32>,
     /// Times it was replaced.
     pub restarts: u32,
     /// Unstable runs in a row.

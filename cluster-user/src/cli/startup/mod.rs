@@ -15,7 +15,11 @@ use self::{
 };
 use super::{error::Error, exit::Exit, output};
 
-const ABOUT: &str = "As root: a service of the host; with -u for another user. As any other user: a service of that user's own
+const ABOUT: &str = "Examples:
+  sudo cluster startup              what is saved starts at boot from now on
+  cluster startup --dry-run         shows the file that it would write
+
+As root: a service of the host; with -u for another user. As any other user: a service of that user's own
 systemd, which also runs while nobody is logged in (loginctl enable-linger).
 
 A daemon that runs in the background already hands its apps over to the service, which loses nothing.
@@ -46,6 +50,7 @@ pub(super) struct Startup {
 
 /// Undoes `startup`; apps that run go on
 #[derive(Args, Debug)]
+#[command(after_help = "Example: sudo cluster unstartup")]
 pub(super) struct Unstartup {
     #[command(flatten)]
     which: Which,

@@ -36,7 +36,7 @@ fn instances_are_grouped_and_what_is_pm2s_or_the_shells_is_dropped() {
         json!([
             { "name": "web", "script": "api.js", "args": ["a", "b c"], "instances": "2", "cwd": cwd,
               "instance_var": "INST", "interpreter_args": ["--no-warnings"], "kill_signal": "SIGINT", "kill_timeout": "3s",
-              "max_restarts": 3, "env": { "PATH": "/own/bin", "SECRET": "s\n3", "PORT": "8080" } },
+              "max_restarts": 3, "out_file": "/var/log/web-out.log", "env": { "PATH": "/own/bin", "SECRET": "s\n3", "PORT": "8080" } },
             { "name": "worker", "script": "work.py", "autostart": false, "cwd": cwd, "kill_signal": "SIGINT",
               "optional_port": true },
             { "name": "line", "script": "sleep 1000", "cwd": cwd, "kill_signal": "SIGINT", "optional_port": true },
