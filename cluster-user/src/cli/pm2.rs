@@ -352,8 +352,6 @@ mod tests {
         );
     }
 
-    /// Words that another change brings.
-
     #[test]
     fn every_command_that_is_named_is_there() {
         let command = super::super::command();
