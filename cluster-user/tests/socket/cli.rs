@@ -99,7 +99,9 @@ fn pids_ids_and_environments_are_one_a_line() {
     assert_eq!(daemon.run(&["pid", "web"]).out, "10\n11\n");
     assert_eq!(daemon.run(&["pid", "web:1"]).out, "11\n");
     assert_eq!(daemon.run(&["id", "web"]).out, "0\n");
-    assert_eq!(daemon.run(&["env", "0:1"]).out, "NODE_APP_INSTANCE=1\nTOKEN=secret\n");
+    let shown = daemon.run(&["env", "0:1", "--show-secrets"]).out;
+    assert_eq!(shown, "NODE_APP_INSTANCE=1\nTOKEN=secret\n");
+    assert!(!daemon.run(&["env", "0:1"]).out.contains("secret"));
     let daemon = serving(vec![app(0, "web", &[10]), app(1, "api", &[11])]);
     let ran = daemon.run(&["env", "all"]);
     assert_eq!(ran.code, 2);
@@ -243,9 +245,9 @@ fn wrong_usage_is_exit_code_2_with_the_nearest_word() {
         (&["logs", "--grep", "("], "regex parse error"),
         (&["reload"], "<TARGET>"),
         (&["reload", "web:1"], "whole apps\nhint: leave the number out: web"),
-        (&["save"], "`save` is not there yet\nhint: put your cluster start lines"),
+        (&["monit"], "`monit` is not there yet\nhint: watch"),
         (&["rollout", "undo", "web"], "there is no command `rollout`\nhint: cluster reload"),
-        (&["start", "a.js", "--watch"], "`--watch` is not there yet"),
+        (&["start", "a.js", "--attach"], "`--attach` is not there yet"),
     ] {
         let ran = run(folder.path(), args);
         assert_eq!(ran.code, 2, "{args:?}: {ran:?}");
