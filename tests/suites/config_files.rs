@@ -143,6 +143,21 @@ fn no_malformed_file_changes_anything(host: &Host) {
 }
 
 #[test]
+fn a_reload_is_refused_as_a_whole_when_this_host_cannot_do_what_the_file_wants() {
+    let host = Host::plain();
+    host.write("cluster.toml", "[apps.web]\nscript = 'app'\n");
+    host.cluster(&["start", "cluster.toml"]).ok();
+    let before = (host.pids("web"), host.app("web").spec);
+    std::fs::create_dir(host.work().join("folder")).unwrap();
+    for wrong in ["out_file = 'folder'", "require_kernel = true"] {
+        host.write("cluster.toml", &format!("[apps.web]\nscript = 'app'\n{wrong}\n"));
+        host.cluster(&["reload", "cluster.toml"]).fails();
+        assert_eq!((host.pids("web"), host.app("web").spec), before, "{wrong}");
+        assert!(host.history("web").is_empty(), "nothing was begun");
+    }
+}
+
+#[test]
 fn a_file_that_loops_for_ever_is_ended_and_nothing_is_started() {
     let host = Host::plain();
     host.write("a.config.js", "for (;;);");

@@ -130,6 +130,30 @@ fn a_daemon_that_is_killed_goes_on_watching_afterwards() {
 }
 
 #[test]
+fn what_an_app_logs_in_the_folder_that_is_watched_is_no_change() {
+    let host = Host::plain();
+    let script = code(&host);
+    let talks = host.write(
+        "talks.js",
+        "require('http').createServer((q, r) => r.end(`pid ${process.pid}`)).listen(8081);\n\
+         setInterval(() => console.log('a line'), 5);\n",
+    );
+    host.cluster(&["start", &script, "--watch"]).ok();
+    let files = ["--out-file", "mine/out.log", "--pid-file", "mine/pid", "--log-max-size", "4K"];
+    host.cluster(&[&["start", &talks, "--watch"], &files[..]].concat()).ok();
+    until_watched(&host, "begin.txt");
+    let quiet = host.history("talks").len();
+
+    let rotated = host.work().join("mine/out.log.2");
+    wait::until_true("it is rotated twice", || {
+        rotated.exists() || rotated.with_extension("2.gz").exists()
+    });
+
+    assert_eq!(host.history("talks").len(), quiet, "its own logs are none of its files");
+    host.cluster(&["delete", "all"]).ok();
+}
+
+#[test]
 fn a_pattern_that_cannot_be_read_is_refused() {
     let host = Host::plain();
     let start = ["start", "app", "--watch", "--ignore-watch", "(a"];

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::run::Supervisor;
 use crate::{
     api::message::Status,
-    config::home::Home,
+    config::{home::Home, spec::hooks::Hook},
     dump::{
         self, DumpError,
         resurrect::{End, Outcome, resurrect},
@@ -125,8 +125,13 @@ impl Supervisor {
     pub(super) fn announce_end(&self) {
         let apps = self.state.apps(&[]);
         let longest = apps.iter().map(|app| {
-            let stop = &app.spec.stop;
-            stop.drain_timeout.saturating_add(stop.kill_timeout)
+            let (stop, hooks) = (&app.spec.stop, &app.spec.hooks);
+            let last = [Hook::PreStop, Hook::PostStop].map(|hook| match hooks.line(hook) {
+                Some(_) => hooks.timeout,
+                None => Duration::ZERO,
+            });
+            let parts = [stop.drain_timeout, stop.kill_timeout].into_iter().chain(last);
+            parts.fold(Duration::ZERO, Duration::saturating_add)
         });
         let longest = longest.max().unwrap_or_default().saturating_add(SPARE);
         let extend = format!("EXTEND_TIMEOUT_USEC={}", longest.as_micros());

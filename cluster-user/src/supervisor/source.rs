@@ -108,11 +108,7 @@ impl Supervisor {
     fn command(&mut self, request: Request, peer: Peer) -> Result<Asked, Failure> {
         Ok(Asked::Command(match request {
             Request::Start(start) => {
-                if start.spec.require_kernel && self.host.datapath.mode() == Mode::Plain {
-                    return Err(self.no_kernel());
-                }
-                self.check_logs(&start.spec)?;
-                self.can_limit(&start.spec)?;
+                self.check(&start.spec)?;
                 let StartRequest { spec, idle, wait } = *start;
                 Command::Start { spec: Box::new(spec), idle, wait }
             }
@@ -124,6 +120,7 @@ impl Supervisor {
             }
             Request::Reload(reload) => {
                 let ReloadRequest { targets, change, pace, force, wait } = *reload;
+                change.spec.as_deref().map_or(Ok(()), |spec| self.check(spec))?;
                 let (targets, who) = (some(&targets)?, who(peer));
                 Command::Reload(Box::new(Reload { targets, change, pace, force, who, wait }))
             }
@@ -208,7 +205,16 @@ impl Supervisor {
         }
     }
 
-    /// Whether the output of an app's workers can go where it is to, before any is started.
+    /// Whether this host has what an app asks for, before any worker of it is started.
+    fn check(&self, spec: &AppSpec) -> Result<(), Failure> {
+        if spec.require_kernel && self.host.datapath.mode() == Mode::Plain {
+            return Err(self.no_kernel());
+        }
+        self.check_logs(spec)?;
+        self.can_limit(spec)
+    }
+
+    /// Whether the output of an app's workers can go where it is to.
     fn check_logs(&self, spec: &AppSpec) -> Result<(), Failure> {
         (0..spec.instances).try_for_each(|instance| {
             let origin = perform::origin(spec, Instance(instance));

@@ -12,7 +12,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{host::notice, run::Supervisor};
+use super::{host::notice, perform, run::Supervisor};
 use crate::{
     api::message::{Failure, Notice, Reason},
     config::{
@@ -22,7 +22,7 @@ use crate::{
         spec::{AppSpec, recycle::Worn, watch::Watch},
         target::Target,
     },
-    id::{AppId, WorkerId},
+    id::{AppId, Instance, WorkerId},
     moment::Moment,
     process::{cgroup::Lacking, memory},
     state::event::{Command, Event, Reload},
@@ -185,7 +185,18 @@ impl Supervisor {
             let upkeep = &mut self.host.upkeep;
             let kept = upkeep.apps.entry(app).or_default();
             kept.follow(app, spec.recycle.cron.as_ref(), &upkeep.sender);
-            let own = || vec![self.host.home.path().to_owned(), self.host.home.logs()];
+            let (home, output) = (&self.host.home, &self.host.output);
+            let own = || {
+                let each =
+                    (0..spec.instances).map(|number| perform::origin(spec, Instance(number)));
+                let files = each.flat_map(|origin| output.files(&origin).all());
+                let pids = (0..spec.instances).filter_map(|n| spec.identity.pid_file_of(n));
+                let folders = [home.path().to_owned(), home.logs()];
+                let mut own: Vec<_> = folders.into_iter().chain(files).chain(pids).collect();
+                own.sort();
+                own.dedup();
+                own
+            };
             let view =
                 spec.watch.clone().map(|watch| View { watch, cwd: spec.cwd.clone(), own: own() });
             kept.watch(app, view, &upkeep.sender);
