@@ -148,7 +148,7 @@ fn a_reload_is_refused_as_a_whole_when_this_host_cannot_do_what_the_file_wants()
     host.write("cluster.toml", "[apps.web]\nscript = 'app'\n");
     host.cluster(&["start", "cluster.toml"]).ok();
     let before = (host.pids("web"), host.app("web").spec);
-    std::fs::create_dir(host.work().join("folder")).unwrap();
+    fs::create_dir(host.work().join("folder")).unwrap();
     for wrong in ["out_file = 'folder'", "require_kernel = true"] {
         host.write("cluster.toml", &format!("[apps.web]\nscript = 'app'\n{wrong}\n"));
         host.cluster(&["reload", "cluster.toml"]).fails();

@@ -30,9 +30,13 @@ impl State {
         }
         let mut deleted = Vec::new();
         let done = match command {
-            Command::Start { spec, idle, wait } => {
-                self.start(now, Arc::new(*spec), idle).map(|seats| (Goal::Up, seats, wait))
-            }
+            Command::Start { spec, idle, wait } => match self.start(now, Arc::new(*spec), idle) {
+                Ok((id, seats)) if seats.is_empty() => {
+                    let (apps, deleted) = (vec![id], Vec::new());
+                    return self.tell(call, Tale::Done { apps, deleted });
+                }
+                other => other.map(|(_, seats)| (Goal::Up, seats, wait)),
+            },
             Command::Stop { targets, wait } => self.select(&targets).map(|seats| {
                 self.retire_all(now, &seats, Leave::WhenIdle);
                 (Goal::Down, seats, wait)
@@ -91,13 +95,18 @@ impl State {
     }
 
     /// What is started idle has seats, and nobody in them: nobody is waited for.
-    fn start(&mut self, now: Moment, spec: Arc<AppSpec>, idle: bool) -> Result<Seats, Refusal> {
+    fn start(
+        &mut self,
+        now: Moment,
+        spec: Arc<AppSpec>,
+        idle: bool,
+    ) -> Result<(AppId, Seats), Refusal> {
         let idle = idle || !spec.autostart;
         let mut id = AppId(self.next_app);
         if let Some(app) = self.apps.values().find(|app| app.spec().name == spec.name) {
             if app.stopped() {
                 let id = app.id;
-                return Ok(self.define_anew(now, id, spec, idle));
+                return Ok((id, self.define_anew(now, id, spec, idle)));
             }
             if !app.dead() {
                 return Err(Refusal::NameInUse { name: spec.name.to_string(), id: app.id });
@@ -111,7 +120,7 @@ impl State {
         let instances = spec.instances;
         self.apps.insert(id, App::new(id, spec, now));
         self.announce(id, What::Started);
-        Ok(self.fill(now, id, instances, idle))
+        Ok((id, self.fill(now, id, instances, idle)))
     }
 
     /// Another definition of an app that is stopped.

@@ -156,7 +156,7 @@ fn what_is_started_idle_is_known_and_waits_for_a_word() {
     let idle = AppSpec { autostart: false, ..spec("app0x", 2) };
     let call = world.command(start(idle));
     world.deliver_all();
-    let done = Tale::Done { apps: vec![], deleted: vec![] };
+    let done = Tale::Done { apps: vec![AppId(0)], deleted: vec![] };
     assert_eq!(world.answer(call), Some(&done));
     assert!(world.alive.is_empty());
     let view = world.state.app_of(AppId(0)).unwrap();
