@@ -125,7 +125,16 @@ impl Supervisor {
             Request::Reload(reload) => {
                 let ReloadRequest { targets, change, pace, force, wait } = *reload;
                 let (targets, who) = (some(&targets)?, who(peer));
-                Command::Reload(Box::new(Reload { targets, change, pace, force, who, wait }))
+                let yields = false;
+                Command::Reload(Box::new(Reload {
+                    targets,
+                    change,
+                    pace,
+                    force,
+                    who,
+                    yields,
+                    wait,
+                }))
             }
             Request::Promote(TargetsRequest { targets, wait }) => {
                 Command::Promote { targets: some(&targets)?, wait }
