@@ -92,9 +92,16 @@ pub(super) enum Command {
     #[command(visible_alias = "gracefulReload")]
     Reload(Reload),
     Diff(Diff),
-    #[command(name = "startOrReload", alias = "startOrGracefulReload")]
+    #[command(
+        name = "startOrReload",
+        alias = "startOrGracefulReload",
+        about = "Starts the apps of a file that do not run, and reloads those that do"
+    )]
     StartOrReload(StartOr),
-    #[command(name = "startOrRestart")]
+    #[command(
+        name = "startOrRestart",
+        about = "Starts the apps of a file that do not run, and restarts those that do"
+    )]
     StartOrRestart(StartOr),
     Promote(Promote),
     #[command(visible_alias = "undo")]

@@ -16,8 +16,8 @@ use crate::{api::message::Detail, config::secret};
 #[derive(Args, Debug)]
 #[command(after_help = "Example: cluster env web:2
 
-Values of secrets are hidden: of variables with names such as API_KEY, DB_PASSWORD or TOKEN, passwords
-in URLs, and keys of well-known services.
+Values of secrets are hidden: of variables with names such as API_KEY, DB_PASSWORD or TOKEN,
+passwords in URLs, and keys of well-known services.
 
 With --json: an object")]
 pub(super) struct Env {

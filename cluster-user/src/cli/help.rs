@@ -12,6 +12,15 @@ fn every_command_explains_itself() {
             let name = subcommand.get_name().to_owned();
             assert!(subcommand.get_about().is_some(), "{name}");
             let help = subcommand.render_help();
+            // Wider ones are broken in two by clap, which looks as if something were missing.
+            for line in subcommand
+                .get_after_help()
+                .map(ToString::to_string)
+                .iter()
+                .flat_map(|text| text.lines())
+            {
+                assert!(line.chars().count() <= 100, "{name}: {line}");
+            }
             // One for every command, so that nobody has to guess.
             let example = help.to_string().lines().any(|line| {
                 let line = line.trim_start_matches("Example:").trim_start();

@@ -19,7 +19,7 @@ use crate::api::message::{AppView, DeploymentView, Detail};
 
 With --json: an array with one object per app: name, generation, and history [{generation, from,
 kind (reload | rollback), outcome (done | failed | rolled_back | superseded), reason, who, began_ms,
-took_ms, moved}], the latest last. moved: connections that moved from the queue of a worker that left
+took_ms, moved}], the latest last. moved: connections that went from the queue of a worker that left
 to one that stayed.")]
 pub(super) struct History {
     /// Names, ids, namespaces, `all`, or /REGEX/

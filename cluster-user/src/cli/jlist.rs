@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::message::{AppView, Detail, Status, WorkerView},
-    config::signal::StopSignal,
+    config::{signal::StopSignal, spec::identity::pm_id},
     id::{AppId, Instance},
 };
 
@@ -19,7 +19,8 @@ use crate::{
 #[command(after_help = "Example: cluster jlist | jq '.[].pm2_env.status'
 
 An array with one object per worker: pid, name, pm_id, monit {memory, cpu}, and pm2_env.
-pm_id counts all workers, as PM2's does. The environment is left out: see `cluster env`.
+pm_id is the one that the worker finds in its environment: the same across restarts and reloads.
+The environment is left out: see `cluster env`.
 For the fields of cluster's own, see `cluster list --json`.")]
 pub(super) struct Jlist {}
 
@@ -38,7 +39,7 @@ impl Jlist {
 struct Process<'a> {
     pid: u32,
     name: &'a str,
-    pm_id: usize,
+    pm_id: u64,
     monit: Monit,
     pm2_env: Pm2Env<'a>,
 }
@@ -53,7 +54,7 @@ struct Monit {
 struct Pm2Env<'a> {
     name: &'a str,
     namespace: &'a str,
-    pm_id: usize,
+    pm_id: u64,
     app_id: AppId,
     status: &'static str,
     exec_mode: &'static str,
@@ -84,11 +85,12 @@ fn shape(apps: &[AppView]) -> Vec<Process<'_>> {
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed();
     let now = now.ok().and_then(|since| u64::try_from(since.as_millis()).ok()).unwrap_or(0);
     let workers = apps.iter().flat_map(|app| app.workers.iter().map(move |worker| (app, worker)));
-    workers.enumerate().map(|(at, (app, worker))| process(at, app, worker, now)).collect()
+    workers.map(|(app, worker)| process(app, worker, now)).collect()
 }
 
-fn process<'a>(pm_id: usize, app: &'a AppView, worker: &'a WorkerView, now: u64) -> Process<'a> {
+fn process<'a>(app: &'a AppView, worker: &'a WorkerView, now: u64) -> Process<'a> {
     let spec = &app.spec;
+    let pm_id = pm_id(app.id, worker.instance);
     Process {
         pid: worker.pid.unwrap_or(0),
         name: &app.name,
@@ -142,12 +144,14 @@ mod tests {
 
     #[test]
     fn every_worker_is_one_of_pm2s_processes_without_environment() {
-        let apps = [app(), app()];
+        let second = AppView { id: AppId(1), ..app() };
+        let apps = [AppView { id: AppId(0), ..app() }, second];
         let value = serde_json::to_value(shape(&apps)).unwrap();
         assert_eq!(value.as_array().unwrap().len(), 4);
         assert_eq!(value[0]["pid"], 4001);
         assert_eq!(value[1]["pid"], 0, "PM2 says 0 for what is not running");
-        assert_eq!(value[3]["pm_id"], 3);
+        assert_eq!(value[1]["pm_id"], 1);
+        assert_eq!(value[3]["pm_id"], 1025, "as the worker sees it");
         assert_eq!(value[1]["pm2_env"]["NODE_APP_INSTANCE"], 1);
         assert_eq!(value[1]["pm2_env"]["status"], "errored");
         assert_eq!(value[0]["pm2_env"]["pm_exec_path"], "/srv/server.js");

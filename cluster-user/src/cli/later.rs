@@ -1,26 +1,17 @@
-//! Words of PM2 that are not there yet, and of other tools; and what to use instead.
+//! Words of PM2 that are not there, and of other tools; and what to use instead.
 
 use clap::error::{ContextKind, ContextValue};
 
-use super::{error::Error, human};
-
-/// Words, and what to do instead.
-const COMMANDS: [(&[&str], &str); 4] = [
-    (&["monit", "dashboard", "dash", "imonit"], "watch -n1 cluster list -v"),
-    (&["logrotate"], "nothing needs doing: log files rotate by themselves"),
-    (&["deploy", "set", "get", "conf", "install"], "see cluster --help for what is there"),
-    (&["attach", "trigger"], "cluster logs NAME shows what it writes"),
-];
+use super::{error::Error, human, pm2};
 
 /// Words of other tools, and what they are here.
-const OTHERS: [(&[&str], &str); 12] = [
-    (&["slist", "sysinfos"], "cluster report shows the host, cluster list --json the apps"),
+const COMMANDS: [(&[&str], &str); 11] = [
     (&["kill-app", "terminate", "quit"], "cluster stop TARGET, or cluster kill for everything"),
     (
         &["node", "port", "ports"],
         "cluster list shows the ports, cluster describe TARGET all addresses",
     ),
-    (&["rm", "remove", "uninstall"], "cluster delete TARGET"),
+    (&["rm", "remove"], "cluster delete TARGET"),
     (&["log", "tail"], "cluster logs TARGET"),
     (&["top", "htop", "monitor"], "watch -n1 cluster list -v"),
     (&["up", "run", "create", "exec"], "cluster start SCRIPT"),
@@ -32,14 +23,15 @@ const OTHERS: [(&[&str], &str); 12] = [
     (&["inspect"], "cluster describe TARGET"),
     (&["is-active"], "cluster list TARGET"),
     (
-        &["rollout", "update", "set-image"],
+        &["rollout", "set-image"],
         "cluster reload TARGET deploys, cluster list shows how far it is, cluster rollback TARGET undoes it, \
          cluster history TARGET tells of those before",
     ),
 ];
 
 /// Options of other commands, and what to do instead.
-const OTHER_OPTIONS: [(&[&str], &str); 6] = [
+const OPTIONS: [(&[&str], &str); 7] = [
+    (&["--attach"], "cluster start SCRIPT --no-daemon stays in the foreground"),
     (
         &["--update-env"],
         "restart keeps the environment; cluster reload NAME --update-env takes the one of the shell",
@@ -67,25 +59,6 @@ const OTHER_OPTIONS: [(&[&str], &str); 6] = [
     ),
 ];
 
-/// Options of `start`, and what to do instead.
-const OPTIONS: [(&[&str], &str); 2] = [
-    (&["--attach"], "cluster start SCRIPT --no-daemon stays in the foreground"),
-    (
-        &[
-            "-o",
-            "--output",
-            "-e",
-            "--error",
-            "-l",
-            "--log",
-            "--merge-logs",
-            "--time",
-            "--log-date-format",
-        ],
-        "the paths of the log files are in cluster describe NAME",
-    ),
-];
-
 /// The answer to a mistake in the command line that is none to users of PM2.
 pub(super) fn answer(error: &clap::Error) -> Option<Error> {
     let word = |kind| match error.get(kind) {
@@ -94,20 +67,35 @@ pub(super) fn answer(error: &clap::Error) -> Option<Error> {
     };
     let find = |list: &[(&[&'static str], &'static str)], word: &str| {
         let entry = list.iter().find(|(words, _)| words.contains(&word));
-        entry.map(|(_, instead)| *instead)
+        entry.map(|(_, instead)| (*instead).to_owned())
     };
-    let (word, later, other, kind) =
+    let (kind, word, instead) =
         match (word(ContextKind::InvalidSubcommand), word(ContextKind::InvalidArg)) {
-            (Some(word), _) => (word, &COMMANDS[..], &OTHERS[..], "command"),
-            (None, Some(word)) => (word, &OPTIONS[..], &OTHER_OPTIONS[..], "option"),
+            (Some(word), _) => {
+                ("command", word, find(&COMMANDS, word).or_else(|| pm2::instead_of_command(word)))
+            }
+            (None, Some(word)) => {
+                let own = find(&OPTIONS, word).or_else(|| of_start(word));
+                ("option", word, own.or_else(|| pm2::instead_of_option(word)))
+            }
             (None, None) => return None,
         };
     let shown = human::plain(word);
-    if let Some(instead) = find(later, word) {
-        return Some(Error::usage(format!("`{shown}` is not there yet")).hint(instead));
-    }
-    let instead = find(other, word)?;
-    Some(Error::usage(format!("there is no {kind} `{shown}`")).hint(instead))
+    Some(Error::usage(format!("there is no {kind} `{shown}`")).hint(instead?))
+}
+
+/// What to do with an option that only `start` has.
+fn of_start(word: &str) -> Option<String> {
+    let command = super::command();
+    let long = word.strip_prefix("--")?;
+    let start = command.find_subcommand("start")?;
+    let is_one = |option: &clap::Arg| {
+        option.get_long() == Some(long)
+            || option.get_all_aliases().is_some_and(|others| others.contains(&long))
+    };
+    start.get_arguments().any(is_one).then(|| {
+        "start has it; for an app that runs, change its file, then cluster reload FILE".to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -116,28 +104,57 @@ mod tests {
 
     use super::{super::command::Cli, *};
 
+    fn mistake(line: &str) -> Option<(String, String)> {
+        let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+        answer(&error).map(|answer| (answer.message, answer.hint.unwrap_or_default()))
+    }
+
     #[test]
-    fn what_comes_later_is_answered_with_what_there_is() {
-        let mistake = |line: &str| {
-            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
-            answer(&error).map(|answer| (answer.message, answer.hint.unwrap_or_default()))
-        };
-        let (message, hint) = mistake("cluster attach web").unwrap();
-        assert_eq!(message, "`attach` is not there yet");
-        assert!(hint.contains("cluster logs"));
+    fn a_word_of_another_tool_is_answered_with_what_there_is() {
+        let (message, hint) = mistake("cluster rm web").unwrap();
         assert_eq!(
-            mistake("cluster start a.js --attach").unwrap().0,
-            "`--attach` is not there yet"
+            (message.as_str(), hint.as_str()),
+            ("there is no command `rm`", "cluster delete TARGET")
         );
-        assert_eq!(mistake("cluster rm web").unwrap().0, "there is no command `rm`");
         assert_eq!(mistake("cluster restart -f web").unwrap().0, "there is no option `-f`");
+        assert!(mistake("cluster start a.js --attach").unwrap().1.contains("--no-daemon"));
         assert!(mistake("cluster lst").is_none());
         assert!(mistake("cluster start a.js --nope").is_none());
     }
 
     #[test]
-    fn nothing_that_is_there_is_said_to_come_later() {
-        for word in COMMANDS.iter().chain(&OTHERS).flat_map(|(words, _)| *words) {
+    fn a_word_of_pm2_is_answered_as_the_table_says() {
+        for (line, part) in [
+            ("cluster update", "cluster upgrade: "),
+            ("cluster monit", "watch -n1 cluster list -v"),
+            ("cluster deploy", "cluster reload FILE"),
+            ("cluster pull", "cluster rollback"),
+            ("cluster attach web", "cluster logs NAME"),
+            ("cluster profile:cpu", "perf"),
+            ("cluster install pm2-logrotate", "built in"),
+            ("cluster start a.js -x", "one mode for every program"),
+            ("cluster start a.js --ext js", "--watch takes what is watched"),
+            ("cluster start a.js --parallel 2", "its own pace"),
+        ] {
+            let (_, hint) = mistake(line).unwrap_or_else(|| panic!("{line}"));
+            assert!(hint.contains(part) && !hint.contains('`'), "{line}: {hint}");
+        }
+    }
+
+    #[test]
+    fn an_option_of_start_on_another_command_is_answered_with_the_file() {
+        for line in [
+            "cluster restart web --max-memory-restart 200M",
+            "cluster reload web --cron 0",
+            "cluster stop web --node-args=--inspect",
+        ] {
+            assert!(mistake(line).unwrap().1.contains("cluster reload FILE"), "{line}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_there_is_said_to_be_missing() {
+        for word in COMMANDS.iter().flat_map(|(words, _)| *words) {
             assert!(super::super::command().find_subcommand(word).is_none(), "{word}");
         }
     }

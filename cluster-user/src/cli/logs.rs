@@ -36,11 +36,12 @@ const PIECE: usize = 64 << 10;
   cluster logs --since 10m
   cluster logs web --since '2026-11-21 14:00' --until 14:10
 
-A moment is a length of time (10m, 2h30m: that long ago), a date, a time of today, both, or RFC 3339.
+A moment is a length of time (10m, 2h30m: that long ago), a date, a time of today, both, or
+RFC 3339.
 When a line came is known to 5 seconds, to 1 where much is written; no format of its own is needed.
 
-With --json: one object per line: {message, timestamp, type (out | err), process_id, app_name, app_id,
-instance}; instance and process_id are null where all workers write to one file")]
+With --json: one object per line: {message, timestamp, type (out | err), process_id, app_name,
+app_id, instance}; instance and process_id are null where all workers write to one file")]
 #[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(super) struct Logs {
     /// Names, ids, NAME:INSTANCE, namespaces, `all`, or /REGEX/; all when left out

@@ -73,7 +73,11 @@ const COMMANDS: &[Word] = &[
     word("list, ls, l, ps, status", "list", Better("ports, readiness, and what is under way")),
     word("jlist", "jlist", Better("values of secrets are left out")),
     word("prettylist", "list", Different("`cluster list --json`")),
-    word("slist, sysinfos", "", Absent("`top` and `free` show the host")),
+    word(
+        "slist, sysinfos",
+        "",
+        Absent("`cluster report` shows the host, `cluster list --json` the apps"),
+    ),
     word("describe, desc, info, show", "describe", Same),
     word("id", "id", Same),
     word("pid", "pid", Same),
@@ -83,7 +87,7 @@ const COMMANDS: &[Word] = &[
     word(
         "monit, dashboard, dash, imonit",
         "list",
-        Different("`watch cluster list` and `cluster logs`"),
+        Different("`watch -n1 cluster list -v`, `cluster logs` and `cluster events`"),
     ),
     word("logs", "logs", Better("--since, --until, --grep")),
     word("flush", "flush", Same),
@@ -147,10 +151,10 @@ const COMMANDS: &[Word] = &[
 /// Options of all commands; `here` is an option of `start` unless it names its command.
 const OPTIONS: &[Word] = &[
     word("-v, --version", "--version", Same),
-    word("-s, --silent", "", Absent("what is in passing goes to standard error: 2>/dev/null")),
+    word("-s, --silent", "--silent", Same),
     word("--ext", "--watch", Different("--watch takes what is watched")),
     word("-n, --name", "--name", Same),
-    word("-m, --mini-list", "", Absent("the list is as wide as the terminal")),
+    word("-m, --mini-list", "list --mini-list", Same),
     word("--interpreter", "--interpreter", Same),
     word("--interpreter-args, --node-args", "--interpreter-args", Same),
     word("-o, --output", "--out-file", Same),
@@ -187,17 +191,14 @@ const OPTIONS: &[Word] = &[
     word("--exp-backoff-restart-delay", "--exp-backoff-restart-delay", Same),
     word("-x, --execute-command", "", Absent("there is one mode for every program")),
     word("--max-restarts", "--max-restarts", Same),
-    word("-u, --user, --uid", "--uid", Same),
+    word("--uid", "--uid", Same),
+    word("-u, --user", "startup --user", Same),
     word("--gid", "--gid", Same),
     word("--namespace", "--namespace", Same),
     word("--cwd", "--cwd", Same),
-    word(
-        "--hp, --wait-ip, --service-name",
-        "",
-        Absent(
-            "systemd has its own words for these: User=, network-online.target, and the unit's name",
-        ),
-    ),
+    word("--hp", "startup --hp", Same),
+    word("--service-name", "startup --service-name", Same),
+    word("--wait-ip", "", Absent("the unit waits for network-online.target by itself")),
     word("-c, --cron, --cron-restart", "--cron-restart", Better("a reload, not a hard restart")),
     word("-w, --write", "", Absent("`cluster save` keeps what runs")),
     word("--no-daemon", "--no-daemon", Same),
@@ -216,7 +217,7 @@ const OPTIONS: &[Word] = &[
     word("--watch", "--watch", Better("a reload once per burst of changes")),
     word("--ignore-watch", "--ignore-watch", Same),
     word("--watch-delay", "--watch-delay", Same),
-    word("--no-color", "", Different("NO_COLOR=1, and never into a file")),
+    word("--no-color", "--no-color", Better("NO_COLOR=1 too, and never into a file")),
     word("--no-vizion", "", Absent("the version control of a folder is left alone")),
     word("--no-autostart", "--autostart", Different("--autostart off")),
     word("--no-autorestart", "--autorestart", Different("--autorestart off")),
@@ -236,7 +237,7 @@ const VARIABLES: &[Word] = &[
     word("PM2_HOME", "CLUSTER_HOME", Different("`cluster import` reads PM2_HOME")),
     word("PM2_KILL_TIMEOUT, PM2_KILL_SIGNAL", "", Same),
     word("PM2_KILL_RETRY_TIME", "", Absent("the kernel tells when a process has ended")),
-    word("PM2_KILL_USE_MESSAGE", "", Different("shutdown_with_message")),
+    word("PM2_KILL_USE_MESSAGE", "", Same),
     word("PM2_GRACEFUL_LISTEN_TIMEOUT, PM2_GRACEFUL_TIMEOUT", "", Same),
     word("PM2_RELOAD_LOCK_TIMEOUT", "", Absent("two reloads of one app cannot overlap")),
     word("PM2_CONCURRENT_ACTIONS", "", Different("`reload` has its own pace")),
@@ -248,7 +249,7 @@ const VARIABLES: &[Word] = &[
         "",
         Different("the API is a socket in CLUSTER_HOME, for its owner alone"),
     ),
-    word("PM2_PROCESS_INSTANCE_VAR", "", Different("instance_var")),
+    word("PM2_PROCESS_INSTANCE_VAR", "", Same),
     word("PM2_SOCKET_USER, PM2_SOCKET_GROUP", "", Absent("the socket is its owner's alone")),
     word(
         "PM2_OPTIMIZE_MEMORY, PM2_NODE_OPTIONS, PM2_MODIFY_REQUIRE, PM2_ENABLE_GIT_PARSING, PM2_DAEMON_TITLE, PROCESS_TITLE",
@@ -270,6 +271,27 @@ const VARIABLES: &[Word] = &[
     word("NODE_APP_INSTANCE", "NODE_APP_INSTANCE", Better("stable across a reload, and unique")),
     word("pm_id, name", "", Same),
 ];
+
+/// What to use instead of a command of PM2 that is not there by its name.
+pub(super) fn instead_of_command(typed: &str) -> Option<String> {
+    instead(COMMANDS, typed, "cluster ")
+}
+
+/// What to use instead of an option of PM2.
+pub(super) fn instead_of_option(typed: &str) -> Option<String> {
+    instead(OPTIONS, typed, "")
+}
+
+fn instead(words: &[Word], typed: &str, before: &str) -> Option<String> {
+    let word = words.iter().find(|word| word.there.split(", ").any(|name| name == typed))?;
+    let why = word.state.why().replace('`', "");
+    if word.here.is_empty() || why.contains("cluster ") {
+        return Some(why);
+    }
+    // One that is the same belongs to another command.
+    let elsewhere = word.here.split(' ').any(|part| part == typed);
+    (!elsewhere && word.state != Same).then(|| format!("{before}{}: {why}", word.here))
+}
 
 /// The documentation for who comes from PM2.
 fn document() -> String {
@@ -371,13 +393,29 @@ mod tests {
     #[test]
     fn every_option_that_is_named_is_there() {
         let command = super::super::command();
-        for word in
-            OPTIONS.iter().filter(|word| word.here.starts_with("--") && word.here != "--version")
+        for word in OPTIONS.iter().filter(|word| !word.here.is_empty() && word.here != "--version")
         {
-            let start = command.find_subcommand("start").unwrap();
-            let long = word.here.trim_start_matches("--");
-            let is_there = start.get_arguments().any(|option| option.get_long() == Some(long));
+            let (of, long) = word.here.split_once(' ').unwrap_or(("start", word.here));
+            let of = command.find_subcommand(of).unwrap();
+            let long = long.trim_start_matches("--");
+            let is_there = of.get_arguments().any(|option| option.get_long() == Some(long));
             assert!(is_there, "{} is said to be {} here", word.there, word.here);
+        }
+    }
+
+    #[test]
+    fn no_option_that_is_there_is_said_not_to_be() {
+        // What is there by the same name means something else, as the table says.
+        let others = ["--force", "--trace"];
+        let command = super::super::command();
+        for word in OPTIONS.iter().filter(|word| word.here.is_empty()) {
+            for name in word.there.split(", ").filter(|name| !others.contains(name)) {
+                let long = name.trim_start_matches("--");
+                for of in command.get_subcommands().filter(|of| !of.is_hide_set()) {
+                    let is_there = of.get_arguments().any(|option| option.get_long() == Some(long));
+                    assert!(!is_there, "{} has {name}", of.get_name());
+                }
+            }
         }
     }
 

@@ -13,8 +13,9 @@ use crate::api::message::Request;
 #[derive(Args, Debug)]
 #[command(after_help = "Example: cluster reloadLogs
 
-For logrotate and the like: signal SIGUSR2 to the daemon does the same. A file that was renamed or removed is
-noticed within a second of output in any case. cluster rotates log files itself: see --log-max-size of `cluster start`.")]
+For logrotate and the like: signal SIGUSR2 to the daemon does the same. A file that was renamed or
+removed is noticed within a second of output in any case. cluster rotates log files itself: see
+--log-max-size of `cluster start`.")]
 pub(super) struct ReloadLogs {}
 
 impl ReloadLogs {

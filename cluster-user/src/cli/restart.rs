@@ -18,7 +18,7 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cluster restart all
-  cluster restart ecosystem.config.js        its apps; those that are defined otherwise now are reloaded")]
+  cluster restart ecosystem.config.js        its apps; those that have changed are reloaded")]
 pub(super) struct Restart {
     #[command(flatten)]
     verb: Verb,

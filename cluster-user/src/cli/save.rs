@@ -21,8 +21,8 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Example: cluster save
 
-Writes dump.json in CLUSTER_HOME, which only its owner can read: the environments of the apps are in it,
-secrets included. The one before it is kept as dump.json.bak. Apps that are stopped stay so.
+Writes dump.json in CLUSTER_HOME, which only its owner can read: the environments of the apps are in
+it, secrets included. The one before it is kept as dump.json.bak. Apps that are stopped stay so.
 
 Nothing is saved by itself: after a change that is to outlive a reboot, save again.")]
 pub(super) struct Save {

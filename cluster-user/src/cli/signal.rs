@@ -21,8 +21,8 @@ use crate::{
   cluster signal web HUP            this order is understood too
   cluster signal --tree USR1 web    to every process that the workers have started
 
-A signal is a name, with SIG or without, or a number. What follows is the worker's business: one that
-ends is started again like any other; cluster stop and cluster restart do that in good order.
+A signal is a name, with SIG or without, or a number. What follows is the worker's business: one
+that ends is started again like any other; cluster stop and cluster restart do that in good order.
 
 With --json: the apps concerned, in the shape of `cluster list --json`")]
 pub(super) struct Signal {

@@ -34,8 +34,9 @@ use crate::{
   cluster start ecosystem.config.js --env production --only web,api
   cluster start                              the cluster.toml or ecosystem file of this folder
 
-Of a file's apps those that run and are defined otherwise now are reloaded, and those that run as they
-are defined are left alone: cluster diff FILE shows it. Options go over what the file says of each app.
+Of a file's apps those that run and are defined otherwise now are reloaded, and those that run as
+they are defined are left alone: cluster diff FILE shows it. Options go over what the file says of
+each app.
 
 TIME is 1600 (milliseconds), 500ms, 10s, 1m or 2h.
 

@@ -35,9 +35,8 @@ const LOOK: Duration = Duration::from_millis(2);
   cluster upgrade                               to the release of this command
   cluster upgrade --program /opt/new/cluster    to another program
 
-Install the new release, then: cluster upgrade
-A daemon that is started by a service manager can be told to take over from the one that runs:
-cluster daemon --replace")]
+Install the new release in the place of the old one, then: cluster upgrade
+The service that cluster startup has set up goes on too: its process stays the same.")]
 pub(super) struct Upgrade {
     /// The program to become; by default the one that this command is
     #[arg(long, value_name = "PATH")]

@@ -279,6 +279,8 @@ pub struct Reload {
     pub force: bool,
     /// Who wants it.
     pub who: String,
+    /// Whether nobody asked for it, but files that changed or the clock: it gives way to one that somebody asks for.
+    pub yields: bool,
     /// Whether to answer only when it is done.
     pub wait: bool,
 }

@@ -32,12 +32,19 @@ impl State {
         let apps = self.select_apps(&reload.targets)?;
         self.all_running(&apps)?;
         if !reload.force {
-            self.not_rolling(apps.iter().copied())?;
+            let gives_way = |id: &AppId| {
+                let rollout = self.apps.get(id).and_then(|app| app.rollout.as_ref());
+                !reload.yields && rollout.is_some_and(|rollout| rollout.yields)
+            };
+            self.not_rolling(apps.iter().copied().filter(|id| !gives_way(id)))?;
         }
         for id in &apps {
             let Some(app) = self.apps.get(id) else { continue };
             let spec = Arc::new(reload.change.apply(app.spec()));
             self.begin(now, *id, spec, Kind::Reload, reload.pace, &reload.who, waiting);
+            if let Some(rollout) = self.apps.get_mut(id).and_then(|app| app.rollout.as_mut()) {
+                rollout.yields = reload.yields;
+            }
         }
         Ok(rolled(&apps))
     }
@@ -145,6 +152,7 @@ impl State {
             kind,
             pace,
             who: who.to_owned(),
+            yields: false,
             began: now,
             stage,
             serves,

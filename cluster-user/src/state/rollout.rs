@@ -22,6 +22,9 @@ pub(super) struct Rollout {
     pub(super) kind: Kind,
     pub(super) pace: Pace,
     pub(super) who: String,
+    /// Whether nobody asked for it: it gives way to one that somebody asks for.
+    #[serde(default)]
+    pub(super) yields: bool,
     pub(super) began: Moment,
     pub(super) stage: Stage,
     /// What was served when it began: a new worker has to serve it too.

@@ -148,7 +148,7 @@ fn deploy(world: &mut World, next: Deploy) {
     match next {
         Deploy::Reload { pace, force } => {
             let change = Change::default();
-            let reload = Reload { targets, change, pace, force, who, wait: true };
+            let reload = Reload { targets, change, pace, force, who, yields: false, wait: true };
             world.command(Command::Reload(Box::new(reload)));
         }
         Deploy::Promote => drop(world.command(Command::Promote { targets, wait: true })),
@@ -246,7 +246,15 @@ fn play(world: &mut World, next: Move) {
             };
             let targets = targets(&name(app));
             let who = "somebody".to_owned();
-            let reload = Reload { targets, change, pace, force, who, wait: !overlap || force };
+            let reload = Reload {
+                targets,
+                change,
+                pace,
+                force,
+                who,
+                yields: !overlap && !force,
+                wait: !overlap || force,
+            };
             world.command(Command::Reload(Box::new(reload)));
         }
         Move::Promote { app } => {

@@ -302,6 +302,37 @@ fn a_second_reload_is_refused_or_takes_over() {
 }
 
 #[test]
+fn a_reload_that_nobody_asked_for_gives_way_to_one_that_somebody_does() {
+    let mut world = online(1);
+    let by_itself = |world: &mut World| {
+        let (targets, who) = (targets("web"), "watch: app.js".to_owned());
+        let (change, pace) = (Change::default(), batch(1));
+        let reload = Reload { targets, change, pace, force: false, who, yields: true, wait: true };
+        world.command(Command::Reload(Box::new(reload)))
+    };
+    by_itself(&mut world);
+    world.deliver_all();
+    let unfinished = world.successor(0, 0).unwrap();
+    let another = by_itself(&mut world);
+    assert!(matches!(world.answer(another), Some(Tale::Refused(Refusal::Rolling { .. }))));
+    let asked = reload(&mut world, batch(1));
+    assert!(world.answer(asked).is_none(), "{:?}", world.told);
+    world.deliver_all();
+    world.exit(unfinished, Exit::Signal(15));
+    world.deliver_all();
+    // Once somebody has asked, it is as any other.
+    let another = by_itself(&mut world);
+    assert!(matches!(world.answer(another), Some(Tale::Refused(Refusal::Rolling { .. }))));
+    let second = reload(&mut world, batch(1));
+    assert!(matches!(world.answer(second), Some(Tale::Refused(Refusal::Rolling { .. }))));
+    world.listen(world.successor(0, 0).unwrap(), 80);
+    world.deliver_all();
+    world.exit(WorkerId(0), Exit::Signal(15));
+    world.deliver_all();
+    assert!(matches!(world.answer(asked), Some(Tale::Done { .. })), "{:?}", world.told);
+}
+
+#[test]
 fn what_cannot_be_reloaded_promoted_or_rolled_back_is_refused() {
     let mut world = online(1);
     let promoted = world.command(Command::Promote { targets: targets("web"), wait: true });
@@ -419,7 +450,7 @@ pub(super) fn reload(world: &mut World, pace: Pace) -> CallId {
 
 pub(super) fn reload_with(world: &mut World, change: Change, pace: Pace, force: bool) -> CallId {
     let (targets, who) = (targets("web"), "somebody".to_owned());
-    let reload = Reload { targets, change, pace, force, who, wait: true };
+    let reload = Reload { targets, change, pace, force, who, yields: false, wait: true };
     world.command(Command::Reload(Box::new(reload)))
 }
 

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::{
     config::{
-        instances::MAX_INSTANCES,
         listen::Listen,
-        spec::{AppSpec, identity::INSTANCE_VAR},
+        spec::{
+            AppSpec,
+            identity::{INSTANCE_VAR, pm_id},
+        },
     },
     id::{AppId, Instance},
 };
@@ -71,12 +73,6 @@ pub(super) fn particular(
         set("LISTEN_FDNAMES", names.join(":"));
     }
     particular
-}
-
-/// A number that no other worker of this daemon has, the same for every worker of a seat: PM2's `pm_id`. For the workers
-/// of the first app it is their instance, as it is there.
-pub(super) fn pm_id(app: AppId, instance: Instance) -> u64 {
-    u64::from(app.0) * u64::from(MAX_INSTANCES) + u64::from(instance.0)
 }
 
 /// Everything that a worker finds.

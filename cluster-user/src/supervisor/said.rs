@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{environment, run::Supervisor, source};
+use super::{run::Supervisor, source};
 use crate::{
     api::{
         board::Note,
         message::{Done, Failure, Line, Reason, SendRequest, Subject, What},
     },
+    config::spec::identity,
     health::{Spoken, word::Word},
     id::WorkerId,
     state::event::{Event, Word as Core},
@@ -176,7 +177,7 @@ impl Supervisor {
             let Some((app, instance)) = self.state.seat_of(worker) else { continue };
             let message = match &asked.topic {
                 None => asked.message.clone(),
-                Some(topic) => packet(topic, &asked.message, environment::pm_id(app, instance)),
+                Some(topic) => packet(topic, &asked.message, identity::pm_id(app, instance)),
             };
             match self.host.message(worker, &message) {
                 Ok(()) => {

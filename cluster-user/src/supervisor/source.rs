@@ -122,7 +122,16 @@ impl Supervisor {
                 let ReloadRequest { targets, change, pace, force, wait } = *reload;
                 change.spec.as_deref().map_or(Ok(()), |spec| self.check(spec))?;
                 let (targets, who) = (some(&targets)?, who(peer));
-                Command::Reload(Box::new(Reload { targets, change, pace, force, who, wait }))
+                let yields = false;
+                Command::Reload(Box::new(Reload {
+                    targets,
+                    change,
+                    pace,
+                    force,
+                    who,
+                    yields,
+                    wait,
+                }))
             }
             Request::Promote(TargetsRequest { targets, wait }) => {
                 Command::Promote { targets: some(&targets)?, wait }

@@ -317,6 +317,7 @@ impl Supervisor {
             pace: Pace::default(),
             force: false,
             who,
+            yields: true,
             wait: false,
         };
         let call = self.next_call();

@@ -65,7 +65,11 @@ impl File {
         let known = session.apps(&[], Detail::Usual).await?.unwrap_or_default();
         let mut plans = Vec::new();
         for app in &loaded.apps {
-            let (spec, known) = self.meaning(app, loaded.path.as_deref(), around, &known)?;
+            let meaning = self.meaning(app, loaded.path.as_deref(), around, &known);
+            let (spec, known) = meaning.map_err(|error| match &app.run.name {
+                Some(name) => of_app(name.as_str(), error),
+                None => error,
+            })?;
             plans.push(Plan::new(spec, known, wish));
         }
         Ok(plans)
@@ -170,7 +174,7 @@ pub(super) async fn carry_out(
     how: How,
 ) -> Result<Vec<AppView>, Error> {
     let mut names = Vec::new();
-    let mut failed: Vec<(String, Error)> = Vec::new();
+    let mut failed: Vec<Error> = Vec::new();
     for plan in plans {
         let name = plan.name().to_owned();
         if let Plan::Keep { why, .. } = &plan {
@@ -178,21 +182,25 @@ pub(super) async fn carry_out(
         }
         match one(session, plan, how).await {
             Ok(()) => names.push(name),
-            Err(error) => failed.push((name, error)),
+            Err(error) => failed.push(of_app(&name, error)),
         }
     }
     let apps = if names.is_empty() { None } else { session.apps(&names, Detail::Usual).await? };
-    let Some((_, last)) = failed.pop() else { return Ok(apps.unwrap_or_default()) };
-    for (name, error) in failed {
-        output::error(&Error {
-            message: format!("{}: {}", human::plain(&name), error.message),
-            ..error
-        });
-    }
+    let Some(last) = failed.pop() else { return Ok(apps.unwrap_or_default()) };
+    failed.iter().for_each(output::error);
     if let Some(apps) = apps.filter(|apps| !apps.is_empty()) {
         output::answer(&list::table(&apps, false))?;
     }
     Err(last)
+}
+
+/// The error with the app that it is about, of the several in a file.
+fn of_app(name: &str, error: Error) -> Error {
+    let name = human::plain(name);
+    if error.message.contains(&format!("`{name}`")) {
+        return error;
+    }
+    Error { message: format!("app `{name}`: {}", error.message), ..error }
 }
 
 async fn one(session: &Session, plan: Plan, how: How) -> Result<(), Error> {
@@ -236,4 +244,16 @@ fn requests(plan: Plan, how: How) -> Vec<(Request, &'static str, &'static str)> 
 
 fn tell(message: String) {
     output::notice(&Notice { message, hint: None });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_once_which_app_of_the_file_it_is_about() {
+        let said = |message| of_app("web", Error::failed(message)).message;
+        assert_eq!(said("there is no script `a.js`"), "app `web`: there is no script `a.js`");
+        assert_eq!(said("app `web` is being reloaded"), "app `web` is being reloaded");
+    }
 }

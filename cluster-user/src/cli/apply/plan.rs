@@ -74,7 +74,9 @@ impl Plan {
         match self {
             Self::Start { spec } => {
                 let script = super::human::plain(&spec.script);
-                format!("{name}: is new: {script}, {} workers\n", spec.instances)
+                let count = spec.instances;
+                let workers = if count == 1 { "worker" } else { "workers" };
+                format!("{name}: is new: {script}, {count} {workers}\n")
             }
             Self::Define { change, .. } => format!("{name}: is stopped and changes\n{change}"),
             Self::Change { change, .. } if change.is_none() => format!("{name}: is reloaded\n"),
@@ -119,5 +121,12 @@ mod tests {
         let idle = AppSpec { autostart: false, ..same.clone() };
         assert!(matches!(plan(&app, &idle, Wish::Start), Plan::Keep { .. }));
         assert!(matches!(Plan::new(same, None, Wish::Start), Plan::Start { .. }));
+    }
+
+    #[test]
+    fn one_worker_is_not_many() {
+        let spec = |instances| AppSpec { instances, ..sample::app().spec };
+        let shown = |count| Plan::new(spec(count), None, Wish::Start).shown();
+        assert!(shown(1).ends_with("1 worker\n") && shown(2).ends_with("2 workers\n"));
     }
 }

@@ -25,21 +25,21 @@ const NAMES: [&str; 3] = ["cluster-runtime", "pm2-runtime", "pm2-docker"];
 #[command(after_help = "Examples:
   cluster runtime app.js -i max            what start takes, runtime takes
   cluster runtime --json app.js            each line of the log as an object
-  CMD [\"cluster\", \"runtime\", \"app.js\"]     in a Dockerfile; cluster-runtime and pm2-runtime are the same
+  CMD [\"cluster\", \"runtime\", \"app.js\"]     in a Dockerfile; cluster-runtime is the same
 
 What workers write is on standard output, with the worker's name before each line. --raw leaves that
 out, and keeps standard error apart. What goes wrong with the daemon is on standard error.
 
 SIGTERM and SIGINT end apps in good order: no new connections, what is under way is finished. Give
-docker stop the time that takes (-t). A second one ends them at once. SIGHUP reloads all apps without
-losing a connection; SIGUSR2 opens log files anew.
+docker stop the time that takes (-t). A second one ends them at once. SIGHUP reloads all apps
+without losing a connection; SIGUSR2 opens log files anew.
 
 Exit code: 0 when all apps ended well or were told to end; else that of the first that did not, 128
-and more for one that was killed; 1 when one did not come up. An app that has been stopped by hand is
-not done: it may be started again. Other commands work beside it, with docker exec for example.
+and more for one that was killed; 1 when one did not come up. An app that has been stopped by hand
+is not done: it may be started again. Other commands work beside it, with docker exec for example.
 
-Everything is kept in CLUSTER_HOME or its usual place; where that cannot be written, in a folder under
-/run, /dev/shm or /tmp that is removed at the end.")]
+Everything is kept in CLUSTER_HOME or its usual place; where that cannot be written, in a folder
+under /run, /dev/shm or /tmp that is removed at the end.")]
 pub(super) struct Runtime {
     /// Print what workers write as it is, each to the stream that it wrote to
     #[arg(long, conflicts_with = "json")]

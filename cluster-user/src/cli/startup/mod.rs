@@ -19,11 +19,11 @@ const ABOUT: &str = "Examples:
   sudo cluster startup              what is saved starts at boot from now on
   cluster startup --dry-run         shows the file that it would write
 
-As root: a service of the host; with -u for another user. As any other user: a service of that user's own
-systemd, which also runs while nobody is logged in (loginctl enable-linger).
+As root: a service of the host; with -u for another user. As any other user: a service of that
+user's own systemd, which also runs while nobody is logged in (loginctl enable-linger).
 
-A daemon that runs in the background already hands its apps over to the service, which loses nothing.
-At boot the service starts the apps that cluster save wrote down.
+A daemon that runs in the background already hands its apps over to the service, which loses
+nothing. At boot the service starts the apps that cluster save wrote down.
 
   systemctl reload cluster     reloads all apps without losing a connection
   systemctl stop cluster       lets workers finish, stops every app and ends the daemon

@@ -4,6 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    config::instances::MAX_INSTANCES,
+    id::{AppId, Instance},
+};
+
 /// Who each worker is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -56,6 +61,12 @@ impl Identity {
         let extension = path.extension().map(|end| format!(".{}", end.to_string_lossy()));
         Some(path.with_file_name(format!("{stem}-{instance}{}", extension.unwrap_or_default())))
     }
+}
+
+/// A number that no other worker of a daemon has, the same for every worker of a seat: PM2's `pm_id`. For the workers of
+/// the first app it is their instance, as it is there.
+pub fn pm_id(app: AppId, instance: Instance) -> u64 {
+    u64::from(app.0) * u64::from(MAX_INSTANCES) + u64::from(instance.0)
 }
 
 #[cfg(test)]

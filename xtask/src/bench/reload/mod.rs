@@ -61,7 +61,7 @@ pub(super) struct Effort {
     pub(super) by: By,
 }
 
-/// Measures everything for all columns and prints it, for people and for the README.
+/// Measures everything for all columns and prints it, for people and for the documentation.
 pub(super) fn run(arena: &Arena, effort: Effort, with_pm2: bool) -> anyhow::Result<()> {
     let columns: Vec<Column> =
         Column::ALL.into_iter().filter(|column| with_pm2 || *column != Column::Pm2).collect();

@@ -123,8 +123,8 @@ fn settle(app: &mut App, folder: &Path, around: &Surroundings) {
     let is_in = |base: &Path| base.join(&cwd).join(&script).exists();
     let base = if !is_in(&around.cwd) && is_in(folder) { folder } else { &around.cwd };
     let cwd = base.join(cwd);
-    // Without the slash that joining nothing leaves.
-    let cwd: PathBuf = cwd.components().collect();
+    // Without `..`, and without the slash that joining nothing leaves.
+    let cwd = cwd.canonicalize().unwrap_or_else(|_| cwd.components().collect::<PathBuf>());
     app.keys.set("cwd", Node::text(cwd.to_string_lossy()));
 }
 
