@@ -243,9 +243,9 @@ fn wrong_usage_is_exit_code_2_with_the_nearest_word() {
         (&["logs", "--grep", "("], "regex parse error"),
         (&["reload"], "<TARGET>"),
         (&["reload", "web:1"], "whole apps\nhint: leave the number out: web"),
-        (&["save"], "`save` is not there yet\nhint: put your cluster start lines"),
+        (&["update"], "there is no command `update`\nhint: cluster upgrade"),
         (&["rollout", "undo", "web"], "there is no command `rollout`\nhint: cluster reload"),
-        (&["start", "a.js", "--watch"], "`--watch` is not there yet"),
+        (&["start", "a.js", "--parallel", "2"], "there is no option `--parallel`\nhint: "),
     ] {
         let ran = run(folder.path(), args);
         assert_eq!(ran.code, 2, "{args:?}: {ran:?}");
