@@ -124,7 +124,8 @@ fn words_of_other_tools_are_answered() {
         ("rm", "cluster delete"),
         ("up", "cluster start"),
         ("down", "cluster kill"),
-        ("update", "cluster reload"),
+        ("update", "cluster upgrade"),
+        ("monit", "cluster list -v"),
         ("slist", "cluster report"),
         ("is-active", "cluster list"),
     ] {

@@ -194,3 +194,13 @@ fn starting_can_be_left_to_itself(host: &Host) {
 fn instances(host: &Host, name: &str) -> Vec<u32> {
     host.app(name).workers.iter().map(|worker| worker.instance.0).collect()
 }
+
+/// A start that takes long says what it waits for while it waits.
+#[test]
+fn who_waits_for_a_port_that_never_comes_is_told_of_no_port_in_time() {
+    let host = Host::plain();
+    let mut begun = host.begin(&["start", "sleep 1000"]);
+    begun.until_complains("--no-port");
+    assert!(!begun.has_ended(), "it waits still");
+    host.cluster(&["delete", "sleep"]).ok();
+}

@@ -1,6 +1,6 @@
 //! A conversation with the daemon: connecting, asking, carrying out, and telling of it as it goes.
 
-use std::{cell::RefCell, time::Duration};
+use std::{cell::RefCell, pin::pin, time::Duration};
 
 use indicatif::ProgressBar;
 use tokio::{
@@ -22,7 +22,7 @@ use crate::{
             Step,
         },
     },
-    config::home::Home,
+    config::{duration, home::Home, spec::Readiness},
 };
 
 /// A command's dealings with one daemon.
@@ -32,6 +32,9 @@ pub(super) struct Session {
     pub(super) home: Home,
     told: RefCell<Vec<Notice>>,
 }
+
+/// After this long it is said why a start may take so long.
+const LONG: Duration = Duration::from_secs(5);
 
 /// How to speak of a verb while it is being carried out.
 #[derive(Clone, Copy, Debug)]
@@ -138,7 +141,18 @@ impl Session {
     ) -> Result<Done, Error> {
         let mut answer = client.send(request).await?;
         let mut bar = Bar { spinner: output::spinner(), doing };
-        while let Some(line) = answer.next().await? {
+        let mut slow = why_it_takes_long(request);
+        loop {
+            let mut next = pin!(answer.next());
+            let line = match timeout(LONG, &mut next).await {
+                Ok(line) => line?,
+                Err(_elapsed) => {
+                    // Whoever comes from PM2 expects an answer by now.
+                    slow.take().into_iter().for_each(|notice| bar.aside(|| self.tell(&notice)));
+                    next.await?
+                }
+            };
+            let Some(line) = line else { break };
             match line {
                 Line::Progress(progress) => bar.show(&progress),
                 Line::Rolling(rolling) => bar.roll(&rolling),
@@ -228,6 +242,23 @@ async fn apps(
         )
         | None => Err(nonsense()),
     }
+}
+
+/// What whoever waits long for an app that does not get ready may not know.
+fn why_it_takes_long(request: &Request) -> Option<Notice> {
+    let Request::Start(start) = request else { return None };
+    let spec = &start.spec;
+    let listens = spec.readiness == Readiness::Listening && spec.probe.is_none();
+    listens.then(|| Notice {
+        message: format!(
+            "app `{}` does not listen on a port yet",
+            human::plain(spec.name.as_str())
+        ),
+        hint: Some(format!(
+            "--no-port is for one that serves none; it is waited for until {} have passed",
+            duration::format(spec.listen_timeout)
+        )),
+    })
 }
 
 /// One step of a reload.
