@@ -123,7 +123,7 @@ impl Supervisor {
                 let (targets, who) = (some(&targets)?, who(peer));
                 if change.spec.is_some() {
                     for app in self.state.apps(&targets) {
-                        self.can_run(&change.apply(&app.spec))?;
+                        self.can_run(&change.apply(app.spec))?;
                     }
                 }
                 Command::Reload(Box::new(Reload { targets, change, pace, force, who, wait }))
@@ -215,21 +215,8 @@ impl Supervisor {
             return Err(self.no_kernel());
         }
         self.check_logs(spec)?;
-        self.check_pid_files(spec)?;
+        check_pid_files(spec)?;
         self.can_limit(spec)
-    }
-
-    /// Whether the process ids of an app's workers would be written over something else.
-    fn check_pid_files(&self, spec: &AppSpec) -> Result<(), Failure> {
-        let files = (0..spec.instances).filter_map(|instance| spec.identity.pid_file_of(instance));
-        for file in files {
-            pid_file::check(&file).map_err(|error| {
-                let message =
-                    format!("app `{}`: pid file `{}`: {error}", spec.name, file.display());
-                Failure::new(Reason::Failed, message).hint("name another file, or move that away")
-            })?;
-        }
-        Ok(())
     }
 
     /// Whether the output of an app's workers can go where it is to, before any is started.
@@ -248,6 +235,18 @@ impl Supervisor {
         let message = format!("kernel mode is required and is not to be had: {reasons}");
         Failure::new(Reason::Unsupported, message).hint(hint)
     }
+}
+
+/// Whether the process ids of an app's workers would be written over something else.
+fn check_pid_files(spec: &AppSpec) -> Result<(), Failure> {
+    let files = (0..spec.instances).filter_map(|instance| spec.identity.pid_file_of(instance));
+    for file in files {
+        pid_file::check(&file).map_err(|error| {
+            let message = format!("app `{}`: pid file `{}`: {error}", spec.name, file.display());
+            Failure::new(Reason::Failed, message).hint("name another file, or move that away")
+        })?;
+    }
+    Ok(())
 }
 
 enum Asked {
