@@ -13,6 +13,7 @@ use cluster_tests::{
     host::{self, Host},
     http::{Connection, local},
     load::Load,
+    wait,
 };
 use nix::sys::signal::Signal;
 
@@ -82,6 +83,40 @@ fn a_restart_under_kept_connections_fails_no_request() {
     assert_eq!(score.failed(), 0, "{score:#?}");
     assert!(host.pids("server").iter().all(|pid| !before.contains(pid)));
 }
+
+#[test]
+fn a_stop_waits_for_the_answer_to_a_first_request() {
+    let host = Host::kernel();
+    let script = host.write("slow.js", SLOW);
+    host.cluster(&["start", &script, "--drain-timeout", NEVER]).ok();
+    // Some ask in the same tick of the kernel's clock in which their connection is made.
+    let mut clients: Vec<_> = (0..16)
+        .map(|_| {
+            let mut stream = TcpStream::connect(local(8080)).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    wait::until_true("all have asked", || host.work().join("all").exists());
+
+    host.cluster(&["stop", "slow"]).ok();
+
+    for client in &mut clients {
+        let mut head = [0; 15];
+        client.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+    }
+}
+
+/// Answers after five seconds, and has no handler for its end.
+const SLOW: &str = r#"
+let asked = 0;
+require("http").createServer((_, response) => {
+    if (++asked === 16) require("fs").writeFileSync("all", "");
+    setTimeout(() => response.end("late"), 5000);
+}).listen(8080);
+"#;
 
 #[test]
 fn a_connection_that_is_idle_is_told_when_it_asks_again() {

@@ -52,6 +52,32 @@ fn a_worker_whose_pre_start_fails_is_not_started_and_the_reason_is_told(host: &H
     assert!(http::try_get(local(8080)).is_err());
 }
 
+#[test]
+fn an_app_that_fails_again_and_again_does_not_pile_up_hooks() {
+    let host = Host::plain();
+    let script = host.write("fails.sh", "sleep 0.05\nexit 1\n");
+    let hook = "echo one >> runs; until test -e enough; do sleep 0.05; done";
+    let args = ["start", &script, "--no-port", "--min-uptime", "10ms", "--no-wait"];
+    host.cluster(&[&args[..], &["--on-failure", hook, "--hook-timeout", "90s"]].concat()).ok();
+    host.until("fails", "has failed often", |app| {
+        app.workers.iter().map(|worker| worker.restarts).sum::<u32>() >= 12
+    });
+    let runs = lines(&host, "runs").len();
+    host.write("enough", "");
+    host.cluster(&["stop", "fails"]).ok();
+    assert_eq!(runs, 4);
+}
+
+#[test]
+fn the_daemon_ends_when_the_last_hook_has_ended() {
+    let host = Host::plain();
+    // Longer than a daemon without hooks may take.
+    let hook = "sleep 11; echo done > last";
+    host.cluster(&["start", "app", "--post-stop", hook]).ok();
+    host.cluster(&["kill"]).ok();
+    assert_eq!(lines(&host, "last"), ["done"]);
+}
+
 fn a_hook_that_takes_too_long_is_killed_with_all_it_started(host: &Host) {
     let hook = "sleep 1000 & echo $! > sleeper; wait";
     let args =

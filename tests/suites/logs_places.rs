@@ -8,6 +8,7 @@ use std::{
 };
 
 use cluster_tests::{built::fixture, host::Host, http::local, namespace, wait};
+use cluster_user::id::Generation;
 use serde_json::Value;
 
 /// Writes two lines and serves.
@@ -113,6 +114,30 @@ fn a_place_that_cannot_be_written_starts_nothing_and_is_named() {
     host.cluster(&["start", &script, "--log-date-format", "%Y"]).fails().complains("strftime");
     host.cluster(&["start", &script, "--log-max-size", "1"]).fails().complains("too few");
     assert!(host.apps().is_empty());
+}
+
+#[test]
+fn a_changed_definition_that_cannot_be_kept_changes_nothing() {
+    let host = Host::plain();
+    let script = host.write("speaker.sh", SPEAKER);
+    host.write("users", "root:x:0:0:root:/root:/bin/sh\n");
+    let define = |more: &str| {
+        let text = format!("[apps.speaker]\nscript = {script:?}\nno_port = true\n{more}\n");
+        host.write("cluster.toml", &text)
+    };
+    host.cluster(&["start", &define("")]).ok();
+    let before = host.pids("speaker");
+    for (more, why) in [
+        ("out_file = \".\"", "is a folder"),
+        ("pid_file = \"users\"", "something else in it than a process id"),
+    ] {
+        host.cluster(&["reload", &define(more)]).fails().complains(why);
+    }
+    assert_eq!((host.app("speaker").generation, host.pids("speaker")), (Generation(1), before));
+    // Nor is anything started over such a file.
+    let start = ["start", &script, "-n", "other", "--no-port", "--pid-file", "users"];
+    host.cluster(&start).fails().complains("name another file");
+    assert!(fs::read_to_string(host.work().join("users")).unwrap().starts_with("root:x"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio::sync::{
     mpsc,
 };
 
-use super::message::{EventsRequest, Happening, Line, Subject, What};
+use super::message::{EventsRequest, Failure, Happening, Line, Reason, Subject, What};
 use crate::{
     config::target::{Scope, Target, TargetError},
     id::{Generation, Instance},
@@ -23,6 +23,9 @@ const REMEMBERED: usize = 1000;
 const BYTES: usize = 256 << 10;
 /// So many wait for a reader before it misses some.
 const WAITING: usize = 256;
+/// So many follow at a time: far fewer than there may be connections ([`super::server::MAX_CONNECTIONS`]), because they
+/// stay, and whoever wants to stop an app must get through.
+const FOLLOWERS: usize = 128;
 /// Longest text of a happening.
 const LONGEST: usize = 16 << 10;
 
@@ -116,10 +119,12 @@ impl Board {
     /// What is asked for, as it comes, until the daemon ends or nobody reads.
     ///
     /// # Errors
-    /// When a target is malformed.
-    pub(super) fn read(&self, asked: &EventsRequest) -> Result<mpsc::Receiver<Line>, TargetError> {
+    /// When a target is malformed, or too many follow already.
+    pub(super) fn read(&self, asked: &EventsRequest) -> Result<mpsc::Receiver<Line>, Failure> {
         let targets = asked.targets.iter().map(|target| Target::parse(target));
-        let targets = targets.collect::<Result<Vec<_>, _>>()?;
+        let targets = targets.collect::<Result<Vec<_>, _>>();
+        let targets = targets
+            .map_err(|error: TargetError| Failure::new(Reason::BadRequest, error.to_string()))?;
         let (sender, lines) = mpsc::channel(1);
         let (past, readers) = {
             let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,6 +136,10 @@ impl Board {
                 past.drain(..past.len().saturating_sub(last));
             }
             let follow = inner.readers.as_ref().filter(|_| asked.follow);
+            if follow.is_some_and(|readers| readers.receiver_count() >= FOLLOWERS) {
+                let message = format!("{FOLLOWERS} readers follow the events already");
+                return Err(Failure::new(Reason::Unavailable, message).hint("end some of them"));
+            }
             (past, follow.map(broadcast::Sender::subscribe))
         };
         tokio::spawn(hand_on(past, readers, targets, sender));
@@ -272,6 +281,20 @@ mod tests {
         }
         assert!(missed > 0);
         assert_eq!(seen + missed, 5000);
+    }
+
+    #[tokio::test]
+    async fn readers_that_stay_are_not_too_many() {
+        let (board, follow) = (Board::default(), EventsRequest { follow: true, ..asked(&[]) });
+        let mut readers: Vec<_> = (0..FOLLOWERS).map(|_| board.read(&follow).unwrap()).collect();
+        assert_eq!(board.read(&follow).unwrap_err().reason, Reason::Unavailable);
+        assert!(board.read(&asked(&[])).is_ok(), "who does not stay is welcome");
+        readers.pop();
+        let mut again = board.read(&follow);
+        while again.is_err() {
+            tokio::task::yield_now().await;
+            again = board.read(&follow);
+        }
     }
 
     #[test]

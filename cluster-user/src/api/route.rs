@@ -176,7 +176,7 @@ async fn events(State(desk): State<Desk>, request: Incoming) -> Response {
     }
     match desk.board.read(&asked) {
         Ok(lines) => answer::events(lines),
-        Err(error) => refused(Reason::BadRequest, error.to_string()),
+        Err(failure) => answer::one(&Line::Failed(failure)),
     }
 }
 

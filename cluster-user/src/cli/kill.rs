@@ -8,13 +8,15 @@ use tokio::time::{sleep, timeout};
 use super::{
     error::Error,
     output,
-    session::{Doing, Session, block_on},
+    session::{Doing, Session, apps, block_on},
 };
 use crate::{
     api::{
-        message::{KillRequest, Request},
+        client::Client,
+        message::{Detail, KillRequest, Request},
         socket::Lock,
     },
+    config::spec::hooks::Hook,
     process::watch,
     supervisor::guardian,
 };
@@ -58,9 +60,10 @@ async fn kill(session: &Session) -> Result<bool, Error> {
     let guardian = pid.and_then(guardian::of);
     let processes: Vec<_> =
         pid.into_iter().chain(guardian).filter_map(|pid| watch::end_of(pid).ok()).collect();
+    let ending = ENDING + last_hooks(&mut client).await;
     let doing = Doing { verb: "stopping", reached: "stopped" };
     let carried_out = session.carry_out(&mut client, &Request::Kill(KillRequest {}), doing).await;
-    let patience = if carried_out.is_ok() { ENDING } else { BROKEN_OFF };
+    let patience = if carried_out.is_ok() { ending } else { BROKEN_OFF };
     let ended = timeout(patience, async {
         while Lock::is_held(&session.home) {
             sleep(LOOK).await;
@@ -68,7 +71,7 @@ async fn kill(session: &Session) -> Result<bool, Error> {
     });
     if ended.await.is_err() {
         carried_out?;
-        let error = Error::failed(format!("the daemon does not end within {} s", ENDING.as_secs()));
+        let error = Error::failed(format!("the daemon does not end within {} s", ending.as_secs()));
         // The guardian first: it would start the daemon again.
         let pids: Vec<_> = guardian.into_iter().chain(pid).map(|pid| pid.to_string()).collect();
         let pids = pids.join(" ");
@@ -81,4 +84,17 @@ async fn kill(session: &Session) -> Result<bool, Error> {
     }
     // That it is gone is what was wanted, whether or not its answer arrived.
     Ok(true)
+}
+
+/// How long the daemon may wait for hooks after the last worker has ended.
+async fn last_hooks(client: &mut Client) -> Duration {
+    // Whoever cannot say is ended all the same.
+    let apps = apps(client, &[], Detail::Usual).await.unwrap_or_default();
+    let hooks = apps.iter().map(|app| &app.spec.hooks);
+    let waited = hooks.filter(|hooks| {
+        [Hook::PostReady, Hook::PostStop, Hook::OnFailure]
+            .into_iter()
+            .any(|hook| hooks.line(hook).is_some())
+    });
+    waited.map(|hooks| hooks.timeout).max().unwrap_or_default()
 }

@@ -228,7 +228,8 @@ pub(super) async fn ping(client: &mut Client) -> Result<Pong, Error> {
     }
 }
 
-async fn apps(
+/// The apps that are meant, asked over a connection that is there.
+pub(super) async fn apps(
     client: &mut Client,
     targets: &[String],
     detail: Detail,

@@ -79,6 +79,11 @@ pub enum What {
     Phase(Status),
     /// The worker is worn, and is being replaced.
     Worn(Worn),
+    /// So are those before it in its seat, each soon after its start; from here on there is a pause between them.
+    Outgrown {
+        /// How long.
+        pause: Duration,
+    },
     /// Nothing is left of the worker.
     Gone {
         /// Why, when nobody asked for it.

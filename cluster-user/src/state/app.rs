@@ -66,6 +66,9 @@ pub(super) struct Seat {
     pub(super) proven: bool,
     /// Successors that failed while going back, and when the next is tried.
     pub(super) attempts: (u32, Option<Moment>),
+    /// Workers in a row that were renewed for their memory soon after one another, and when the last one was.
+    #[serde(default)]
+    pub(super) grown: (u32, Option<Moment>),
     /// Why it is as it is, when that is no matter of course.
     pub(super) reason: Option<Why>,
     /// Where its last worker tried to bind in vain.
@@ -182,6 +185,7 @@ impl Seat {
             proven: false,
             attempts: (0, None),
             reason: None,
+            grown: (0, None),
             binding: None,
         }
     }

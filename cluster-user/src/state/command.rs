@@ -130,6 +130,10 @@ impl State {
         if **app.spec() != *spec {
             let generation = app.define(spec);
             app.previous = Some(std::mem::replace(&mut app.generation, generation));
+            // As with a scale: what is gone back to has as many workers as there are seats.
+            for definition in app.definitions.values_mut() {
+                Arc::make_mut(definition).instances = instances;
+            }
         }
         let generation = app.generation;
         app.seats.retain(|instance, _| instance.0 < instances);

@@ -20,6 +20,10 @@ use crate::{
 /// A worker whose replacement failed is not worn again so soon.
 const AGAIN: std::time::Duration = std::time::Duration::from_mins(1);
 
+/// After this many renewals for memory in a row, each soon after the one before, the next one waits for [`AGAIN`]: who
+/// uses more than he may as soon as he has started would be replaced without end.
+const QUICK: u32 = 3;
+
 /// A worker that is to be replaced.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Renewal {
@@ -39,13 +43,29 @@ impl State {
         }
         worker.renewed = Some(now);
         let Some(app) = self.apps.get_mut(&app) else { return };
-        let seated = app.seats.get(&instance).and_then(Seat::worker) == Some(id);
+        let Some(seat) = app.seats.get_mut(&instance) else { return };
+        let seated = seat.worker() == Some(id);
         // Whoever is reloaded or restarted is replaced anyway.
         if !seated || app.rollout.is_some() || !app.restarting.is_empty() {
             return;
         }
+        let mut endless = false;
+        if let Worn::Memory { .. } = worn {
+            let (in_a_row, last) = seat.grown;
+            let in_a_row = if last.is_some_and(|at| now < at + AGAIN * 2) { in_a_row } else { 0 };
+            let waits = in_a_row >= QUICK && last.is_some_and(|at| now < at + AGAIN);
+            if waits {
+                worker.renewed = None;
+                return;
+            }
+            seat.grown = (in_a_row + 1, Some(now));
+            endless = in_a_row + 1 == QUICK;
+        }
         app.renewals.insert(instance, Renewal { worker: id, worn });
         self.announce_worker(id, What::Worn(worn));
+        if endless {
+            self.announce_worker(id, What::Outgrown { pause: AGAIN });
+        }
     }
 
     /// Takes every renewal as far as it can go now.

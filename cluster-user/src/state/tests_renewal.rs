@@ -75,6 +75,37 @@ fn a_worn_worker_stays_when_its_replacement_fails() {
 }
 
 #[test]
+fn workers_that_all_use_too_much_are_not_replaced_without_end() {
+    let mut world = online(1);
+    let mut renewed = 0;
+    let mut seconds = 0;
+    // As it is looked at: each worker is too big as soon as it is there.
+    while seconds < 300 {
+        let id = world.worker(0, 0).unwrap();
+        world.handle(Event::Worn { worker: id, worn: WORN });
+        world.deliver_all();
+        if let Some(new) = world.successor(0, 0) {
+            renewed += 1;
+            world.listen(new, 80);
+            world.deliver_all();
+            world.exit(id, Exit::Signal(15));
+            world.deliver_all();
+        }
+        world.pass(Duration::from_secs(3));
+        seconds += 3;
+    }
+    assert!((3 + 3..=3 + 5).contains(&renewed), "{renewed} in five minutes");
+    let told = world.news.iter().filter(|news| matches!(news.what, What::Outgrown { .. })).count();
+    assert_eq!(told, 1);
+    // Whoever grows slowly is replaced at once.
+    world.pass(Duration::from_secs(150));
+    let id = world.worker(0, 0).unwrap();
+    world.handle(Event::Worn { worker: id, worn: WORN });
+    world.deliver_all();
+    assert!(world.successor(0, 0).is_some());
+}
+
+#[test]
 fn a_reload_or_a_stop_goes_before_a_renewal() {
     let mut world = online(1);
     world.handle(Event::Worn { worker: WorkerId(0), worn: WORN });
@@ -190,6 +221,8 @@ fn a_stopped_app_is_started_as_it_is_defined_now() {
     world.command(Command::Rollback { targets: targets("all"), who, wait: false });
     let target = world.state.app_of(AppId(0)).unwrap().rollout.unwrap().target;
     assert_eq!(target.0, 3, "and back");
+    let counts = world.state.apps[&AppId(0)].definitions.values().map(|spec| spec.instances);
+    assert_eq!(counts.collect::<Vec<_>>(), [2, 2, 2], "with as many workers as it has now");
 }
 
 #[test]
@@ -225,6 +258,7 @@ fn what_happens_is_told_once() {
         | What::Deployed { .. }
         | What::Worn(_)
         | What::Backoff { .. }
+        | What::Outgrown { .. }
         | What::GivenUp) => format!("{other:?}"),
     });
     assert_eq!(

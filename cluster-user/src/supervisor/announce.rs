@@ -74,6 +74,14 @@ fn told(what: Core) -> (What, Option<String>) {
         Core::Worn(Worn::Lifetime { lived }) => {
             (What::WorkerWorn, Some(format!("it has served for {}", duration::format(lived))))
         }
+        Core::Outgrown { pause } => {
+            let detail = format!(
+                "each new worker soon uses more than max_memory_restart, so that it may be too little; from now on \
+                 there are {} from one to the next",
+                duration::format(pause)
+            );
+            (What::Trouble, Some(detail))
+        }
         Core::Gone { why, failed } => {
             let detail = why.map(|why| why.to_string());
             (if failed { What::WorkerFailed } else { What::WorkerExited }, detail)

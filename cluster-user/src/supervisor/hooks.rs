@@ -25,6 +25,10 @@ use crate::{
 /// How long the processes of a hook that was killed may take to be gone.
 const PARTING: Duration = Duration::from_secs(5);
 
+/// So many of a kind are run for one seat at a time. Nobody waits for these, and an app that fails again and again would
+/// have more and more of them.
+const AT_ONCE: usize = 4;
+
 /// What is run, and for whom.
 #[derive(Clone, Debug)]
 pub(super) struct Turn {
@@ -69,6 +73,18 @@ impl Hooks {
     /// Whether none is under way.
     pub(super) fn are_idle(&self) -> bool {
         self.under_way.is_empty()
+    }
+
+    /// Whether one of an app is under way.
+    pub(super) fn has_of(&self, app: AppId) -> bool {
+        self.under_way.values().any(|one| one.turn.app == app)
+    }
+
+    /// How many of that kind are under way for the same seat.
+    fn beside(&self, turn: &Turn) -> usize {
+        let same =
+            |of: &Turn| (of.hook, of.app, of.instance) == (turn.hook, turn.app, turn.instance);
+        self.under_way.values().filter(|one| same(&one.turn)).count()
     }
 }
 
@@ -192,6 +208,13 @@ impl Supervisor {
     pub(super) fn run_hook(&mut self, turn: Turn) -> Option<Event> {
         let (hook, worker) = (turn.hook, turn.worker);
         let name = turn.spec.name.clone();
+        // A stop waits for its hook, so that one has to be run.
+        if hook != Hook::PreStop && self.host.hooks.beside(&turn) >= AT_ONCE {
+            log::warn!(
+                "app {name}, worker {worker}: {hook} is not run, {AT_ONCE} of them are under way"
+            );
+            return None;
+        }
         let error = self.host.begin_hook(turn).err()?;
         log::warn!("app {name}, worker {worker}: {hook} could not be run: {error}");
         (hook == Hook::PreStop).then_some(Event::Hooked { worker })
@@ -221,7 +244,7 @@ impl Supervisor {
         if self.state.app_of(app).is_none()
             && let Some(hierarchy) = &self.host.hierarchy
             && let Err(error) = hierarchy.remove_app(app)
-            && self.host.hooks.are_idle()
+            && !self.host.hooks.has_of(app)
         {
             log::error!("failed to remove the cgroup of app {app}: {error}");
         }

@@ -347,6 +347,8 @@ impl Host {
         self.last_words.retain(|(of, _), _| *of != app);
         if let Some(hierarchy) = &self.hierarchy
             && let Err(error) = hierarchy.remove_app(app)
+            // The last hook takes it away.
+            && !self.hooks.has_of(app)
         {
             log::error!("failed to remove the cgroup of app {app}: {error}");
         }

@@ -15,7 +15,7 @@ use crate::{
     },
     datapath::{Mode, Report},
     id::Instance,
-    process::watch::ExitStatus,
+    process::{pid_file, watch::ExitStatus},
     state::event::{Command, Event, Exit, Reload},
 };
 
@@ -108,7 +108,7 @@ impl Supervisor {
     fn command(&mut self, request: Request, peer: Peer) -> Result<Asked, Failure> {
         Ok(Asked::Command(match request {
             Request::Start(start) => {
-                self.check(&start.spec)?;
+                self.can_run(&start.spec)?;
                 let StartRequest { spec, idle, wait } = *start;
                 Command::Start { spec: Box::new(spec), idle, wait }
             }
@@ -120,16 +120,19 @@ impl Supervisor {
             }
             Request::Reload(reload) => {
                 let ReloadRequest { targets, change, pace, force, wait } = *reload;
-                change.spec.as_deref().map_or(Ok(()), |spec| self.check(spec))?;
                 let (targets, who) = (some(&targets)?, who(peer));
-                let yields = false;
+                if change.spec.is_some() {
+                    for app in self.state.apps(&targets) {
+                        self.can_run(&change.apply(app.spec))?;
+                    }
+                }
                 Command::Reload(Box::new(Reload {
                     targets,
                     change,
                     pace,
                     force,
                     who,
-                    yields,
+                    yields: false,
                     wait,
                 }))
             }
@@ -214,21 +217,22 @@ impl Supervisor {
         }
     }
 
-    /// Whether this host has what an app asks for, before any worker of it is started.
-    fn check(&self, spec: &AppSpec) -> Result<(), Failure> {
+    /// Whether this host and this daemon have what a definition asks for, before anything is started or changed.
+    fn can_run(&self, spec: &AppSpec) -> Result<(), Failure> {
         if spec.require_kernel && self.host.datapath.mode() == Mode::Plain {
             return Err(self.no_kernel());
         }
         self.check_logs(spec)?;
+        check_pid_files(spec)?;
         self.can_limit(spec)
     }
 
-    /// Whether the output of an app's workers can go where it is to.
+    /// Whether the output of an app's workers can go where it is to, before any is started.
     fn check_logs(&self, spec: &AppSpec) -> Result<(), Failure> {
         (0..spec.instances).try_for_each(|instance| {
             let origin = perform::origin(spec, Instance(instance));
             self.host.output.check(&origin).map_err(|unusable| {
-                let message = format!("app `{}` was not started: {unusable}", spec.name);
+                let message = format!("app `{}`: {unusable}", spec.name);
                 Failure::new(Reason::Failed, message).hint(unusable.hint())
             })
         })
@@ -239,6 +243,18 @@ impl Supervisor {
         let message = format!("kernel mode is required and is not to be had: {reasons}");
         Failure::new(Reason::Unsupported, message).hint(hint)
     }
+}
+
+/// Whether the process ids of an app's workers would be written over something else.
+fn check_pid_files(spec: &AppSpec) -> Result<(), Failure> {
+    let files = (0..spec.instances).filter_map(|instance| spec.identity.pid_file_of(instance));
+    for file in files {
+        pid_file::check(&file).map_err(|error| {
+            let message = format!("app `{}`: pid file `{}`: {error}", spec.name, file.display());
+            Failure::new(Reason::Failed, message).hint("name another file, or move that away")
+        })?;
+    }
+    Ok(())
 }
 
 enum Asked {
