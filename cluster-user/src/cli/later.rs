@@ -2,7 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue};
 
-use super::{error::Error, human};
+use super::{error::Error, human, pm2};
 
 /// Words, and what to do instead.
 const COMMANDS: [(&[&str], &str); 4] = [
@@ -106,7 +106,8 @@ pub(super) fn answer(error: &clap::Error) -> Option<Error> {
     if let Some(instead) = find(later, word) {
         return Some(Error::usage(format!("`{shown}` is not there yet")).hint(instead));
     }
-    let instead = find(other, word)?;
+    let of_pm2 = || if kind == "option" { pm2::why_no_option(word) } else { None };
+    let instead = find(other, word).or_else(of_pm2)?;
     Some(Error::usage(format!("there is no {kind} `{shown}`")).hint(instead))
 }
 
@@ -131,6 +132,9 @@ mod tests {
         );
         assert_eq!(mistake("cluster rm web").unwrap().0, "there is no command `rm`");
         assert_eq!(mistake("cluster restart -f web").unwrap().0, "there is no option `-f`");
+        let (message, hint) = mistake("cluster start a.js --no-vizion").unwrap();
+        assert_eq!(message, "there is no option `--no-vizion`");
+        assert!(hint.contains("version control"), "{hint}");
         assert!(mistake("cluster lst").is_none());
         assert!(mistake("cluster start a.js --nope").is_none());
     }

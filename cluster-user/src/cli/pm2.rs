@@ -147,7 +147,7 @@ const COMMANDS: &[Word] = &[
 /// Options of all commands; `here` is an option of `start` unless it names its command.
 const OPTIONS: &[Word] = &[
     word("-v, --version", "--version", Same),
-    word("-s, --silent", "", Absent("what is in passing goes to standard error: 2>/dev/null")),
+    word("-s, --silent", "--silent", Same),
     word("--ext", "--watch", Different("--watch takes what is watched")),
     word("-n, --name", "--name", Same),
     word("-m, --mini-list", "", Absent("the list is as wide as the terminal")),
@@ -162,11 +162,7 @@ const OPTIONS: &[Word] = &[
     word("--time", "--time", Same),
     word("--disable-logs", "--disable-logs", Same),
     word("--env", "--env", Better("`--env KEY=VALUE` too")),
-    word(
-        "-a, --update-env",
-        "reload --update-env",
-        Better("a variable that is gone is really gone"),
-    ),
+    word("-a, --update-env", "--update-env", Better("a variable that is gone is really gone")),
     word("-f, --force", "", Different("the same script may be started under another --name")),
     word("-i, --instances", "--instances", Same),
     word("--parallel", "", Different("`reload` has its own pace")),
@@ -216,10 +212,10 @@ const OPTIONS: &[Word] = &[
     word("--watch", "--watch", Better("a reload once per burst of changes")),
     word("--ignore-watch", "--ignore-watch", Same),
     word("--watch-delay", "--watch-delay", Same),
-    word("--no-color", "", Different("NO_COLOR=1, and never into a file")),
+    word("--no-color", "--no-color", Better("NO_COLOR=1 too, and never into a file")),
     word("--no-vizion", "", Absent("the version control of a folder is left alone")),
-    word("--no-autostart", "--autostart", Different("--autostart off")),
-    word("--no-autorestart", "--autorestart", Different("--autorestart off")),
+    word("--no-autostart", "--no-autostart", Same),
+    word("--no-autorestart", "--no-autorestart", Same),
     word("--stop-exit-codes", "--stop-exit-codes", Same),
     word("--no-treekill", "", Absent("everything a worker started is ended with it")),
     word(
@@ -270,6 +266,12 @@ const VARIABLES: &[Word] = &[
     word("NODE_APP_INSTANCE", "NODE_APP_INSTANCE", Better("stable across a reload, and unique")),
     word("pm_id, name", "", Same),
 ];
+
+/// Why an option of PM2 is not there, and what there is instead.
+pub(super) fn why_no_option(typed: &str) -> Option<&'static str> {
+    let mut words = OPTIONS.iter().filter(|word| word.here.is_empty());
+    words.find(|word| word.there.split(", ").any(|there| there == typed))?.state.why().into()
+}
 
 /// The documentation for who comes from PM2.
 fn document() -> String {
@@ -370,7 +372,8 @@ mod tests {
 
     #[test]
     fn every_option_that_is_named_is_there() {
-        let command = super::super::command();
+        let mut command = super::super::command();
+        command.build();
         for word in
             OPTIONS.iter().filter(|word| word.here.starts_with("--") && word.here != "--version")
         {
