@@ -82,9 +82,9 @@ pub(super) fn coloured(line: &[u8]) -> String {
         let length = if colour > 0 { colour } else { c.len_utf8() };
         let (this, after) = rest.split_at(length);
         if colour == 0 && c != '\t' {
-            shown.push_str(&plain(this))
+            shown.push_str(&plain(this));
         } else {
-            shown.push_str(this)
+            shown.push_str(this);
         }
         is_coloured |= colour > 0;
         rest = after;
