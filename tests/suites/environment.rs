@@ -94,6 +94,33 @@ fn a_worker_can_be_another_user_and_still_share_its_port() {
     assert!(chosen == [Some(10), Some(11)] || chosen == [Some(11), Some(10)], "{chosen:?}");
 }
 
+#[test]
+fn a_stopped_app_takes_what_is_said_when_it_starts_again() {
+    let host = Host::kernel();
+    let script = fixture("environment.py");
+    host.cluster(&["start", &script, "--env", "MODE=a", "--env", "KEPT=k"]).ok();
+    let mut start = host.command("cluster");
+    let start = start.args(["start", "environment", "-i", "2", "--env", "MODE=b"]);
+    let start = start.args(["--update-env", "--kill-timeout", "1s"]).env("COLOUR", "blue");
+
+    host.cluster(&["stop", "environment"]).ok();
+    command::run(start).ok().complains("keeps the options");
+
+    assert_eq!(host.app("environment").online, 2);
+    let environment: Value = serde_json::from_str(&get(local(8080))).unwrap();
+    let environment = &environment["environment"];
+    assert_eq!(
+        [&environment["MODE"], &environment["COLOUR"], &environment["KEPT"]],
+        ["b", "blue", "k"]
+    );
+
+    // A script is no file of apps, and is not run to see whether it is one.
+    host.write("touches.js", "require('node:fs').writeFileSync('touched', '')");
+    let file = host.write("cluster.toml", "[apps.a]\nscript = 'touches.js'\n");
+    host.cluster(&["start", &file, "touches.js"]).code(2).complains("no file of apps");
+    assert!(!host.work().join("touched").exists());
+}
+
 /// Starts one worker that tells what it was given.
 fn given(host: &Host, options: &[&str]) -> Value {
     host.cluster(&[&["start", &fixture("environment.py")], options].concat()).ok();

@@ -159,6 +159,26 @@ fn orphans_are_reaped_and_commands_work_beside_it() {
 }
 
 #[test]
+fn what_a_worker_leaves_behind_is_reaped() {
+    let host = Host::kernel();
+    let script = host.work().join("leaves.sh");
+    fs::write(&script, "(sleep 2 &)\nexec tail -f /dev/null\n").unwrap();
+    let script = script.display().to_string();
+    let container = Container::begin(&host, &["cluster", "runtime", &script, "--no-port"]);
+    let orphans = || {
+        let named = |pid: &u32, name: &str| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        let of = |pid: u32| children(pid).into_iter().filter(|pid| named(pid, "sleep")).count();
+        host.processes().into_iter().map(of).sum::<usize>()
+    };
+    wait::until_true("there is an orphan", || orphans() == 1);
+    wait::until_true("it is reaped", || orphans() == 0);
+    container.signal(Signal::SIGTERM);
+    container.end().code(0);
+}
+
+#[test]
 fn a_daemon_that_is_killed_is_started_again() {
     let host = Host::kernel();
     let container = Container::begin(&host, &["cluster", "runtime", "app", "-i", "2"]);

@@ -69,6 +69,43 @@ pub(super) fn written(line: &str) -> String {
     line.chars().filter(|c| !c.is_control() || *c == '\t').collect()
 }
 
+/// A line that a worker wrote, with its colours and without anything else that would steer the terminal.
+pub(super) fn coloured(line: &[u8]) -> String {
+    let line = String::from_utf8_lossy(line);
+    let line = line.strip_suffix('\r').unwrap_or(&line);
+    if !line.contains(|c: char| c.is_control() && c != '\t') {
+        return line.to_owned();
+    }
+    let (mut shown, mut rest, mut is_coloured) = (String::new(), line, false);
+    while let Some(c) = rest.chars().next() {
+        let colour = colour(rest);
+        let length = if colour > 0 { colour } else { c.len_utf8() };
+        let (this, after) = rest.split_at(length);
+        if colour == 0 && c != '\t' {
+            shown.push_str(&plain(this));
+        } else {
+            shown.push_str(this);
+        }
+        is_coloured |= colour > 0;
+        rest = after;
+    }
+    if is_coloured {
+        // It ends with the line.
+        shown.push_str("\u{1b}[0m");
+    }
+    shown
+}
+
+/// How long the sequence that a text begins with is, if it does nothing but change colours (SGR of ECMA-48).
+fn colour(text: &str) -> usize {
+    let Some(rest) = text.strip_prefix("\u{1b}[") else { return 0 };
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != ';' && c != ':');
+    match end {
+        Some(end) if rest[end..].starts_with('m') => end + 3,
+        Some(_) | None => 0,
+    }
+}
+
 /// The word for a status.
 pub(super) fn status(status: Status) -> &'static str {
     match status {
@@ -120,6 +157,16 @@ pub(super) fn generation(app: &AppView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_keep_their_colours_and_cannot_steer_the_terminal() {
+        assert_eq!(coloured(b"a\tb \xc3\xa9\r"), "a\tb \u{e9}");
+        assert_eq!(coloured(b"\x1b[1;31mred"), "\u{1b}[1;31mred\u{1b}[0m");
+        let steering = b"\x1b[2J\x1b]0;title\x07\rover\xc2\x9b2J \x9b2J \x1b[31";
+        let shown = coloured(steering);
+        assert!(!shown.contains(char::is_control), "{shown}");
+        assert!(shown.starts_with(r"\u{1b}[2J\u{1b}]0;title\u{7}\rover\u{9b}2J"), "{shown}");
+    }
 
     #[test]
     fn sizes_have_one_decimal() {

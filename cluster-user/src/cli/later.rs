@@ -118,6 +118,9 @@ mod tests {
         );
         assert_eq!(mistake("cluster restart -f web").unwrap().0, "there is no option `-f`");
         assert!(mistake("cluster start a.js --attach").unwrap().1.contains("--no-daemon"));
+        let (message, hint) = mistake("cluster start a.js --no-vizion").unwrap();
+        assert_eq!(message, "there is no option `--no-vizion`");
+        assert!(hint.contains("version control"), "{hint}");
         assert!(mistake("cluster lst").is_none());
         assert!(mistake("cluster start a.js --nope").is_none());
     }

@@ -1,6 +1,11 @@
 //! `cluster logs`: reads the log files that the daemon names; the daemon has no part in it.
 
-use std::{cmp::Reverse, collections::BinaryHeap, path::PathBuf};
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
 
 use clap::Args;
 use regex::bytes::{Regex, RegexBuilder};
@@ -219,6 +224,7 @@ impl Logs {
             highlight: self.highlight.as_ref().map(cased),
             timestamp: self.timestamp.clone(),
             colour: output::colour(),
+            terminal: io::stdout().is_terminal(),
             apart: self.until_input_ends,
             ..Printer::default()
         }
@@ -318,6 +324,10 @@ fn notices(
         let path = source.path.display();
         if past.unreadable {
             notices.push(notice(format!("`{path}` keeps nothing that could be shown"), None));
+        }
+        for (path, error) in &past.broken {
+            let message = format!("`{}` is broken, and left out: {error}", path.display());
+            notices.push(notice(message, None));
         }
         if past.vague {
             let message = format!(

@@ -46,10 +46,13 @@ pub(super) struct Past {
     pub(super) vague: bool,
     /// Whether it is no file that lines could be read from: a pipe, a terminal.
     pub(super) unreadable: bool,
+    /// Files it was rotated to that are broken, with what is wrong; the others are there all the same.
+    pub(super) broken: Vec<(PathBuf, io::Error)>,
 }
 
 /// A log file or one that it was rotated to.
 struct Segment {
+    path: PathBuf,
     file: File,
     size: u64,
     compressed: bool,
@@ -110,7 +113,14 @@ fn rotated(
             }
             let timed = wanted.since.is_some() || wanted.until.is_some();
             past.vague |= timed && segment.marks.is_empty() && segment.size > 0;
-            let lines = segment.lines(wanted, left, matches)?;
+            let lines = match segment.lines(wanted, left, matches) {
+                Ok(lines) => lines,
+                Err(error) if segment.compressed => {
+                    past.broken.push((segment.path, error));
+                    Vec::new()
+                }
+                Err(error) => return Err(error),
+            };
             left -= lines.len().min(left);
             parts.push(lines);
         }
@@ -164,6 +174,7 @@ impl Segment {
                 compressed,
                 modified: millis(metadata.modified()?),
                 marks: times::read(folder, path, number, inode),
+                path: name,
                 file,
             }));
         }
@@ -400,6 +411,17 @@ mod tests {
         let wanted = Wanted { since: Some(25_000), ..Wanted::default() };
         let past = read(folder.path(), &path, wanted, &|_| true).unwrap();
         assert_eq!((past.lines.len(), past.vague), (10, true));
+    }
+
+    #[test]
+    fn a_broken_file_hides_no_other() {
+        let (folder, path) = log(false);
+        let broken = suffixed(&path, ".2.gz");
+        fs::write(&broken, "no gzip").unwrap();
+        let past = read(folder.path(), &path, Wanted::default(), &|_| true).unwrap();
+        assert_eq!(past.lines.len(), 20);
+        assert_eq!(past.broken.len(), 1);
+        assert_eq!(past.broken[0].0, broken);
     }
 
     #[test]

@@ -166,11 +166,7 @@ const OPTIONS: &[Word] = &[
     word("--time", "--time", Same),
     word("--disable-logs", "--disable-logs", Same),
     word("--env", "--env", Better("`--env KEY=VALUE` too")),
-    word(
-        "-a, --update-env",
-        "reload --update-env",
-        Better("a variable that is gone is really gone"),
-    ),
+    word("-a, --update-env", "--update-env", Better("a variable that is gone is really gone")),
     word("-f, --force", "", Different("the same script may be started under another --name")),
     word("-i, --instances", "--instances", Same),
     word("--parallel", "", Different("`reload` has its own pace")),
@@ -219,8 +215,8 @@ const OPTIONS: &[Word] = &[
     word("--watch-delay", "--watch-delay", Same),
     word("--no-color", "--no-color", Better("NO_COLOR=1 too, and never into a file")),
     word("--no-vizion", "", Absent("the version control of a folder is left alone")),
-    word("--no-autostart", "--autostart", Different("--autostart off")),
-    word("--no-autorestart", "--autorestart", Different("--autorestart off")),
+    word("--no-autostart", "--no-autostart", Same),
+    word("--no-autorestart", "--no-autorestart", Same),
     word("--stop-exit-codes", "--stop-exit-codes", Same),
     word("--no-treekill", "", Absent("everything a worker started is ended with it")),
     word(

@@ -39,6 +39,8 @@ pub(super) struct Printer {
     pub(super) highlight: Option<Regex>,
     pub(super) timestamp: Option<DateFormat>,
     pub(super) colour: bool,
+    /// Whether it is a terminal that they are shown on: lines must not steer it, unless they are to be as they are.
+    pub(super) terminal: bool,
     pub(super) width: usize,
     pub(super) pending: Vec<u8>,
     /// Whether raw lines of standard error go there.
@@ -139,6 +141,8 @@ impl Printer {
 
     /// Adds the line itself, with what is sought in it made visible.
     fn put(&mut self, line: &[u8]) {
+        let tame = (self.terminal && self.look != Look::Raw).then(|| human::coloured(line));
+        let line = tame.as_ref().map_or(line, |tame| tame.as_bytes());
         let Some(sought) = self.highlight.as_ref().filter(|_| self.colour) else {
             self.pending.extend_from_slice(line);
             return;
@@ -237,6 +241,18 @@ mod tests {
             "process_id": 1, "app_name": "web", "app_id": 0, "instance": 1
         });
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn what_would_steer_a_terminal_does_not_reach_it_unless_lines_are_to_be_as_they_are() {
+        let shown = |terminal, look| {
+            let mut printer = Printer { look, terminal, ..Printer::default() };
+            printer.print_at(&source("/x"), b"\x1b[2Ja", 0);
+            String::from_utf8(printer.pending).unwrap()
+        };
+        assert_eq!(shown(true, Look::Usual), "0|web:1 | \\u{1b}[2Ja\n");
+        assert_eq!(shown(false, Look::Usual), "0|web:1 | \u{1b}[2Ja\n");
+        assert_eq!(shown(true, Look::Raw), "\u{1b}[2Ja\n");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `cluster start`.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 
 use super::{
@@ -13,7 +15,9 @@ use super::{
 use crate::{
     api::message::{AppView, Detail, Notice, Request, StartRequest, Status, TargetsRequest},
     config::{
+        change::Change,
         definition::Definition,
+        environment,
         file::Select,
         pace::Pace,
         resolve::{Surroundings, resolve},
@@ -42,8 +46,8 @@ TIME is 1600 (milliseconds), 500ms, 10s, 1m or 2h.
 
 A script is run by what its first line (#!) names, else by its extension (js mjs cjs ts py rb
 php pl sh), else it is executed. Its workers get the environment of this command, and keep it:
-`restart`, and `start` of a stopped app, change neither the environment nor other options;
-`reload --update-env` takes the environment of its own shell.
+`restart`, and `start` of a stopped app, keep them; to a stopped one -i, --env KEY=VALUE and
+--update-env apply, and `reload --update-env` gives those that run the environment of its own shell.
 
 An app that serves no port needs --no-port; otherwise its start fails after --listen-timeout.
 
@@ -65,6 +69,10 @@ pub(super) struct Start {
     /// Stay in the foreground until the app is done: see cluster help runtime
     #[arg(long, conflicts_with_all = ["dry_run", "no_wait"])]
     no_daemon: bool,
+
+    /// Give apps that are known already the environment of this command
+    #[arg(short = 'a', long)]
+    update_env: bool,
 
     #[command(flatten)]
     typed: StartArgs,
@@ -107,7 +115,7 @@ impl Start {
             // All of them make sense before the first one is started.
             let mut plans = Vec::new();
             for script in &self.typed.scripts {
-                plans.push(self.plan(&session, script, &around).await?);
+                plans.extend(self.plan(&session, script, &around).await?);
             }
             if self.dry_run {
                 return self.show_plans(plans);
@@ -124,6 +132,11 @@ impl Start {
     fn run_files(&self, said: Definition, around: &Surroundings) -> Result<(), Error> {
         let files = match self.typed.scripts.as_slice() {
             [] => vec![apply::here(around)?],
+            typed
+                if let Some(other) = typed.iter().find(|typed| !apply::is_file(typed, around)) =>
+            {
+                return Err(apply::mixed(other));
+            }
             typed => typed.iter().map(|typed| apply::File::new(typed)).collect(),
         };
         let select = Select {
@@ -135,7 +148,7 @@ impl Start {
             let mut plans = Vec::new();
             for file in files {
                 let (select, said) = (select.clone(), said.clone());
-                let file = apply::File { select, said, ..file };
+                let file = apply::File { select, said, update_env: self.update_env, ..file };
                 plans.extend(file.plans(&session, around, Wish::Start).await?);
             }
             if self.dry_run {
@@ -152,43 +165,60 @@ impl Start {
         session: &Session,
         script: &str,
         around: &Surroundings,
-    ) -> Result<Plan, Error> {
+    ) -> Result<Vec<Plan>, Error> {
         let known = self.known(session, script, around).await?;
-        let idle = |app: &AppView| matches!(app.status, Status::Stopped | Status::Errored);
         let ids = |apps: &[AppView]| apps.iter().map(|app| app.id.to_string()).collect();
         if known.iter().any(idle) {
-            self.tell_what_stays(&known, around);
-            return Ok(Plan::Restart(ids(&known)));
+            return self.again(&known, around);
         }
         match resolve(&self.typed.definition_of(script), around) {
             Ok(resolved) => {
                 for message in resolved.notices {
                     output::notice(&Notice { message, hint: None });
                 }
-                Ok(Plan::Start(Box::new(resolved.spec)))
+                Ok(vec![Plan::Start(Box::new(resolved.spec))])
             }
-            Err(_) if !known.is_empty() => Ok(Plan::Restart(ids(&known))),
+            Err(_) if !known.is_empty() => Ok(vec![Plan::Restart(ids(&known))]),
             Err(refusal) => Err(refusal.into()),
         }
     }
 
-    /// Says that options of a start do not change an app that is known already.
-    fn tell_what_stays(&self, known: &[AppView], around: &Surroundings) {
-        let Some(app) = known.first() else { return };
+    /// How apps of which one is stopped start again: a stopped one with what is said of it now.
+    fn again(&self, known: &[AppView], around: &Surroundings) -> Result<Vec<Plan>, Error> {
         let said = self.typed.definition();
-        let wanted = said.run.instances.map(|instances| instances.resolve(around.cpus));
-        let other = wanted.is_some_and(|wanted| known.iter().any(|app| app.instances != wanted));
-        if !other && said.env.is_empty() {
-            return;
+        let built = environment::build(&around.env, None, &around.cwd, &said.env)?;
+        let inherited = self.update_env.then_some(built.inherited);
+        let change = Change { inherited, env: said.env.clone(), ..Change::default() };
+        let instances = said.run.instances.map(|instances| instances.resolve(around.cpus));
+        let mut rest = Definition { env: BTreeMap::new(), ..said };
+        rest.run.instances = None;
+        let (mut plans, mut same) = (Vec::new(), Vec::new());
+        for app in known {
+            let name = human::plain(&app.name);
+            let mut spec = change.apply(&app.spec);
+            spec.instances = instances.unwrap_or(spec.instances);
+            let is_changed = spec != app.spec;
+            if is_changed && idle(app) {
+                plans.push(Plan::Start(Box::new(spec)));
+            } else {
+                same.push(app.id.to_string());
+            }
+            let hint = if is_changed && !idle(app) {
+                format!("it runs: cluster scale {name} N, cluster reload {name} --env KEY=VALUE")
+            } else if rest != Definition::default() {
+                format!(
+                    "cluster delete {name}, then start the script; or keep it in a cluster.toml"
+                )
+            } else {
+                continue;
+            };
+            let message = format!("app `{name}` keeps the options that it was started with");
+            output::notice(&Notice { message, hint: Some(hint) });
         }
-        let name = human::plain(&app.name);
-        output::notice(&Notice {
-            message: format!("app `{name}` starts as it was: -i and --env are for new apps"),
-            hint: Some(format!(
-                "cluster scale {name} N changes the number of workers; for another environment: \
-                 cluster delete {name}, then start the script"
-            )),
-        });
+        if !same.is_empty() {
+            plans.push(Plan::Restart(same));
+        }
+        Ok(plans)
     }
 
     /// The apps that `script` is a target for, if it can be one.
@@ -269,6 +299,11 @@ impl Start {
         }
         Ok(())
     }
+}
+
+/// Whether nothing of an app runs, so that it can be defined anew.
+fn idle(app: &AppView) -> bool {
+    matches!(app.status, Status::Stopped | Status::Errored)
 }
 
 /// What to try after a start.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use nix::sys::signal::SigSet;
 use tokio::{
     runtime::Builder,
     select,
@@ -52,6 +53,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// [`LockError::Held`](socket::LockError) when another daemon has this home, and whatever keeps it from
 /// beginning.
 pub fn run(options: DaemonOptions) -> anyhow::Result<()> {
+    // Whoever starts it may have blocked what it is to hear: the end of orphans, and that it shall end itself.
+    SigSet::empty().thread_set_mask().context("failed to hear signals")?;
     let runtime =
         Builder::new_current_thread().enable_all().build().context("failed to start a runtime")?;
     runtime.block_on(supervise(options))

@@ -60,7 +60,13 @@ pub struct Run {
     pub filter_env: Vec<String>,
 
     /// User to run as, by name or number
-    #[arg(long, value_name = "USER", help_heading = "How it is run")]
+    #[arg(
+        long,
+        alias = "user",
+        short_alias = 'u',
+        value_name = "USER",
+        help_heading = "How it is run"
+    )]
     #[serde(deserialize_with = "optional_text")]
     #[schemars(with = "Option<Scalar>")]
     pub uid: Option<String>,

@@ -1,8 +1,9 @@
 //! Where a configuration comes from, and its text.
 
 use std::{
-    fs::File,
+    fs::{self, File, Metadata},
     io::{self, Read},
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
 };
 
@@ -101,6 +102,15 @@ pub(super) fn text(path: &Path, name: &str) -> Result<String, Refusal> {
         return Err(Refusal::new(format!("`{name}` is a folder"))
             .hint(format!("name the file in it, such as {}", NAMES[0])));
     }
+    // What a shell makes of <(command) has one who writes; nobody may ever open another.
+    let is_pipe = |metadata: Metadata| metadata.file_type().is_fifo();
+    if fs::metadata(path).is_ok_and(is_pipe)
+        && !path.starts_with("/dev")
+        && !path.starts_with("/proc")
+    {
+        return Err(Refusal::new(format!("`{name}` is a pipe"))
+            .hint("- reads standard input: COMMAND | cluster start -"));
+    }
     let unread = |error: io::Error| {
         let kind = error.kind();
         if kind == io::ErrorKind::NotFound {
@@ -196,7 +206,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
-            std::fs::write(&path, bytes).unwrap();
+            fs::write(&path, bytes).unwrap();
             text(&path, name).unwrap_err().message
         };
         assert_eq!(write("a.json", b""), "a.json: is empty");
@@ -206,6 +216,9 @@ mod tests {
         assert!(text(folder.path(), "x").unwrap_err().message.contains("is a folder"));
         assert!(text(&folder.path().join("none"), "none").unwrap_err().message.contains("no file"));
         assert!(text(Path::new("/dev/zero"), "zero").unwrap_err().message.contains("larger"));
+        let pipe = folder.path().join("pipe.toml");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(text(&pipe, "pipe.toml").unwrap_err().message.contains("is a pipe"));
         assert_eq!(decode(b"\xef\xbb\xbf{}".to_vec()).unwrap(), "{}");
     }
 }
