@@ -1,7 +1,8 @@
 //! `cluster import`.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -14,6 +15,7 @@ use crate::{
     config::{
         file::import::{self, Imported},
         resolve::Surroundings,
+        secret,
     },
 };
 
@@ -37,6 +39,10 @@ pub(super) struct Import {
     /// Where to write it; - prints it
     #[arg(short, long, value_name = "FILE", default_value = "cluster.toml")]
     output: PathBuf,
+
+    /// Show secrets on a terminal, too
+    #[arg(long, visible_alias = "reveal")]
+    show_secrets: bool,
 
     /// Start the apps here, and stop them in PM2, one by one
     #[arg(long)]
@@ -67,6 +73,10 @@ impl Import {
         if prints {
             for (app, what) in &imported.differences {
                 notice(app.as_deref(), what);
+            }
+            // What is on a screen is seen by others; what is in a pipe is meant to be whole.
+            if io::stdout().is_terminal() && !self.show_secrets {
+                return Ok(output::answer(&masked(&imported.text))?);
             }
             return Ok(output::answer(&imported.text)?);
         }
@@ -118,6 +128,18 @@ impl Import {
     }
 }
 
+/// The text with the values of variables that may be secret hidden.
+fn masked(text: &str) -> String {
+    let line = |line: &str| match line.split_once(" = ") {
+        Some((name, value)) => {
+            let shown = secret::shown(name.trim().trim_matches('"'), value);
+            if shown == value { format!("{line}\n") } else { format!("{name} = \"{shown}\"\n") }
+        }
+        None => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
 fn summary(imported: &Imported, to: &Path) -> String {
     let names: Vec<String> = imported.names.iter().map(|(_, name)| human::plain(name)).collect();
     let mut text = format!("wrote {} with {}", to.display(), names.join(", "));
@@ -151,4 +173,17 @@ fn ago(when: Option<SystemTime>) -> String {
             format!("{} ago", human::uptime(millis))
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_screen_shows_no_secret() {
+        let text = "[apps.web]\nscript = \"api.js\"\n\n[apps.web.env]\nPORT = \"80\"\nAPI_TOKEN = \"tok-1\"\n";
+        let shown = masked(text);
+        assert!(!shown.contains("tok-1") && shown.contains("API_TOKEN = \"***"), "{shown}");
+        assert_eq!(shown.replace("********", "tok-1"), text);
+    }
 }
