@@ -57,6 +57,10 @@ fn what_an_app_sends_is_among_the_events(host: &Host) {
     host.cluster(&["start", &fixture("ipc.js")]).ok();
     let said = json!({ "say": { "type": "process:msg", "data": { "success": true } } });
     host.cluster(&["send", "ipc", &said.to_string()]).ok();
+    wait::until_true("it is in the log, too", || {
+        let log = host.cluster(&["logs", "ipc", "--nostream"]).ok();
+        log.stdout.contains(r#"[message] {"data":{"success":true},"type":"process:msg"}"#)
+    });
     let happening = host.until_happened("ipc", What::Message);
     assert_eq!(happening.data, Some(said["say"].clone()));
     assert_eq!(happening.pid, Some(host.pids("ipc")[0]));

@@ -1,16 +1,10 @@
 //! Hooks: commands that are run at turns of a worker's life, each in a task and a cgroup of its own.
 
-use std::{
-    collections::BTreeMap,
-    os::fd::{AsFd as _, OwnedFd},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use rustix::io::{ioctl_fionbio, write};
 use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
 
-use super::{environment, host::Host, run::Supervisor};
+use super::{environment, host::Host, run::Supervisor, worker_log::Log};
 use crate::{
     config::{
         readiness,
@@ -152,7 +146,7 @@ impl Host {
             .output
             .attach(writer(number), &super::perform::origin(spec, *instance))
             .map_err(|error| format!("failed to capture its output: {error}"))?;
-        let log = Log::new(*hook, ends.stdout);
+        let log = Log::new(hook.to_string(), ends.stdout);
         let errand = Errand {
             program: &run.program,
             args: &args,
@@ -290,38 +284,5 @@ async fn clear(cgroup: &WorkerCgroup) {
     drop(cgroup.kill());
     if timeout(PARTING, cgroup.empty()).await.is_err() {
         log::error!("processes in {} do not end", cgroup.path().display());
-    }
-}
-
-/// The worker's log, as a hook writes to it.
-struct Log {
-    hook: Hook,
-    pipe: OwnedFd,
-    /// Lines that were written faster than they could be taken.
-    dropped: usize,
-}
-
-impl Log {
-    fn new(hook: Hook, pipe: OwnedFd) -> Self {
-        // It is a file description of its own. Nobody waits for a log: what does not fit is dropped and counted.
-        if let Err(error) = ioctl_fionbio(&pipe, true) {
-            log::error!("failed to prepare the log of a hook: {error}");
-        }
-        Self { hook, pipe, dropped: 0 }
-    }
-
-    fn say(&mut self, line: &str) {
-        let text = format!("[{}] {line}\n", self.hook);
-        // A pipe takes a line whole or not at all as long as that has up to 4 KiB (`pipe(7)`); a longer one may be cut.
-        if write(self.pipe.as_fd(), text.as_bytes()).is_err() {
-            self.dropped += 1;
-        }
-    }
-
-    fn end(&mut self) {
-        if self.dropped > 0 {
-            let dropped = std::mem::take(&mut self.dropped);
-            self.say(&format!("{dropped} lines came too fast and are not in this log"));
-        }
     }
 }

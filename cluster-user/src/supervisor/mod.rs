@@ -17,6 +17,7 @@ mod said;
 mod announce;
 mod sockets;
 mod hooks;
+mod worker_log;
 mod upkeep;
 mod manager;
 mod makeshift;

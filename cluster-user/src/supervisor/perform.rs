@@ -356,6 +356,7 @@ impl Host {
 
     /// Lets go of everything that a worker had.
     pub(super) fn forget(&mut self, worker: WorkerId, words: Vec<String>) {
+        self.end_messages(worker);
         self.forget_health(worker);
         self.output.detach(worker);
         self.datapath.dismiss(worker);

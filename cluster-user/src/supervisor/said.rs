@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{run::Supervisor, source};
+use super::{host::Host, perform, run::Supervisor, source, worker_log::Log};
 use crate::{
     api::{
         board::Note,
@@ -30,6 +30,8 @@ pub(super) struct Said {
     /// `MAINPID=`, a process of its own.
     pub(super) main_pid: Option<u32>,
     window: Option<(Instant, u32)>,
+    /// Where its messages are written down.
+    log: Option<Log>,
 }
 
 impl Said {
@@ -41,6 +43,21 @@ impl Said {
         self.window = Some((since, told.saturating_add(1)));
         told < WORDS
     }
+}
+
+impl Host {
+    /// Nothing more comes of a worker's messages.
+    pub(super) fn end_messages(&mut self, worker: WorkerId) {
+        if let Some(log) = self.health.said.get_mut(&worker).and_then(|said| said.log.as_mut()) {
+            log.end();
+            self.output.detach(messages_of(worker));
+        }
+    }
+}
+
+/// Whose output a worker's messages are to the capture, which knows workers only: a number that no worker gets.
+fn messages_of(worker: WorkerId) -> WorkerId {
+    WorkerId((1 << 62) | worker.0)
 }
 
 impl Supervisor {
@@ -78,6 +95,7 @@ impl Supervisor {
                 return Some(Event::Said { worker, word: Core::ReadyMessage });
             }
             Spoken::Message(text) => {
+                self.write_message(worker, &text);
                 let note = Note { data: Some(text), ..self.note(worker, What::Message) };
                 self.host.board.post(note);
             }
@@ -94,6 +112,29 @@ impl Supervisor {
             }
         }
         None
+    }
+
+    /// Writes a message of an app into its worker's log. What `@pm2/io` says every second is left out.
+    fn write_message(&mut self, worker: WorkerId, text: &str) {
+        if text.contains("\"type\":\"axm:") {
+            return;
+        }
+        let Some(((_, instance), spec)) =
+            self.state.seat_of(worker).zip(self.state.spec_of(worker).cloned())
+        else {
+            return;
+        };
+        let said = self.host.health.said.entry(worker).or_default();
+        if said.log.is_none() {
+            let origin = perform::origin(&spec, instance);
+            match self.host.output.attach(messages_of(worker), &origin) {
+                Ok(ends) => said.log = Some(Log::new("message", ends.stdout)),
+                Err(error) => log::error!("failed to write down messages of {worker}: {error}"),
+            }
+        }
+        if let Some(log) = &mut said.log {
+            log.say(text);
+        }
     }
 
     /// What a worker said on the notification socket, as an event of the core.

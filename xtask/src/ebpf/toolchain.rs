@@ -105,6 +105,9 @@ impl Toolchain {
             .args(["--config", "profile.release.package.cluster-ebpf.debug=0"])
             .args(["--config", "profile.release.debug=0"])
             .args(["--config", "profile.release.lto=\"off\""])
+            // The program itself is made for size; these are run for each connection.
+            .args(["--config", "profile.release.opt-level=3"])
+            .args(["--config", "profile.release.package.\"*\".opt-level=\"s\""])
             .args(["--config", "profile.release.panic=\"abort\""])
             .args(["--config", "profile.release.codegen-units=1"])
             .env("CARGO_TARGET_DIR", target)
