@@ -187,6 +187,8 @@ fn python(host: &Host, script: &str, args: &str) {
 #[track_caller]
 fn serves(host: &Host, file: &str, app: &str) {
     host.cluster(&["start", file]).ok();
+    // A program of PM2's fork mode may serve no port: one that takes its time counts as ready before it listens.
+    wait::until_true("both listen", || host.app(app).ports.iter().any(|port| port.workers == 2));
     http::assert_exact(local(8080), 20, 2);
     let before = host.pids(app);
     let load = Load::start(local(8080), 3);
