@@ -95,14 +95,9 @@ pub(super) struct Reload {
 
 impl Reload {
     pub(super) fn run(self) -> Result<(), Error> {
-        let around = Surroundings::here()?;
-        let (files, others): (Vec<_>, Vec<_>) =
-            self.targets.iter().partition(|typed| apply::is_file(typed, &around));
+        let files = apply::only_files(&self.targets)?;
         if !files.is_empty() {
-            return match others.first() {
-                Some(other) => Err(apply::mixed(other)),
-                None => self.run_files(&files),
-            };
+            return self.run_files(&files);
         }
         if let Some(name) = self.variables.iter().find_map(EnvArg::name) {
             return Err(Error::usage(format!(

@@ -9,10 +9,7 @@ use super::{
     start_or,
     verb::Verb,
 };
-use crate::{
-    api::message::Request,
-    config::{pace::Pace, resolve::Surroundings},
-};
+use crate::{api::message::Request, config::pace::Pace};
 
 /// Stops and starts workers again; starts stopped and errored ones
 #[derive(Args, Debug)]
@@ -26,13 +23,8 @@ pub(super) struct Restart {
 
 impl Restart {
     pub(super) fn run(self) -> Result<(), Error> {
-        let around = Surroundings::here()?;
-        let (files, others): (Vec<_>, Vec<_>) =
-            self.verb.targets.iter().partition(|typed| apply::is_file(typed, &around));
+        let files = apply::only_files(&self.verb.targets)?;
         if !files.is_empty() {
-            if let Some(other) = others.first() {
-                return Err(apply::mixed(other));
-            }
             let files: Vec<_> = files.into_iter().map(|file| File::new(file)).collect();
             let how = How { wait: !self.verb.no_wait, pace: Pace::default(), force: false };
             return start_or::run(&files, Wish::Restart, how, self.verb.json);

@@ -13,7 +13,7 @@ use super::{
     table::Table,
 };
 use crate::{
-    api::message::{AppView, Detail, Notice, Request, StartRequest, Status, TargetsRequest},
+    api::message::{AppView, Detail, Notice, Request, StartRequest, TargetsRequest},
     config::{
         change::Change,
         definition::Definition,
@@ -303,7 +303,7 @@ impl Start {
 
 /// Whether nothing of an app runs, so that it can be defined anew.
 fn idle(app: &AppView) -> bool {
-    matches!(app.status, Status::Stopped | Status::Errored)
+    app.status.is_down()
 }
 
 /// What to try after a start.

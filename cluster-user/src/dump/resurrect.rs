@@ -9,7 +9,7 @@ use crate::{
     api::{
         client::{Client, ClientError},
         message::{
-            AppView, AppsRequest, Failure, Line, Notice, Reason, Request, StartRequest, Status,
+            AppView, AppsRequest, Failure, Line, Notice, Reason, Request, StartRequest,
             TargetsRequest,
         },
     },
@@ -143,15 +143,7 @@ async fn start_idle(home: &Home, name: &str, notices: &mut Vec<Notice>) -> Resul
 
 /// Whether none of its workers runs or will.
 fn is_down(app: &AppView) -> bool {
-    app.workers.iter().all(|worker| match worker.status {
-        Status::Stopped | Status::Errored => true,
-        Status::Starting
-        | Status::Ready
-        | Status::Online
-        | Status::Draining
-        | Status::Stopping
-        | Status::Backoff => false,
-    })
+    app.workers.iter().all(|worker| worker.status.is_down())
 }
 
 /// What has gone since it was saved, such as the folder of an interpreter's old version.

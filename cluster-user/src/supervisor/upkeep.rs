@@ -142,18 +142,22 @@ impl Kept {
         }
     }
 
-    fn watch(&mut self, app: AppId, view: Option<View>, sender: &mpsc::Sender<News>) {
-        let wanted = view.as_ref().map(|view| &view.watch);
+    fn watch(
+        &mut self,
+        app: AppId,
+        wanted: Option<&Watch>,
+        view: impl FnOnce(Watch) -> View,
+        sender: &mpsc::Sender<News>,
+    ) {
         if self.watch.as_ref().map(|(known, _)| known) == wanted {
             return;
         }
         self.watch = None;
-        let Some(view) = view else {
+        let Some(watch) = wanted.cloned() else {
             self.changed = Files::default();
             return;
         };
-        let watch = view.watch.clone();
-        let watcher = Watcher::start(app, view, sender.clone());
+        let watcher = Watcher::start(app, view(watch.clone()), sender.clone());
         let watcher = watcher
             .map_err(|error| log::error!("files of app {app} are not watched: {error}"))
             .ok();
@@ -186,7 +190,8 @@ impl Supervisor {
             let kept = upkeep.apps.entry(app).or_default();
             kept.follow(app, spec.recycle.cron.as_ref(), &upkeep.sender);
             let (home, output) = (&self.host.home, &self.host.output);
-            let own = || {
+            // Asked for only when a watch begins: this is done at every turn of the loop.
+            let view = |watch| {
                 let each =
                     (0..spec.instances).map(|number| perform::origin(spec, Instance(number)));
                 let files = each.flat_map(|origin| output.files(&origin).all());
@@ -195,11 +200,9 @@ impl Supervisor {
                 let mut own: Vec<_> = folders.into_iter().chain(files).chain(pids).collect();
                 own.sort();
                 own.dedup();
-                own
+                View { watch, cwd: spec.cwd.clone(), own }
             };
-            let view =
-                spec.watch.clone().map(|watch| View { watch, cwd: spec.cwd.clone(), own: own() });
-            kept.watch(app, view, &upkeep.sender);
+            kept.watch(app, spec.watch.as_ref(), view, &upkeep.sender);
         }
         self.host.upkeep.apps.retain(|app, _| there.contains(app));
         self.host.upkeep.tick(looks);

@@ -32,6 +32,21 @@ pub enum Status {
     Stopped,
 }
 
+impl Status {
+    /// Whether nothing runs, and nothing will without somebody asking for it.
+    pub fn is_down(self) -> bool {
+        match self {
+            Self::Stopped | Self::Errored => true,
+            Self::Starting
+            | Self::Ready
+            | Self::Online
+            | Self::Draining
+            | Self::Stopping
+            | Self::Backoff => false,
+        }
+    }
+}
+
 /// An app as `list`, `describe` and `--json` show it. Sizes in bytes, times in milliseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AppView {

@@ -149,6 +149,19 @@ pub(super) fn targets(typed: &[String]) -> Result<Vec<String>, Error> {
     Ok(targets)
 }
 
+/// The files of apps among what was typed, which then are all of it; none for a command about targets.
+///
+/// # Errors
+/// When files and targets are named together.
+pub(super) fn only_files(typed: &[String]) -> Result<Vec<&String>, Error> {
+    let around = Surroundings::here()?;
+    let (files, others): (Vec<_>, Vec<_>) = typed.iter().partition(|typed| is_file(typed, &around));
+    match others.first() {
+        Some(other) if !files.is_empty() => Err(mixed(other)),
+        Some(_) | None => Ok(files),
+    }
+}
+
 /// Why a file and a target cannot be named together.
 pub(super) fn mixed(target: &str) -> Error {
     let target = human::plain(target);

@@ -306,16 +306,10 @@ impl First {
 /// With which code it is all over, if it is: no worker runs, will be started again, or was stopped by hand.
 fn outcome(apps: &[AppView]) -> Option<i32> {
     let workers = || apps.iter().flat_map(|app| &app.workers);
-    let is_done = |worker: &WorkerView| match worker.status {
-        Status::Errored => true,
-        // Without a reason it was somebody's wish.
-        Status::Stopped => worker.reason.is_some(),
-        Status::Starting
-        | Status::Ready
-        | Status::Online
-        | Status::Draining
-        | Status::Stopping
-        | Status::Backoff => false,
+    let is_done = |worker: &WorkerView| {
+        // Stopped without a reason it was by somebody's wish.
+        let wished = worker.status == Status::Stopped && worker.reason.is_none();
+        worker.status.is_down() && !wished
     };
     if !workers().all(is_done) {
         return None;

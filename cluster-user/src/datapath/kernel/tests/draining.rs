@@ -246,8 +246,8 @@ fn a_client_that_does_not_read_holds_up_its_worker_as_before_and_gets_everything
         wire.ask(&[write(&head), format!("fill {LENGTH}")].concat_lines());
         let held_up = Traffic { established: 1, busy: 1, ..Traffic::default() };
         // For a while: on the way there it may look like work by chance, or wait for its turn on a busy host.
-        let still = || {
-            std::thread::sleep(std::time::Duration::from_millis(10));
+        let mut still = || {
+            std::thread::sleep(Duration::from_millis(10));
             drain(world, worker) == held_up
         };
         wait_until("it is held up", || (0..20).all(|_| still()));
