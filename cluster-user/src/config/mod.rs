@@ -24,6 +24,7 @@ pub mod readiness;
 pub mod refusal;
 pub mod resolve;
 pub mod rlimit;
+pub mod scheduling;
 pub mod script;
 pub mod secret;
 pub mod shell;

@@ -8,6 +8,7 @@
 pub mod feature;
 pub mod record;
 pub mod socket;
+pub mod telemetry;
 pub mod activity;
 pub mod diag;
 pub mod holder;
@@ -29,8 +30,14 @@ use std::{
 use cluster_common::slot::Slot;
 use serde::{Deserialize, Serialize};
 
-use self::record::{GroupRecord, Seated};
-use crate::id::{AppId, GroupId, Ticket, WorkerId};
+use self::{
+    record::{GroupRecord, Seated},
+    telemetry::{GroupTelemetry, Telemetry},
+};
+use crate::{
+    config::scheduling::Scheduling,
+    id::{AppId, GroupId, Ticket, WorkerId},
+};
 
 /// How connections reach workers; shown in `list`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -131,6 +138,8 @@ pub struct Place<'a> {
     pub cgroup_path: Option<&'a Path>,
     /// Ports to balance; empty for all.
     pub ports: &'a [u16],
+    /// The worker's number in its app: who succeeds it has the same, and a policy may go by it.
+    pub number: u32,
 }
 
 /// What the spawned process must do for its sockets to be seen.
@@ -310,6 +319,23 @@ pub trait DataPath {
     /// # Errors
     /// When the kernel cannot be asked.
     fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>>;
+
+    /// Picks workers by this rule from now on. Connections that are there stay where they are, and none is lost.
+    ///
+    /// To be called after `open` and `adopt`, and whenever the rule changes; harmless when it is the same.
+    ///
+    /// # Errors
+    /// When the group is unknown or this host cannot do it; the rule is what it was then.
+    fn schedule(&mut self, group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()>;
+
+    /// What the kernel counted for every worker, in one look at all of them.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>>;
+
+    /// What the kernel counted for a group; nothing in plain mode.
+    fn group_telemetry(&self, group: GroupId) -> Option<GroupTelemetry>;
 
     /// Counters of a slot.
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters;

@@ -241,6 +241,7 @@ impl Host {
             cgroup: cgroup.as_ref().map(WorkerCgroup::id),
             cgroup_path: cgroup.as_ref().map(WorkerCgroup::path),
             ports,
+            number: instance.0,
         };
         if let Err(error) = self.datapath.admit(worker, &place) {
             log::error!("failed to take over worker {worker}: {error:#}");

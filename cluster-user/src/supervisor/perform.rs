@@ -226,6 +226,7 @@ impl Host {
             cgroup: cgroup.as_ref().map(WorkerCgroup::id),
             cgroup_path: cgroup.as_ref().map(WorkerCgroup::path),
             ports: &spec.ports,
+            number: instance.0,
         };
         let result = (|| {
             self.open_shared(app, spec).map_err(anyhow::Error::msg)?;

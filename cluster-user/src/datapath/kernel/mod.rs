@@ -66,8 +66,12 @@ use super::{
     holder::{self, Holder},
     idle,
     record::{GroupRecord, Seated},
+    telemetry::{GroupTelemetry, Telemetry},
 };
-use crate::id::{GroupId, Ticket, WorkerId};
+use crate::{
+    config::scheduling::{Policy, Scheduling},
+    id::{GroupId, Ticket, WorkerId},
+};
 
 /// The kernel's data path.
 pub struct Kernel {
@@ -387,6 +391,37 @@ impl DataPath for Kernel {
             diag::connections(listened, owner).context("count the connections of all workers")?;
         let count = |worker| (worker, counted.get(&worker).copied().unwrap_or_default());
         Ok(self.watch.workers().map(count).collect())
+    }
+
+    fn schedule(&mut self, group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()> {
+        self.group(group)?;
+        ensure!(
+            scheduling.policy == Policy::RoundRobin,
+            "policy {} is not there yet",
+            scheduling.policy.name()
+        );
+        Ok(())
+    }
+
+    fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {
+        let connections = self.connections()?;
+        let told = |(worker, live): (WorkerId, u32)| {
+            let slots = self.groups.values().filter_map(|group| {
+                let slot = group.slot_of(&self.watch.worker(worker)?.seen)?;
+                Some(group.counters(slot))
+            });
+            let telemetry = slots.fold(Telemetry::default(), |sum, slot| Telemetry {
+                selected: sum.selected + slot.selected,
+                migrated_in: sum.migrated_in + slot.migrated_in,
+                ..sum
+            });
+            (worker, Telemetry { live: Some(live.into()), ..telemetry })
+        };
+        Ok(connections.into_iter().map(told).collect())
+    }
+
+    fn group_telemetry(&self, group: GroupId) -> Option<GroupTelemetry> {
+        self.groups.get(&group).map(Group::telemetry)
     }
 
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters {

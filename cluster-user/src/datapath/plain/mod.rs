@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use cluster_common::slot::Slot;
 use rustix::event::{Timespec, epoll};
 use tokio::io::{Interest, unix::AsyncFd};
@@ -41,8 +41,12 @@ use super::{
     holder::{self, BoundSocket},
     record::{GroupRecord, Seated},
     rescue, socket,
+    telemetry::{GroupTelemetry, Telemetry},
 };
-use crate::id::{AppId, GroupId, Ticket, WorkerId};
+use crate::{
+    config::scheduling::{Policy, Scheduling},
+    id::{AppId, GroupId, Ticket, WorkerId},
+};
 
 /// Events taken at a time.
 const BATCH: usize = 32;
@@ -325,6 +329,41 @@ impl DataPath for Plain {
         let running: BTreeMap<_, _> =
             workers.filter_map(|(id, worker)| Some((*id, worker.running.as_ref()?.pid))).collect();
         traffic::of_all(&running).context("failed to count the connections of all workers")
+    }
+
+    fn schedule(&mut self, _group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()> {
+        match scheduling.policy {
+            // The kernel's hash is all there is: for the usual rule the mode says so, and this one asks for just that.
+            Policy::RoundRobin | Policy::None => Ok(()),
+            Policy::LeastConn
+            | Policy::P2c
+            | Policy::Queue
+            | Policy::Hash
+            | Policy::Sticky(_)
+            | Policy::CpuLocal
+            | Policy::Random
+            | Policy::Class(_)
+            | Policy::Custom(_) => {
+                bail!(
+                    "policy {} needs kernel mode, and this is plain mode",
+                    scheduling.policy.name()
+                )
+            }
+        }
+    }
+
+    fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {
+        let connections = self.connections()?;
+        let told = |live: u32| Telemetry {
+            live: Some(live.into()),
+            missing: Some("only kernel mode counts".to_owned()),
+            ..Telemetry::default()
+        };
+        Ok(connections.into_iter().map(|(worker, live)| (worker, told(live))).collect())
+    }
+
+    fn group_telemetry(&self, _group: GroupId) -> Option<GroupTelemetry> {
+        None
     }
 
     fn counters(&self, _group: GroupId, _slot: Slot) -> SlotCounters {

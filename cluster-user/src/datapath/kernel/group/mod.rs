@@ -33,6 +33,7 @@ use crate::{
     datapath::{
         GroupKey, JoinError, OnMiss, Protocol, SlotCounters,
         record::{GroupRecord, SlotRecord},
+        telemetry::GroupTelemetry,
     },
     id::GroupId,
 };
@@ -310,6 +311,20 @@ impl Group {
         SlotCounters {
             selected: total.selected.saturating_sub(before.selected) + carried.selected,
             migrated_in: total.migrated_in.saturating_sub(before.migrated_in) + carried.migrated_in,
+        }
+    }
+
+    /// What the program counted for the group as a whole.
+    pub(super) fn telemetry(&self) -> GroupTelemetry {
+        let counter = |offset| self.totals.counter(offset);
+        GroupTelemetry {
+            misses: counter(offset_of!(GroupStats, misses)),
+            waited: counter(offset_of!(GroupStats, waited)),
+            refused: counter(offset_of!(GroupStats, refused)),
+            shed: 0,
+            other: counter(offset_of!(GroupStats, other)),
+            hashed: counter(offset_of!(GroupStats, hashed)),
+            runs: None,
         }
     }
 

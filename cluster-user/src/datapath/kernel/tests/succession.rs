@@ -112,7 +112,13 @@ impl World {
             let pids = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
             let Some(pid) = pids.lines().next().map(|pid| pid.parse().unwrap()) else { continue };
             let inode = fs::metadata(&cgroup).unwrap().ino();
-            let place = Place { app, cgroup: Some(inode), cgroup_path: Some(&cgroup), ports: &[] };
+            let place = Place {
+                app,
+                cgroup: Some(inode),
+                cgroup_path: Some(&cgroup),
+                ports: &[],
+                number: 0,
+            };
             self.kernel.admit(id, &place).unwrap();
             self.kernel.started(id, pid, pidfd_open(pid).unwrap().as_fd(), None);
             self.next_worker = self.next_worker.max(id.0 + 1);

@@ -130,7 +130,13 @@ impl World {
         let cgroup = self.root.0.join(format!("app-{}", self.app.0)).join(format!("w{}", id.0));
         fs::create_dir_all(&cgroup).unwrap();
         let inode = fs::metadata(&cgroup).unwrap().ino();
-        let place = Place { app: self.app, cgroup: Some(inode), cgroup_path: Some(&cgroup), ports };
+        let place = Place {
+            app: self.app,
+            cgroup: Some(inode),
+            cgroup_path: Some(&cgroup),
+            ports,
+            number: 0,
+        };
         self.kernel.admit(id, &place).unwrap();
         let child = python(code, arguments, Some(&cgroup));
         let process = pidfd_open(child.id()).unwrap();

@@ -49,7 +49,7 @@ impl Host {
 
     pub(super) fn start_of(&mut self, app: AppId, command: &[&str]) -> WorkerId {
         let worker = WorkerId(self.workers.len() as u64);
-        let place = Place { app, cgroup: None, cgroup_path: None, ports: &self.ports };
+        let place = Place { app, cgroup: None, cgroup_path: None, ports: &self.ports, number: 0 };
         assert_eq!(self.plain.admit(worker, &place).unwrap(), Admission::Seccomp);
         let null = std::fs::File::options().write(true).open("/dev/null").unwrap();
         let args: Vec<String> = command.iter().map(|arg| (*arg).to_owned()).collect();
@@ -87,8 +87,13 @@ impl Host {
         self.plain = Plain::new().unwrap();
         drop(context);
         for (id, spawned) in &self.workers {
-            let place =
-                Place { app: AppId(0), cgroup: None, cgroup_path: None, ports: &self.ports };
+            let place = Place {
+                app: AppId(0),
+                cgroup: None,
+                cgroup_path: None,
+                ports: &self.ports,
+                number: 0,
+            };
             self.plain.admit(*id, &place).unwrap();
             self.plain.started(*id, spawned.pid, spawned.process.as_fd(), None);
         }
