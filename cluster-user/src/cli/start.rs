@@ -8,7 +8,7 @@ use super::{
     apply::{self, How, Wish},
     describe,
     error::Error,
-    human, list, output,
+    human, list, output, policy,
     session::{Doing, Session, block_on},
     table::Table,
 };
@@ -205,6 +205,8 @@ impl Start {
             }
             let hint = if is_changed && !idle(app) {
                 format!("it runs: cluster scale {name} N, cluster reload {name} --env KEY=VALUE")
+            } else if rest.scheduling != Definition::default().scheduling {
+                format!("cluster policy {name} POLICY KEY=VALUE changes how it is scheduled")
             } else if rest != Definition::default() {
                 format!(
                     "cluster delete {name}, then start the script; or keep it in a cluster.toml"
@@ -288,6 +290,9 @@ impl Start {
                     table.row(vec!["name".into(), spec.name.as_str().into()]);
                     table.row(vec!["namespace".into(), spec.namespace.as_str().into()]);
                     table.row(vec!["instances".into(), spec.instances.into()]);
+                    for (name, value) in policy::settings(&spec.scheduling) {
+                        table.row(vec![name.into(), value.into()]);
+                    }
                     for (name, value) in describe::settings(&spec) {
                         table.row(vec![name.into(), value.into()]);
                     }
