@@ -55,6 +55,8 @@ mod tests_settled;
 #[cfg(test)]
 mod tests_adopt;
 #[cfg(test)]
+mod tests_scheduling;
+#[cfg(test)]
 mod world;
 
 use std::collections::BTreeMap;
