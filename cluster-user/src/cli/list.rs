@@ -25,7 +25,7 @@ use crate::{
 With --json: an array with one object per app. Its members:
   id, name, namespace, mode (kernel | plain), status, online, instances, generation, reload (null,
   or {generation, stage (canary | forward | back), canary, who, began_ms}), ports [{protocol,
-  address, workers}], policy (its name), restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
+  address, workers}], policy, restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
   workers [{instance, generation, pid, status, reason, restarts, unstable, cpu_percent,
   memory_bytes, uptime_ms, connections (with -v), selected, migrated, logs {out, err},
   dropped_bytes, last_words, status_text, errno, main_pid, env, others [{pid, generation,

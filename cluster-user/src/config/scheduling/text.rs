@@ -248,7 +248,7 @@ mod tests {
             ("stiky prefix=24", "is `sticky` meant?"),
             ("ewma", "there is no policy `ewma`; cluster policy --list shows them"),
             ("custom", "./mine.bpf.o"),
-            ("hash seed=1", "policy hash has no key `seed`; it has none"),
+            ("hash table=1", "policy hash has no key `table`; it has none"),
             ("hash gaurd=off", "policy hash has no key `gaurd`; is `guard` meant?"),
             ("hash guard=off", "an option of its own, --guard"),
             ("sticky prefx=24", "policy sticky has no key `prefx`; is `prefix` meant?"),
