@@ -14,14 +14,11 @@ use super::{
 };
 use crate::{
     api::message::{AppView, Detail, PolicyRequest, Request},
-    config::{
-        refusal::Refusal,
-        scheduling::{Scheduling, Shed, Switch, known::POLICIES, resolve},
-    },
+    config::scheduling::{Scheduling, Shed, Switch, known::POLICIES, resolve},
     datapath::Mode,
 };
 
-/// Shows by which rule workers are picked, or switches to another one, live and without losing anything
+/// Shows by which rule workers are picked, or switches to another, live
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cluster policy web                                   what web has, and what there is
@@ -98,10 +95,8 @@ impl Policy {
     }
 
     fn switch(&self, targets: Vec<String>) -> Result<(), Error> {
-        let switch = Switch::of_words(&self.words).map_err(|error| {
-            Refusal::usage(error.to_string())
-                .hint("cluster policy --list shows policies and their keys")
-        })?;
+        let switch =
+            Switch::of_words(&self.words).map_err(|error| Error::usage(error.to_string()))?;
         let switch = located(switch)?;
         let session = Session::new()?;
         let request = Request::Policy(Box::new(PolicyRequest { targets, switch }));

@@ -178,7 +178,15 @@ impl Start {
                 }
                 Ok(vec![Plan::Start(Box::new(resolved.spec))])
             }
-            Err(_) if !known.is_empty() => Ok(vec![Plan::Restart(ids(&known))]),
+            Err(_) if !known.is_empty() => {
+                if self.typed.definition().scheduling != Definition::default().scheduling {
+                    let name = human::plain(script);
+                    let message = format!("`{name}` keeps how it is scheduled");
+                    let hint = Some(format!("cluster policy {name} POLICY KEY=VALUE changes that"));
+                    output::notice(&Notice { message, hint });
+                }
+                Ok(vec![Plan::Restart(ids(&known))])
+            }
             Err(refusal) => Err(refusal.into()),
         }
     }

@@ -71,6 +71,7 @@ pub(super) struct World {
 
 /// Effects that fail while they are set.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one effect")]
 pub(super) struct Faults {
     pub(super) spawn: bool,
     pub(super) open: bool,

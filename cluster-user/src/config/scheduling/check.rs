@@ -98,7 +98,7 @@ impl Policy {
 }
 
 impl Sticky {
-    fn check(&self) -> Result<(), String> {
+    fn check(self) -> Result<(), String> {
         let values = [Some(self.v4), Some(self.v6), self.quic];
         for ((key, longest), value) in LONGEST.iter().zip(values) {
             if let Some(value) = value.filter(|value| !(1..=*longest).contains(value)) {

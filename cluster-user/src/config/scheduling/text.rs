@@ -80,6 +80,10 @@ impl FromStr for Policy {
 }
 
 fn unknown(name: &str) -> SchedulingError {
+    if name.contains('=') {
+        let name = short(name);
+        return SchedulingError(format!("`{name}` is a key, and no policy is named before it"));
+    }
     let names = known::POLICIES.iter().map(|known| known.name).filter(|name| *name != "custom");
     let next = match nearest(name, names) {
         Some(near) => format!("is `{near}` meant?"),
@@ -248,6 +252,7 @@ mod tests {
             ("stiky prefix=24", "is `sticky` meant?"),
             ("ewma", "there is no policy `ewma`; cluster policy --list shows them"),
             ("custom", "./mine.bpf.o"),
+            ("prefix=24", "`prefix=24` is a key, and no policy is named before it"),
             ("hash table=1", "policy hash has no key `table`; it has none"),
             ("hash gaurd=off", "policy hash has no key `gaurd`; is `guard` meant?"),
             ("hash guard=off", "an option of its own, --guard"),
