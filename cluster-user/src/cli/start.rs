@@ -205,6 +205,8 @@ impl Start {
             let name = human::plain(&app.name);
             let mut spec = change.apply(&app.spec);
             spec.instances = instances.unwrap_or(spec.instances);
+            let fits = spec.scheduling.resize(spec.instances);
+            fits.map_err(|why| Error::usage(format!("app `{name}`: {why}")))?;
             let is_changed = spec != app.spec;
             if is_changed && idle(app) {
                 plans.push(Plan::Start(Box::new(spec)));
