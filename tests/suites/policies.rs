@@ -95,14 +95,14 @@ fn baselines_reach_every_worker() {
     {
         host.cluster(&["policy", "app", policy]).ok();
         assert_eq!(host.app("app").policy, policy);
-        if policy != "cpu-local" {
+        if policy == "cpu-local" {
+            http::get(local(8080));
+        } else {
             let mut seen = BTreeSet::new();
             wait::until_true(&format!("every worker answers under {policy}"), || {
                 seen.insert(http::get(local(8080)));
                 seen.len() == 3
             });
-        } else {
-            http::get(local(8080));
         }
     }
     http::assert_exact(local(8080), 31, 3);
