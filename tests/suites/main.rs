@@ -67,6 +67,10 @@ mod logs_places;
 #[cfg(test)]
 mod midway;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
+mod policy;
+#[cfg(test)]
 mod ports;
 #[cfg(test)]
 mod recycle;

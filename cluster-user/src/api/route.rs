@@ -23,9 +23,9 @@ use super::{
     VERSION_HEADER, answer,
     board::Board,
     message::{
-        AppsRequest, Detail, EventsRequest, Failure, HandOverRequest, KillRequest, Line, Reason,
-        ReloadRequest, Request, ScaleRequest, SendRequest, SignalRequest, StartRequest,
-        TargetsRequest, UpgradeRequest, VERSION,
+        AppsRequest, Detail, EventsRequest, Failure, HandOverRequest, KillRequest, Line,
+        PolicyRequest, Reason, ReloadRequest, Request, ScaleRequest, SendRequest, SignalRequest,
+        StartRequest, TargetsRequest, UpgradeRequest, VERSION,
     },
     server::{Call, Peer},
     validate,
@@ -57,6 +57,7 @@ pub(super) fn routes(calls: mpsc::Sender<Call>, board: Board, peer: Peer) -> Rou
         .route("/v1/reopen", post(reopen))
         .route("/v1/reset", post(|to, body| targets(to, body, Request::Reset)))
         .route("/v1/scale", post(scale))
+        .route("/v1/policy", post(policy))
         .route("/v1/signal", post(signal))
         .route("/v1/upgrade", post(upgrade))
         .route("/v1/handover", post(hand_over))
@@ -248,6 +249,18 @@ async fn scale(State(desk): State<Desk>, body: Body) -> Response {
         return refused(Reason::BadRequest, message);
     }
     desk.verb(Request::Scale(request)).await
+}
+
+async fn policy(State(desk): State<Desk>, body: Body) -> Response {
+    match decode::<PolicyRequest>(body).await {
+        Ok(request) if request.targets.is_empty() => {
+            let failure =
+                Failure::new(Reason::BadRequest, "targets is empty").hint("`all` means every app");
+            answer::one(&Line::Failed(failure))
+        }
+        Ok(request) => desk.verb(Request::Policy(Box::new(request))).await,
+        Err(response) => response,
+    }
 }
 
 async fn signal(State(desk): State<Desk>, body: Body) -> Response {

@@ -17,6 +17,7 @@ pub mod limits;
 pub mod listen;
 pub mod logging;
 pub mod name;
+mod nearest;
 pub mod pace;
 pub mod pattern;
 pub mod probe;
