@@ -29,6 +29,7 @@ mod launch;
 mod list;
 mod logs;
 mod man;
+mod metrics;
 mod output;
 mod past;
 mod pid;

@@ -9,6 +9,7 @@ pub mod feature;
 pub mod record;
 pub mod socket;
 pub mod telemetry;
+mod sum;
 pub mod activity;
 pub mod diag;
 pub mod holder;
@@ -333,6 +334,9 @@ pub trait DataPath {
     /// # Errors
     /// When the kernel cannot be asked.
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>>;
+
+    /// The same for one worker that has ended, to be asked before it is dismissed: its counters, and not what it has now.
+    fn counted(&mut self, worker: WorkerId) -> Telemetry;
 
     /// What the kernel counted for a group; nothing in plain mode.
     fn group_telemetry(&self, group: GroupId) -> Option<GroupTelemetry>;

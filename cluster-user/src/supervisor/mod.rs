@@ -26,5 +26,7 @@ mod perform;
 mod signal;
 mod answer;
 mod view;
+mod telemetry;
+mod ledger;
 
 pub use self::run::run;

@@ -20,7 +20,7 @@ use crate::{
         output::{Files, Origin},
         spawn::{self, Bounds, Launch},
         tree::{Marker, Tree},
-        watch,
+        usage, watch,
     },
     state::{announcement::About, effect::Effect, event::Event},
 };
@@ -101,7 +101,10 @@ impl Supervisor {
             Effect::Open { group, ticket, app, trace } => {
                 return Some(
                     match host.datapath.open(group, ticket, &GroupOptions { app, trace }) {
-                        Ok(()) => Event::Opened { group, ticket },
+                        Ok(()) => {
+                            self.learn_groups();
+                            Event::Opened { group, ticket }
+                        }
                         Err(error) => {
                             let fatal = matches!(error, JoinError::Stranger { .. });
                             Event::OpenFailed { group, reason: error.to_string(), fatal }
@@ -131,7 +134,10 @@ impl Supervisor {
             }
             Effect::Vacate { group, slot } => host.datapath.vacate(group, slot),
             Effect::OnMiss { group, on_miss } => host.datapath.on_miss(group, on_miss),
-            Effect::Close { group } => host.datapath.close(group),
+            Effect::Close { group } => {
+                host.ledger.closed(group, host.datapath.group_telemetry(group));
+                host.datapath.close(group);
+            }
             Effect::Hook { about, app, spec, hook, why } => {
                 let About { worker, instance, generation, pid } = about;
                 let reason = why.map(|why| why.to_string());
@@ -346,6 +352,7 @@ impl Host {
     /// Lets go of everything that an app had.
     fn forget_app(&mut self, app: AppId) {
         self.last_words.retain(|(of, _), _| *of != app);
+        self.ledger.forget(app);
         if let Some(hierarchy) = &self.hierarchy
             && let Err(error) = hierarchy.remove_app(app)
             // The last hook takes it away.
@@ -362,6 +369,10 @@ impl Host {
         self.output.detach(worker);
         self.datapath.dismiss(worker);
         let Some(running) = self.workers.remove(&worker) else { return };
+        let usage = usage::measure([running.tree.as_ref()]);
+        let cpu = usage.first().map_or(running.cpu, |usage| usage.cpu.max(running.cpu));
+        let cpu_us = u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX);
+        self.ledger.used(running.app, running.instance, cpu_us);
         self.words_of.insert(worker, words.clone());
         if self.words_of.len() > WORDS_KEPT {
             self.words_of.pop_first();

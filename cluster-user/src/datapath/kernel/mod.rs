@@ -243,6 +243,20 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// What the programs counted for a worker, over all the sockets it has and had.
+    fn counters_of(&self, worker: WorkerId) -> Telemetry {
+        let Some(known) = self.watch.worker(worker) else { return Telemetry::default() };
+        let slots = self.groups.values().flat_map(|group| group.counters_with(&known.seen));
+        let sum = slots.fold(known.left, |sum, slot| SlotCounters {
+            selected: sum.selected + slot.selected,
+            migrated_in: sum.migrated_in + slot.migrated_in,
+        });
+        let SlotCounters { selected, migrated_in } = sum;
+        Telemetry { selected, migrated_in, ..Telemetry::default() }
+    }
+}
+
 impl DataPath for Kernel {
     fn mode(&self) -> Mode {
         Mode::Kernel
@@ -330,6 +344,9 @@ impl DataPath for Kernel {
 
     fn vacate(&mut self, group: GroupId, slot: Slot) {
         if let Some(group) = self.groups.get_mut(&group) {
+            if let Some(cookie) = group.cookie_of(slot) {
+                self.watch.left(cookie, group.counters(slot));
+            }
             group.vacate(slot);
         }
     }
@@ -406,18 +423,13 @@ impl DataPath for Kernel {
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {
         let connections = self.connections()?;
         let told = |(worker, live): (WorkerId, u32)| {
-            let slots = self.groups.values().filter_map(|group| {
-                let slot = group.slot_of(&self.watch.worker(worker)?.seen)?;
-                Some(group.counters(slot))
-            });
-            let telemetry = slots.fold(Telemetry::default(), |sum, slot| Telemetry {
-                selected: sum.selected + slot.selected,
-                migrated_in: sum.migrated_in + slot.migrated_in,
-                ..sum
-            });
-            (worker, Telemetry { live: Some(live.into()), ..telemetry })
+            (worker, Telemetry { live: Some(live.into()), ..self.counters_of(worker) })
         };
         Ok(connections.into_iter().map(told).collect())
+    }
+
+    fn counted(&mut self, worker: WorkerId) -> Telemetry {
+        self.counters_of(worker)
     }
 
     fn group_telemetry(&self, group: GroupId) -> Option<GroupTelemetry> {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     datapath::{
-        GroupKey, Place, Protocol, Report, diag,
+        GroupKey, Place, Protocol, Report, SlotCounters, diag,
         socket::{self, OpenSocket},
     },
     id::{AppId, Ticket, WorkerId},
@@ -57,6 +57,8 @@ pub(super) struct Worker {
     pid: Option<u32>,
     /// Cookies of the sockets that were reported.
     pub(super) seen: BTreeSet<u64>,
+    /// What was counted for sockets of it that it has closed.
+    pub(super) left: SlotCounters,
 }
 
 /// A socket whose ticket has not been answered.
@@ -112,6 +114,7 @@ impl Watch {
             cgroup_path: place.cgroup_path.map(Path::to_owned),
             pid: None,
             seen: BTreeSet::new(),
+            left: SlotCounters::default(),
         };
         self.workers.insert(id, worker);
         Ok(())
@@ -134,6 +137,15 @@ impl Watch {
             | Report::Binding { worker, .. }
             | Report::Unusable { worker, .. } => *worker != id,
         });
+    }
+
+    /// Learns what was counted for a socket whose slot is being emptied.
+    pub(super) fn left(&mut self, cookie: u64, counters: SlotCounters) {
+        let mut workers = self.workers.values_mut();
+        if let Some(worker) = workers.find(|worker| worker.seen.contains(&cookie)) {
+            worker.left.selected += counters.selected;
+            worker.left.migrated_in += counters.migrated_in;
+        }
     }
 
     pub(super) fn worker(&self, id: WorkerId) -> Option<&Worker> {

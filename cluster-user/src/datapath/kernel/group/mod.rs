@@ -303,6 +303,17 @@ impl Group {
         filled.find(|(_, filled)| cookies.contains(&filled.cookie)).map(|(slot, _)| *slot)
     }
 
+    /// Which socket a slot was filled with.
+    pub(super) fn cookie_of(&self, slot: Slot) -> Option<u64> {
+        self.filled.get(&slot).map(|filled| filled.cookie)
+    }
+
+    /// Counters of all slots that were filled with one of these sockets.
+    pub(super) fn counters_with(&self, cookies: &BTreeSet<u64>) -> Vec<SlotCounters> {
+        let filled = self.filled.iter().filter(|(_, filled)| cookies.contains(&filled.cookie));
+        filled.map(|(slot, _)| self.counters(*slot)).collect()
+    }
+
     /// Counters of a slot since it was last filled.
     pub(super) fn counters(&self, slot: Slot) -> SlotCounters {
         let Some(filled) = self.filled.get(&slot) else { return SlotCounters::default() };
