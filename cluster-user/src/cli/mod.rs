@@ -3,6 +3,7 @@
 mod apply;
 mod command;
 mod completion;
+mod counted;
 mod daemon;
 mod delete;
 mod describe;

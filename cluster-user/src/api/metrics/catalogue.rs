@@ -69,7 +69,6 @@ const SHORT: [usize; 11] = [6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26];
 /// The same for what may last hours: from 256 µs to 19 hours.
 const LONG: [usize; 15] = [8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36];
 
-
 const BYTES: Option<&str> = Some("bytes");
 const SECONDS: Option<&str> = Some("seconds");
 
@@ -99,9 +98,13 @@ pub(super) const CATALOGUE: &[Metric] = &[
     metric("process_resident_memory", BYTES, Kind::Gauge, "Resident memory of the daemon", |s| {
         daemon(Value::Level(s.daemon.memory_bytes))
     }),
-    metric("process_open_fds", None, Kind::Gauge, "File descriptors that the daemon has open", |s| {
-        daemon(Value::Level(s.daemon.descriptors))
-    }),
+    metric(
+        "process_open_fds",
+        None,
+        Kind::Gauge,
+        "File descriptors that the daemon has open",
+        |s| daemon(Value::Level(s.daemon.descriptors)),
+    ),
     metric(
         "cluster_app",
         None,
@@ -199,9 +202,13 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "Connections that workers have not closed, queued ones included",
         |s| app_levels(s, |t| t.live),
     ),
-    metric("cluster_app_queued_connections", None, Kind::Gauge, "Connections in accept queues", |s| {
-        app_levels(s, |t| t.queued)
-    }),
+    metric(
+        "cluster_app_queued_connections",
+        None,
+        Kind::Gauge,
+        "Connections in accept queues",
+        |s| app_levels(s, |t| t.queued),
+    ),
     metric(
         "cluster_app_connection_duration",
         SECONDS,
@@ -375,9 +382,13 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "Connections left to the kernel's hash",
         |s| groups(s, |t| Some(Value::Count(t.hashed))),
     ),
-    metric("cluster_group_stray_packets", None, Kind::Counter, "Packets that start no connection", |s| {
-        groups(s, |t| Some(Value::Count(t.other)))
-    }),
+    metric(
+        "cluster_group_stray_packets",
+        None,
+        Kind::Counter,
+        "Packets that start no connection",
+        |s| groups(s, |t| Some(Value::Count(t.other))),
+    ),
     metric(
         "cluster_group_decisions",
         None,
@@ -401,7 +412,7 @@ const fn metric(
 }
 
 /// What a metric is called where it is read.
-fn full_name(metric: &Metric) -> String {
+pub(super) fn full_name(metric: &Metric) -> String {
     let Metric { name, unit, kind, .. } = metric;
     let unit = unit.map(|unit| format!("_{unit}")).unwrap_or_default();
     let suffix = match kind {
@@ -412,9 +423,24 @@ fn full_name(metric: &Metric) -> String {
     format!("{name}{unit}{suffix}")
 }
 
+/// What the documentation begins with.
+const DOCUMENT: &str = "<!-- What `cluster metrics --names` prints; cargo run -p cluster-user -- metrics --names \
+                        >docs/metrics.md writes it anew. -->
+
+# Metrics
+
+`cluster_app_…` have the label `app`, `cluster_worker_…` also `worker` (its number, which who succeeds it has too),
+`cluster_group_…` also `protocol` and `address`. Counters of an app and of a worker's place go on when a worker is
+replaced, through reloads, upgrades and the death of the daemon; what was counted for a worker that ends while there is no
+daemon is lost. `cluster reset` sets restarts back. What a host cannot count is not there: `cluster list -v` says why.
+
+| metric | kind | what it is |
+|---|---|---|
+";
+
 /// A table of all metrics, for the documentation.
 pub(crate) fn document() -> String {
-    let mut text = String::from("| metric | kind | what it is |\n|---|---|---|\n");
+    let mut text = String::from(DOCUMENT);
     for metric in CATALOGUE {
         let kind = match metric.kind {
             Kind::Counter => "counter",

@@ -2,6 +2,8 @@
 
 mod catalogue;
 mod classic;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::catalogue::document;
 
