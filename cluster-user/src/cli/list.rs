@@ -40,9 +40,9 @@ With --json: an array with one object per app. Its members:
   status: starting | ready | online | draining | stopping | backoff | errored | stopped.
   With -v, telemetry is what the kernel counted, of the app since its start and of each worker:
   {selected, accepted, live, queued, queued_peak, migrated_in, migrated_out, dropped, guarded,
-  bytes_in, bytes_out, lifetime, wait, round_trip, missing}, of ports {misses, waited, refused, shed,
-  other, hashed, runs}. null: this host cannot count it, and missing says why. Histograms are
-  {buckets, sum} in microseconds; buckets[n] counts values below 2^n that those before do not.
+  bytes_in, bytes_out, lifetime, wait, round_trip, missing}, of ports {misses, waited, refused,
+  shed, other, hashed, runs}. null: this host cannot count it, and missing says why. Histograms
+  are {buckets, sum} in microseconds; buckets[n] counts values below 2^n that others do not.
   Members may be added, never changed. spec.env is left empty: see `cluster env`.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(super) struct List {
@@ -291,7 +291,10 @@ fn uptime(millis: Option<u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::sample::app, *};
+    use super::{
+        super::sample::{app, counted},
+        *,
+    };
     use crate::{
         api::message::{ReloadView, Stage, Status},
         id::Generation,
@@ -334,14 +337,15 @@ mod tests {
 
     #[test]
     fn verbose_shows_workers_with_pid_and_connections() {
-        insta::assert_snapshot!(draw(&[app()], true, None, false), @r"
-        ┌─────┬───────┬───────────┬────────┬──────┬────────────┬───────┬──────────┬────┬─────────┬───────┬─────────┬────────┬──────────────────────┐
-        │ id  │ name  │ namespace │ mode   │  pid │ ports      │ conns │ selected │  ↺ │ status  │   cpu │  memory │ uptime │ says                 │
-        ├─────┼───────┼───────────┼────────┼──────┼────────────┼───────┼──────────┼────┼─────────┼───────┼─────────┼────────┼──────────────────────┤
-        │ 0   │ web   │ default   │ kernel │  1/2 │ 8080, 9090 │     7 │      240 │  3 │ online  │ 12.3% │ 52.4 MB │     1h │                      │
-        │ 0:0 │ web:0 │           │        │ 4001 │            │     7 │      120 │  0 │ online  │ 12.3% │ 52.4 MB │     1h │ 7 requests in flight │
-        │ 0:1 │ web:1 │           │        │    - │            │     - │      120 │ 16 │ errored │ 12.3% │ 52.4 MB │      - │                      │
-        └─────┴───────┴───────────┴────────┴──────┴────────────┴───────┴──────────┴────┴─────────┴───────┴─────────┴────────┴──────────────────────┘
+        insta::assert_snapshot!(draw(&[counted()], true, None, false), @r"
+        ┌─────┬───────┬───────────┬────────┬──────┬────────────┬───────┬──────────┬────┬─────────┬───────┬─────────┬────────┬────────┬───────┬──────────┬──────────┬─────────┬───────┬──────────┬──────────────────────┐
+        │ id  │ name  │ namespace │ mode   │  pid │ ports      │ conns │ selected │  ↺ │ status  │   cpu │  memory │ uptime │ conn/s │ queue │ accepted │       in │     out │   rtt │ wait p99 │ says                 │
+        ├─────┼───────┼───────────┼────────┼──────┼────────────┼───────┼──────────┼────┼─────────┼───────┼─────────┼────────┼────────┼───────┼──────────┼──────────┼─────────┼───────┼──────────┼──────────────────────┤
+        │ 0   │ web   │ default   │ kernel │  1/2 │ 8080, 9090 │     7 │      240 │  3 │ online  │ 12.3% │ 52.4 MB │     1h │    3.2 │  4/31 │      236 │ 106.1 KB │ 14.6 MB │ 24 µs │   1.0 ms │                      │
+        │ 0:0 │ web:0 │           │        │ 4001 │            │     7 │      120 │  0 │ online  │ 12.3% │ 52.4 MB │     1h │    3.2 │  2/31 │      118 │  53.0 KB │  7.3 MB │ 24 µs │   1.0 ms │ 7 requests in flight │
+        │ 0:1 │ web:1 │           │        │    - │            │     - │      120 │ 16 │ errored │ 12.3% │ 52.4 MB │      - │      – │     – │        – │        – │       – │     – │        – │                      │
+        └─────┴───────┴───────────┴────────┴──────┴────────────┴───────┴──────────┴────┴─────────┴───────┴─────────┴────────┴────────┴───────┴──────────┴──────────┴─────────┴───────┴──────────┴──────────────────────┘
+        –: guarded: the app has no guard
         ");
     }
 

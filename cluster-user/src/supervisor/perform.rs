@@ -1,6 +1,11 @@
 //! What the core asks for, carried out: one of the two files that know both worlds.
 
-use std::{os::fd::AsFd as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    os::fd::AsFd as _,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 
@@ -305,6 +310,10 @@ impl Host {
             drop(watch::reap_killed(tree.process()));
             drop(tree.remove());
             return Err(error).context("failed to watch the worker");
+        }
+        if let Some(running) = self.workers.get_mut(&worker) {
+            // The first look tells the rate since its start.
+            running.rate.look(Instant::now(), 0);
         }
         self.health.started(worker, equipment);
         Ok(pid)

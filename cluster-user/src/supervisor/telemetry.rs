@@ -11,7 +11,7 @@ use crate::{
         AppReadiness, AppTelemetry, AppView, DaemonTelemetry, Detail, Failure, Line,
         OtherTelemetry, PortTelemetry, Readiness, Snapshot, Status, WorkerTelemetry, WorkerView,
     },
-    datapath::telemetry::Telemetry,
+    datapath::telemetry::{GroupTelemetry, Telemetry},
     id::{AppId, WorkerId},
     process::usage,
     state::view,
@@ -122,11 +122,6 @@ impl Supervisor {
                     others,
                 }
             });
-        let ports = view.ports.into_iter().map(|port| PortTelemetry {
-            protocol: port.protocol,
-            address: port.address,
-            telemetry: port.telemetry,
-        });
         let (_, before) = self.host.ledger.app(view.id);
         Some(AppTelemetry {
             id: view.id,
@@ -144,7 +139,7 @@ impl Supervisor {
             memory_bytes: view.memory_bytes,
             total: view.telemetry.unwrap_or_default(),
             workers: workers.collect(),
-            groups: ports.collect(),
+            groups: self.port_totals(view.id),
         })
     }
 
@@ -167,18 +162,20 @@ impl Supervisor {
         total
     }
 
-    /// What was counted for each group of an app, by port.
+    /// What was counted for each port of an app. Groups of one port that differ in something else are one here.
     pub(super) fn port_totals(&self, app: AppId) -> Vec<PortTelemetry> {
+        let mut totals: BTreeMap<_, Option<GroupTelemetry>> = BTreeMap::new();
         let places = self.state.places().filter(|(_, of, ..)| *of == app);
-        let ports = places.map(|(group, app, protocol, address)| {
-            let telemetry = self.host.datapath.group_telemetry(group).map(|counted| {
-                let mut sum = self.host.ledger.port(app, protocol, address);
-                sum.add(&counted);
-                sum
-            });
-            PortTelemetry { protocol, address, telemetry }
-        });
-        ports.collect()
+        for (group, _, protocol, address) in places {
+            let total = totals.entry((protocol, address)).or_default();
+            if let Some(counted) = self.host.datapath.group_telemetry(group) {
+                let before = || self.host.ledger.port(app, protocol, address);
+                total.get_or_insert_with(before).add(&counted);
+            }
+        }
+        let port =
+            |((protocol, address), telemetry)| PortTelemetry { protocol, address, telemetry };
+        totals.into_iter().map(port).collect()
     }
 
     /// Whether all that should run is there.

@@ -11,7 +11,7 @@ use std::fmt;
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, NoLabelSet, text},
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
     metrics::MetricType,
     registry::{Registry, Unit},
 };
@@ -95,17 +95,24 @@ fn encode(
             family.encode_info(labels)?;
             continue;
         }
-        let mut one = family.encode_family(labels)?;
-        match value {
-            Value::Count(count) => one.encode_counter::<NoLabelSet, _, f64>(count, None)?,
-            Value::Amount(amount) => one.encode_counter::<NoLabelSet, _, f64>(amount, None)?,
-            Value::Level(level) => one.encode_gauge(level)?,
-            Value::Moment(moment) => one.encode_gauge(moment)?,
-            Value::Buckets { sum, count, buckets } => {
-                one.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)?;
-            }
-            Value::Info => {}
+        if labels.is_empty() {
+            encode_value(value, &mut family)?;
+        } else {
+            encode_value(value, &mut family.encode_family(labels)?)?;
         }
     }
     Ok(())
+}
+
+fn encode_value(value: &Value, one: &mut MetricEncoder<'_>) -> Result<(), fmt::Error> {
+    match value {
+        Value::Count(count) => one.encode_counter::<NoLabelSet, _, f64>(count, None),
+        Value::Amount(amount) => one.encode_counter::<NoLabelSet, _, f64>(amount, None),
+        Value::Level(level) => one.encode_gauge(level),
+        Value::Moment(moment) => one.encode_gauge(moment),
+        Value::Buckets { sum, count, buckets } => {
+            one.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
+        }
+        Value::Info => Ok(()),
+    }
 }
