@@ -71,6 +71,48 @@ fn every_connection_is_counted_and_none_is_forgotten() {
 }
 
 #[test]
+fn what_becomes_of_connections_is_metered_and_not_forgotten() {
+    let host = Host::kernel();
+    host.cluster(&["start", "app", "-i", "2"]).ok();
+    http::assert_exact(local(8080), 40, 2);
+    let of = |text: &str, name: &str| value(text, &format!("cluster_app_{name}{{app=\"app\"}}"));
+    let metered = |text: &str| {
+        [
+            "connections_selected_total",
+            "connections_accepted_total",
+            "connection_duration_seconds_count",
+            "connection_round_trip_seconds_count",
+        ]
+        .map(|name| of(text, name))
+    };
+    wait::until_true("all are closed", || metered(&scrape(&host)) == [40.0; 4]);
+    let before = scrape(&host);
+    assert_eq!(of(&before, "live_connections"), 0.0);
+    // Each asks in a line and a header at least.
+    assert!(of(&before, "received_bytes_total") > 40.0 * 20.0, "{before}");
+    assert!(of(&before, "sent_bytes_total") > 40.0 * 20.0, "{before}");
+    let all = "cluster_app_connection_duration_seconds_bucket{le=\"+Inf\",app=\"app\"}";
+    assert_eq!(value(&before, all), 40.0);
+
+    host.cluster(&["reload", "app"]).ok();
+    host.cluster(&["upgrade"]).ok();
+
+    let after = scrape(&host);
+    assert_eq!(metered(&after), [40.0; 4]);
+    for name in ["received_bytes_total", "sent_bytes_total", "connection_duration_seconds_sum"] {
+        assert_eq!(of(&after, name), of(&before, name), "{name}");
+    }
+    http::assert_exact(local(8080), 10, 2);
+    wait::until_true("all are closed", || metered(&scrape(&host)) == [50.0; 4]);
+    host.cluster(&["describe", "app"])
+        .ok()
+        .says("round trip")
+        .says("p99")
+        .says("waiting for accept");
+    host.cluster(&["list", "-v"]).ok().says("wait p99").never_mentions("–: ");
+}
+
+#[test]
 fn open_connections_are_a_gauge() {
     let host = Host::kernel();
     host.cluster(&["start", "app", "-i", "2"]).ok();

@@ -1,7 +1,6 @@
 //! What probes and Prometheus ask for, in their words: `/metrics`, `/healthz`, `/readyz`.
 
 use std::{
-    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -62,7 +61,7 @@ impl Look {
             *last = Some(Instant::now());
         }
         match timeout(PATIENCE, self.desk.ask(request)).await {
-            Ok(Ok((Line::Failed(failure), _))) | Ok(Err(failure)) => {
+            Ok(Ok((Line::Failed(failure), _)) | Err(failure)) => {
                 Err(say(answer::status(failure.reason), &failure.message))
             }
             Ok(Ok((line, _))) => Ok(line),
@@ -111,8 +110,8 @@ async fn readyz(State(look): State<Look>, request: Incoming) -> Response {
     let mut app = None;
     for (key, value) in form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
     {
-        match key {
-            Cow::Borrowed("app") => app = Some(value.into_owned()),
+        match key.as_ref() {
+            "app" => app = Some(value.into_owned()),
             key => {
                 let key: String = key.escape_debug().take(40).collect();
                 return say(StatusCode::BAD_REQUEST, &format!("unknown parameter `{key}`"));

@@ -192,6 +192,9 @@ pub struct SlotCounters {
     pub selected: u64,
     /// Connections that moved here from a socket that closed.
     pub migrated_in: u64,
+    /// Connections that the guard kept away.
+    #[serde(default)]
+    pub guarded: u64,
 }
 
 /// Why a socket could not be joined to a group.

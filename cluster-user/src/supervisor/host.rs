@@ -98,6 +98,8 @@ pub(super) struct Running {
     pub(super) cpu: Duration,
     /// Connections that come to it.
     pub(super) rate: Rate,
+    /// The most accepted connections that were told of.
+    pub(super) accepted: u64,
 }
 
 /// How often something is counted.
@@ -249,7 +251,10 @@ impl Host {
         let watcher = ExitWatcher::new(tree.process())?;
         let last = (Instant::now(), Usage::default());
         let (cpu_percent, cpu, rate) = (0.0, Duration::ZERO, Rate::default());
-        self.workers.insert(worker, Running { tree, app, instance, last, cpu_percent, cpu, rate });
+        self.workers.insert(
+            worker,
+            Running { tree, app, instance, last, cpu_percent, cpu, rate, accepted: 0 },
+        );
         let news = self.news.clone();
         tokio::spawn(async move {
             match watcher.exit().await {

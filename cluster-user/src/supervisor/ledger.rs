@@ -40,8 +40,11 @@ struct Past {
     #[serde(default)]
     round_trip: Option<Histogram>,
     #[serde(default)]
-    ports: Vec<(Protocol, SocketAddr, [u64; 6], Option<(u64, u64)>)>,
+    ports: Vec<Port>,
 }
+
+/// The past of one port: what was counted by name, and runs.
+type Port = (Protocol, SocketAddr, [u64; 6], Option<(u64, u64)>);
 
 /// The past of one place: there may be hundreds, and this is written often, so it is as short as can be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

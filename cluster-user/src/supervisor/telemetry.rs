@@ -5,7 +5,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{host::millis, run::Supervisor};
+use super::{
+    host::{Host, millis},
+    run::Supervisor,
+};
 use crate::{
     api::message::{
         AppReadiness, AppTelemetry, AppView, DaemonTelemetry, Detail, Failure, Line,
@@ -34,6 +37,9 @@ impl Supervisor {
                 counted.entry(worker).or_default().live.get_or_insert_with(|| count.into());
             }
         }
+        for (worker, telemetry) in &mut counted {
+            self.host.hold(*worker, telemetry);
+        }
         counted
     }
 
@@ -41,7 +47,8 @@ impl Supervisor {
     pub(super) fn settle_account(&mut self, worker: WorkerId) {
         let Some(running) = self.host.workers.get(&worker) else { return };
         let (app, instance) = (running.app, running.instance);
-        let counted = self.host.datapath.counted(worker);
+        let mut counted = self.host.datapath.counted(worker);
+        self.host.hold(worker, &mut counted);
         self.host.ledger.ended(app, instance, &counted);
     }
 
@@ -185,7 +192,9 @@ impl Supervisor {
             let wanted: Vec<_> = app.seats.iter().filter(|seat| seat.wanted).collect();
             let is_online = |seat: &&&view::SeatView<'_>| seat.status == view::Status::Online;
             let absent = wanted.iter().filter(|seat| !is_online(seat));
-            let worst = absent.map(|seat| super::view::status(seat.status)).max_by_key(need);
+            let worst = absent
+                .map(|seat| super::view::status(seat.status))
+                .max_by_key(|status| need(*status));
             AppReadiness {
                 name: app.spec.name.to_string(),
                 wanted: u32::try_from(wanted.len()).unwrap_or(u32::MAX),
@@ -197,8 +206,20 @@ impl Supervisor {
     }
 }
 
+impl Host {
+    /// Has the count of accepted connections not go back. It is what came in without what waits, which are read one after
+    /// the other.
+    fn hold(&mut self, worker: WorkerId, counted: &mut Telemetry) {
+        let Some(running) = self.workers.get_mut(&worker) else { return };
+        if let Some(accepted) = &mut counted.accepted {
+            running.accepted = running.accepted.max(*accepted);
+            *accepted = running.accepted;
+        }
+    }
+}
+
 /// How much a state needs the user.
-pub(super) fn need(status: &Status) -> u8 {
+pub(super) fn need(status: Status) -> u8 {
     match status {
         Status::Stopped => 0,
         Status::Online => 1,

@@ -266,7 +266,11 @@ fn is_explained(seat: &SeatView<'_>) -> bool {
 
 /// The state of an app: that of the worker that needs the user most.
 fn worst(workers: &[WorkerView]) -> Status {
-    workers.iter().map(|worker| worker.status).max_by_key(need).unwrap_or(Status::Stopped)
+    workers
+        .iter()
+        .map(|worker| worker.status)
+        .max_by_key(|status| need(*status))
+        .unwrap_or(Status::Stopped)
 }
 
 /// A state in the words of the API.
