@@ -65,6 +65,8 @@ mod logs_kept;
 #[cfg(test)]
 mod logs_places;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod midway;
 #[cfg(test)]
 mod policies;

@@ -23,6 +23,7 @@ use super::{
     list::List,
     logs::Logs,
     man::Man,
+    metrics::Metrics,
     pid::Pid,
     ping::Ping,
     pm2::Pm2,
@@ -123,6 +124,7 @@ pub(super) enum Command {
     Describe(Describe),
     Logs(Logs),
     Events(Events),
+    Metrics(Metrics),
     Send(Send),
     Flush(Flush),
     #[command(name = "reloadLogs", visible_alias = "reload-logs")]
@@ -180,6 +182,7 @@ impl Command {
             Self::Describe(command) => command.run(),
             Self::Logs(command) => command.run(),
             Self::Events(command) => command.run(),
+            Self::Metrics(command) => command.run(),
             Self::Send(command) => command.run(),
             Self::Flush(command) => command.run(),
             Self::ReloadLogs(ReloadLogs {}) => ReloadLogs::run(),

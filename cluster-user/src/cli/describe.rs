@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 
 use super::{
+    counted,
     error::Error,
     human, list, output, policy,
     selection::Selection,
@@ -26,7 +27,11 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Example: cluster describe web
 
-With --json: the shape of `cluster list --json`")]
+Below the workers: what the kernel counted for each and for all since the app's start, how long
+connections waited, lasted and took to and fro (buckets by powers of two, so p50, p90 and p99 are
+estimates), and for each port what its program did.
+
+With --json: the shape of `cluster list --verbose --json`")]
 pub(super) struct Describe {
     /// Names, ids, NAME:INSTANCE, namespaces, `all`, or /REGEX/
     #[arg(required = true, value_name = "TARGET")]
@@ -142,6 +147,8 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
     [
         about.render(None, colour),
         workers.render(width, colour),
+        counted::sections(app, selection, width, colour),
+        counted::reasons(std::slice::from_ref(app)),
         logs.render(None, colour),
         last_words(app, selection),
     ]

@@ -12,7 +12,7 @@ const GROUPS: [(&str, &[&str]); 8] = [
     ),
     ("Deploy", &["promote", "rollback", "history", "startOrReload", "startOrRestart"]),
     ("Files of apps", &["init", "schema", "diff", "import", "pm2"]),
-    ("Look", &["list", "describe", "logs", "events", "pid", "id", "env", "jlist"]),
+    ("Look", &["list", "describe", "logs", "events", "metrics", "pid", "id", "env", "jlist"]),
     ("Reach into apps", &["send", "sendSignal", "flush", "reloadLogs", "reset"]),
     ("Boot", &["save", "resurrect", "cleardump", "startup", "unstartup"]),
     ("The daemon", &["ping", "version", "upgrade", "kill", "daemon"]),

@@ -3,6 +3,7 @@
 mod apply;
 mod command;
 mod completion;
+mod counted;
 mod daemon;
 mod delete;
 mod describe;
@@ -29,6 +30,7 @@ mod launch;
 mod list;
 mod logs;
 mod man;
+mod metrics;
 mod output;
 mod past;
 mod pid;

@@ -16,6 +16,7 @@ pub mod interpreter;
 pub mod limits;
 pub mod listen;
 pub mod logging;
+pub mod metrics;
 pub mod name;
 mod nearest;
 pub mod pace;

@@ -62,6 +62,10 @@ impl Supervisor {
             | Request::HandOver(_)
             | Request::Kill(_)
             | Request::Apps(_)
+            | Request::Telemetry(_)
+            | Request::Readiness
+            | Request::Exporter
+            | Request::Export(_)
             | Request::Ping => Ok(None),
         }
     }

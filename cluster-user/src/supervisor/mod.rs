@@ -27,5 +27,7 @@ mod perform;
 mod signal;
 mod answer;
 mod view;
+mod telemetry;
+mod ledger;
 
 pub use self::run::run;
