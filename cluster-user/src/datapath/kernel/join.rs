@@ -27,7 +27,8 @@ use super::{
 };
 
 /// The compiled object.
-static JOIN: &[u8] = aya::include_bytes_aligned!("../../../../cluster-ebpf/object/join.bpf.o");
+pub(super) static JOIN: &[u8] =
+    aya::include_bytes_aligned!("../../../../cluster-ebpf/object/join.bpf.o");
 
 /// The map of constants, as the compiler names it.
 const CONSTANTS: &str = ".rodata";

@@ -28,7 +28,9 @@ const NO_TRACE_BYTES: u32 = 4096;
 /// Bytes of a value of [`names::SOCKETS`].
 const COOKIE: usize = 8;
 
-static SELECT: &[u8] = aya::include_bytes_aligned!("../../../../cluster-ebpf/object/select.bpf.o");
+/// The compiled object.
+pub(super) static SELECT: &[u8] =
+    aya::include_bytes_aligned!("../../../../cluster-ebpf/object/select.bpf.o");
 
 /// The program of groups, ready to be loaded for one more.
 #[derive(Debug)]

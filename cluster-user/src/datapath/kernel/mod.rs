@@ -20,6 +20,7 @@ mod ids;
 mod join;
 mod load;
 mod mapping;
+pub mod measure;
 mod object;
 mod owners;
 pub mod probe;

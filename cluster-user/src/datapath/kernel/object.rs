@@ -103,19 +103,39 @@ impl Prepared {
     /// # Errors
     /// What the kernel said to the map or program that is named.
     pub(super) fn load(&self) -> anyhow::Result<Loaded> {
-        let mut maps = Vec::with_capacity(self.maps.len());
-        for map in &self.maps {
-            let fd = map.create().with_context(|| format!("create map {}", map.name))?;
-            maps.push((map.name.clone(), fd));
-        }
+        let maps = self.create_maps()?;
         let mut programs = Vec::with_capacity(self.programs.len());
         for program in &self.programs {
             let fd = program
-                .load(&self.license, &maps)
+                .load_by(&self.license, &maps, bpf::load_program)
                 .with_context(|| format!("load program {}", program.wanted.name))?;
             programs.push((program.wanted, fd));
         }
         Ok(Loaded { maps, programs })
+    }
+}
+
+impl Prepared {
+    /// Creates the maps, and loads each program in turn to see what the kernel makes of it: the program, and what the
+    /// verifier says about its work.
+    ///
+    /// # Errors
+    /// What the kernel said to a map.
+    pub(super) fn count(&self) -> anyhow::Result<Vec<(Wanted, io::Result<(OwnedFd, String)>)>> {
+        let maps = self.create_maps()?;
+        let counted = |program: &ProgramPlan| {
+            let counted = program.load_by(&self.license, &maps, bpf::load_counted);
+            (program.wanted, counted)
+        };
+        Ok(self.programs.iter().map(counted).collect())
+    }
+
+    fn create_maps(&self) -> anyhow::Result<Vec<(String, OwnedFd)>> {
+        let create = |map: &MapPlan| {
+            let fd = map.create().with_context(|| format!("create map {}", map.name))?;
+            Ok((map.name.clone(), fd))
+        };
+        self.maps.iter().map(create).collect()
     }
 }
 
@@ -149,13 +169,18 @@ impl MapPlan {
 }
 
 impl ProgramPlan {
-    fn load(&self, license: &CString, maps: &[(String, OwnedFd)]) -> io::Result<OwnedFd> {
+    fn load_by<T>(
+        &self,
+        license: &CString,
+        maps: &[(String, OwnedFd)],
+        load: fn(&ProgramShape<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut instructions = self.instructions.clone();
         for &place in &self.references {
             let index = instructions[place].imm.cast_unsigned() as usize;
             instructions[place].imm = maps[index].1.as_raw_fd();
         }
-        bpf::load_program(&ProgramShape {
+        load(&ProgramShape {
             name: self.wanted.name,
             program_type: self.wanted.program_type,
             attach_type: self.wanted.attach_type,
