@@ -18,7 +18,7 @@ use super::{
 use crate::{process, step};
 
 /// Programs of this host that tests start; one that is not here is looked for in vain there, too.
-const PROGRAMS: [&str; 6] = ["ip", "node", "setpriv", "sh", "sleep", "true"];
+const PROGRAMS: [&str; 5] = ["ip", "setpriv", "sh", "sleep", "true"];
 /// Parts of Python that servers do without.
 const NOT_OF_PYTHON: [&str; 12] = [
     "test",

@@ -23,8 +23,21 @@ pub(super) struct Plan {
 pub(super) const DEFAULT_FILTER: &str = "datapath::";
 
 /// Tests, by a part of their names, that cannot run inside of a machine, and why.
-const NOWHERE: [(&str, &str); 1] =
-    [("plain::tests::static_go_servers_share_a_port", "there is no Go compiler inside")];
+const NOWHERE: [(&str, &str); 4] = [
+    ("plain::tests::static_go_servers_share_a_port", "there is no Go compiler inside"),
+    (
+        "plain::tests::node_servers_share_a_port",
+        "there is no Node inside, which would be half of the image",
+    ),
+    (
+        "kernel::tests::draining::thousands_of_connections_are_told",
+        "it takes minutes on emulated CPUs, and another number of connections is no other matter to the kernel",
+    ),
+    (
+        "kernel::tests::adopting::a_hundred_workers_are_adopted_in_no_time",
+        "a hundred Pythons take minutes to start on emulated CPUs, and it is about time",
+    ),
+];
 
 /// The same, for a kernel on which there is no kernel mode.
 const NOT_IN_PLAIN_MODE: [(&str, &str); 3] = [
