@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     drain, ids, join, load,
     object::{Prepared, Wanted},
+    types,
 };
 
 /// Depth of a worker's cgroup, which changes nothing here.
@@ -44,8 +45,10 @@ pub fn programs() -> anyhow::Result<Vec<Measured>> {
     let places = drain::places();
     // A kernel that does not describe its types cannot take the programs that look into them; any place is as good then.
     let places = places.unwrap_or_else(|_| vec![0; 16]);
+    // The programs of groups do without, and are smaller then.
+    let layout = load::places(types::layout().unwrap_or_default());
     let mut measured = measure("join", join::JOIN, &[(names::WORKER_LEVEL, &level)])?;
-    measured.extend(measure("select", load::SELECT, &[])?);
+    measured.extend(measure("select", load::SELECT, &[(names::LAYOUT, &layout)])?);
     measured.extend(measure("drain", drain::DRAIN, &[(names::TCP_SOCK, &places)])?);
     Ok(measured)
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     ffi::CString,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -107,7 +107,7 @@ impl Prepared {
         let mut programs = Vec::with_capacity(self.programs.len());
         for program in &self.programs {
             let fd = program
-                .load_by(&self.license, &maps, bpf::load_program)
+                .load(&self.license, &maps)
                 .with_context(|| format!("load program {}", program.wanted.name))?;
             programs.push((program.wanted, fd));
         }
@@ -124,7 +124,8 @@ impl Prepared {
     pub(super) fn count(&self) -> anyhow::Result<Vec<(Wanted, io::Result<(OwnedFd, String)>)>> {
         let maps = self.create_maps()?;
         let counted = |program: &ProgramPlan| {
-            let counted = program.load_by(&self.license, &maps, bpf::load_counted);
+            let map = |index: usize| maps[index].1.as_raw_fd();
+            let counted = program.load_with(&self.license, map, bpf::load_counted);
             (program.wanted, counted)
         };
         Ok(self.programs.iter().map(counted).collect())
@@ -136,6 +137,42 @@ impl Prepared {
             Ok((map.name.clone(), fd))
         };
         self.maps.iter().map(create).collect()
+    }
+
+    /// Loads one of the programs with the maps that are `given`, by name, and makes those that are not. Says which it made.
+    ///
+    /// # Errors
+    /// What the kernel said to the map or program that is named.
+    pub(super) fn load_one(
+        &self,
+        name: &str,
+        given: &[(String, OwnedFd)],
+    ) -> anyhow::Result<(OwnedFd, Vec<(String, OwnedFd)>)> {
+        let program = self.programs.iter().find(|program| program.wanted.name == name);
+        let program = program.with_context(|| format!("the object has no program {name}"))?;
+        let mut made = Vec::new();
+        let mut numbers = vec![None; self.maps.len()];
+        for &place in &program.references {
+            let index = program.instructions[place].imm.cast_unsigned() as usize;
+            if numbers[index].is_some() {
+                continue;
+            }
+            let plan = &self.maps[index];
+            let number = if let Some((_, map)) = given.iter().find(|(other, _)| *other == plan.name)
+            {
+                map.as_raw_fd()
+            } else {
+                let map = plan.create().with_context(|| format!("create map {}", plan.name))?;
+                let number = map.as_raw_fd();
+                made.push((plan.name.clone(), map));
+                number
+            };
+            numbers[index] = Some(number);
+        }
+        let map = |index: usize| numbers[index].unwrap_or(-1);
+        let loaded = program.load_with(&self.license, map, bpf::load_program);
+        let loaded = loaded.with_context(|| format!("load program {name}"))?;
+        Ok((loaded, made))
     }
 }
 
@@ -169,16 +206,20 @@ impl MapPlan {
 }
 
 impl ProgramPlan {
-    fn load_by<T>(
+    fn load(&self, license: &CString, maps: &[(String, OwnedFd)]) -> io::Result<OwnedFd> {
+        self.load_with(license, |index| maps[index].1.as_raw_fd(), bpf::load_program)
+    }
+
+    fn load_with<T>(
         &self,
         license: &CString,
-        maps: &[(String, OwnedFd)],
+        map: impl Fn(usize) -> RawFd,
         load: fn(&ProgramShape<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut instructions = self.instructions.clone();
         for &place in &self.references {
             let index = instructions[place].imm.cast_unsigned() as usize;
-            instructions[place].imm = maps[index].1.as_raw_fd();
+            instructions[place].imm = map(index);
         }
         load(&ProgramShape {
             name: self.wanted.name,
