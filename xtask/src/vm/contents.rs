@@ -42,14 +42,23 @@ const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
 /// What was built for the machines, without what only debuggers read.
 pub(super) struct Built {
     folder: PathBuf,
+    /// Of this host, and where in the image they are.
+    programs: Vec<(&'static str, &'static str)>,
 }
 
 impl Built {
     /// Builds it, and puts it below `cache`.
-    pub(super) fn all(cache: &Path) -> anyhow::Result<Self> {
+    pub(super) fn all(cache: &Path, with_tests: bool) -> anyhow::Result<Self> {
         let folder = cache.join("built");
         fs::create_dir_all(&folder)?;
-        let built = Self { folder };
+        let mut programs = vec![
+            ("/bin/xtask", "xtask"),
+            (CLUSTER, "cluster"),
+            (APP, "app"),
+            (VERIFIER, "verifier"),
+        ];
+        programs.extend(with_tests.then_some((TESTS, "tests")));
+        let built = Self { folder, programs };
         step::run(&mut step::cargo([
             "build",
             "--package",
@@ -61,7 +70,9 @@ impl Built {
         built.take("cluster", &debug.join("cluster"))?;
         built.take("app", &debug.join("examples/app"))?;
         built.take("verifier", &debug.join("examples/verifier"))?;
-        built.take("tests", &library_tests()?)?;
+        if with_tests {
+            built.take("tests", &library_tests()?)?;
+        }
         // This program is the first process of every machine.
         built.take("xtask", &env::current_exe().context("failed to find this program")?)?;
         Ok(built)
@@ -80,13 +91,7 @@ impl Built {
     /// What is in the image of every machine.
     pub(super) fn image(&self) -> anyhow::Result<Image> {
         let mut image = Image::default();
-        for (at, name) in [
-            ("/bin/xtask", "xtask"),
-            (CLUSTER, "cluster"),
-            (APP, "app"),
-            (TESTS, "tests"),
-            (VERIFIER, "verifier"),
-        ] {
+        for (at, name) in &self.programs {
             image.program(at, &self.folder.join(name))?;
         }
         image.file(PAGES, &step::root().join("tests/fixtures/pages.py"))?;

@@ -12,6 +12,8 @@ pub(super) const PATH: &str = "/plan.json";
 pub(super) struct Plan {
     /// What `cluster` does on this kernel.
     pub(super) promise: Promise,
+    /// Whether only the kernel programs are looked at.
+    pub(super) is_short: bool,
     /// Tests whose names contain one of these; all of [`DEFAULT_FILTER`] when there are none, and then the real program is
     /// tried, too.
     pub(super) filters: Vec<String>,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     drain, ids, join, load,
     object::{Prepared, Wanted},
+    room::Room,
     types,
 };
 
@@ -41,6 +42,7 @@ pub struct Cost {
 /// # Errors
 /// When an object is damaged, or has a program of a kind that nothing here loads.
 pub fn programs() -> anyhow::Result<Vec<Measured>> {
+    let _room = Room::make();
     let level = LEVEL.to_ne_bytes();
     let places = drain::places();
     // A kernel that does not describe its types cannot take the programs that look into them; any place is as good then.

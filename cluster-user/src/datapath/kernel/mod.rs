@@ -27,6 +27,7 @@ mod owners;
 pub mod probe;
 mod report;
 mod rescue;
+mod room;
 mod selftest;
 mod spare;
 mod steering;
