@@ -79,6 +79,7 @@ fn drive(point: &Point, folder: &Path) -> anyhow::Result<Verdict> {
         Err(NoGroup::NotAvailable(why)) => return Ok(Verdict::NotAvailable(why)),
         Err(NoGroup::Failed(error)) => return Err(error),
     };
+    way.await_open(point.setup.port)?;
     let target = Target {
         address,
         clients: way.clients.clone(),
@@ -139,7 +140,9 @@ fn measure(
     if outcome.connections.is_empty() {
         let after = lock(&group).selected();
         if after.len() == before.len() {
-            outcome.take_selected(before.iter().zip(&after).map(|(before, after)| after - before));
+            outcome.take_selected(
+                before.iter().zip(&after).map(|(before, after)| after.saturating_sub(*before)),
+            );
         }
     }
     Ok(outcome)

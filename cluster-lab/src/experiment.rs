@@ -10,7 +10,7 @@ use crate::{
     distribution::Service,
     fault::{Fault, FaultKind},
     nearest,
-    refusal::Refusal,
+    refusal::{HINT, Refusal},
     span::Span,
 };
 
@@ -334,7 +334,13 @@ fn refuse(text: &str, name: &str, error: &toml::de::Error) -> Refusal {
     let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
     let place = line.map_or_else(|| name.to_owned(), |line| format!("{name}:{line}"));
     let message = error.message();
+    // A word of ours that is wrong has come through serde, hint and all.
+    let (message, hint) = match message.split_once(HINT) {
+        Some((message, hint)) => (message, Some(hint.to_owned())),
+        None => (message, None),
+    };
     let mut refusal = Refusal::usage(format!("{place}: {message}"));
+    refusal.hint = hint;
     // `unknown field `polices`, expected one of `name`, `policies`, …`: serde's own words.
     if message.starts_with("unknown ") {
         let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
@@ -367,6 +373,7 @@ mod tests {
                 Some("did you mean `sleep`?"),
             ),
             ("name = 'a'\nservice = ['fixed soon']", "a.toml:2: `soon`", None),
+            ("fault = ['freze']", "a.toml:1: `freze`", Some("did you mean `freeze`?")),
             ("ip = [5]", "it is 4 or 6", None),
             ("workers = [0]", "`workers` has 0", None),
             ("workers = []", "`workers` is empty", None),

@@ -10,7 +10,7 @@ use crate::{nearest, refusal::Refusal, span::Span, words::Words};
 const NAMES: &[&str] = &["none", "freeze", "kill", "slow", "reload", "noise"];
 
 /// What happens, to whom, and when. `freeze worker=0 at=1s for=3s`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fault {
     /// What happens.
@@ -41,6 +41,13 @@ pub enum FaultKind {
     Reload,
     /// A neighbour takes all CPUs that the workers have.
     Noise,
+}
+
+impl Default for Fault {
+    /// Nothing.
+    fn default() -> Self {
+        Self { kind: FaultKind::None, worker: 0, at: None, lasts: None, factor: 1.0 }
+    }
 }
 
 impl FaultKind {
@@ -111,7 +118,7 @@ impl FromStr for Fault {
             }
         };
         let keys = kind.keys();
-        let mut fault = Self { kind, factor: 1.0, ..Self::default() };
+        let mut fault = Self { kind, ..Self::default() };
         if keys.contains(&"worker") {
             fault.worker = words.keyed("worker", "the number of a worker")?.unwrap_or(0);
         }

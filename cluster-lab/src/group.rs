@@ -279,7 +279,10 @@ fn last_words(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let error = text.find("error: ").map_or(&*text, |at| &text[at + 7..]);
     let lines: Vec<&str> = error.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines.into_iter().take(4).collect::<Vec<_>>().join("; ")
+    // What follows a mistake in a command line is about that command line, which nobody here has typed.
+    let about =
+        lines.iter().position(|line| line.starts_with("tip:") || line.starts_with("Usage:"));
+    lines[..about.unwrap_or(lines.len()).min(4)].join("; ")
 }
 
 /// How many sockets listen on a port, in this network (`/proc/net/tcp`: proc(5); state 0A is LISTEN).

@@ -124,6 +124,19 @@ mod tests {
     }
 
     #[test]
+    fn a_point_that_was_written_is_found_again() {
+        let experiment = Experiment {
+            fault: vec![Fault::default(), "slow".parse().unwrap(), "reload".parse().unwrap()],
+            load: vec![0.1, 1.0 / 3.0],
+            ..Experiment::default()
+        };
+        for point in points(&experiment).unwrap() {
+            let text = serde_json::to_string(&point).unwrap();
+            assert_eq!(serde_json::from_str::<Point>(&text).unwrap(), point);
+        }
+    }
+
+    #[test]
     fn policies_take_turns_in_being_first() {
         let points = points(&Experiment::default()).unwrap();
         let order: Vec<&str> = points.iter().map(|point| point.policy.name.as_str()).collect();

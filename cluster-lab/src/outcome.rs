@@ -79,6 +79,8 @@ pub struct Outcome {
     pub refusal: Figures,
     /// From when a request was due to when its connection was begun: the generator's own lateness.
     pub lag: Figures,
+    /// How much longer than they were to be the workers were busy: what the machine took from them.
+    pub overrun: Figures,
     /// What workers are called.
     pub workers: Vec<String>,
     /// Connections that each got; empty when an app does not say who answers.
@@ -104,6 +106,7 @@ pub(crate) struct Tally {
     latency: Histogram<u64>,
     refusal: Histogram<u64>,
     lag: Histogram<u64>,
+    overrun: Histogram<u64>,
     failures: Failures,
     retried: u64,
     moments: Vec<MomentTally>,
@@ -140,6 +143,7 @@ impl Tally {
             latency: histogram().expect(made),
             refusal: histogram().expect(made),
             lag: histogram().expect(made),
+            overrun: histogram().expect(made),
             failures: Failures::default(),
             retried: 0,
             moments: vec![MomentTally::default(); count as usize],
@@ -160,6 +164,13 @@ impl Tally {
         if let Some(moment) = self.moment(due) {
             moment.latencies.push(latency);
             self.latency.saturating_record(latency);
+        }
+    }
+
+    /// A worker was busy for so much longer than it was to be.
+    pub(crate) fn overran(&mut self, due: u64, nanos: u64) {
+        if self.moment(due).is_some() {
+            self.overrun.saturating_record(micros(nanos));
         }
     }
 
@@ -204,6 +215,7 @@ impl Tally {
             (&mut self.latency, &other.latency),
             (&mut self.refusal, &other.refusal),
             (&mut self.lag, &other.lag),
+            (&mut self.overrun, &other.overrun),
         ] {
             own.add(others).expect("the same bounds");
         }
@@ -231,8 +243,10 @@ impl Tally {
         }
         // Who got nothing counts too; then nobody says a name.
         if !named.is_empty() {
-            for number in (0..workers).take((workers as usize).saturating_sub(named.len())) {
-                named.entry(number.to_string()).or_default();
+            for number in 0..workers {
+                if named.len() < workers as usize {
+                    named.entry(number.to_string()).or_default();
+                }
             }
         }
         let mut names: Vec<String> = named.keys().cloned().collect();
@@ -250,6 +264,7 @@ impl Tally {
             latency: figures(&self.latency),
             refusal: figures(&self.refusal),
             lag: figures(&self.lag),
+            overrun: figures(&self.overrun),
             jain: jain(&connections),
             max_over_mean: max_over_mean(&connections),
             workers: names,

@@ -43,9 +43,13 @@ impl Refusal {
     }
 }
 
+/// Between a message and its hint, where both are one text.
+pub(crate) const HINT: &str = "\nhint: ";
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        self.hint.iter().try_for_each(|hint| write!(f, "{HINT}{hint}"))
     }
 }
 

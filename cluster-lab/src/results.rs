@@ -146,7 +146,7 @@ impl Results {
         let mut text = "policy,workers,load,rate,service,kind,reuse,fault,link,ip,syncookies,seed,\
                         verdict,throughput,planned,answered,refused,reset,timeout,bad,retried,\
                         mean_ms,p50_ms,p90_ms,p99_ms,p999_ms,max_ms,refusal_p99_ms,jain,\
-                        max_over_mean,lag_p99_ms\n"
+                        max_over_mean,lag_p99_ms,overrun_p99_ms\n"
             .to_owned();
         for record in &self.records {
             let Point { cell, policy, seed, rate, .. } = &record.point;
@@ -253,7 +253,8 @@ fn measured(it: &Outcome) -> Vec<String> {
     let mut fields = vec![format!("{:.2}", it.throughput)];
     fields.extend(counts.map(|count| count.to_string()));
     fields.extend(times.map(|time| format!("{time:.3}")));
-    fields.extend([share(it.jain), share(it.max_over_mean), format!("{:.3}", it.lag.p99)]);
+    fields.extend([share(it.jain), share(it.max_over_mean)]);
+    fields.extend([it.lag.p99, it.overrun.p99].map(|time| format!("{time:.3}")));
     fields
 }
 

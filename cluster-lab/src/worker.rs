@@ -8,6 +8,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -16,7 +17,7 @@ use nix::{
     sys::{
         epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
         signal::{SigSet, Signal},
-        signalfd::SignalFd,
+        signalfd::{SfdFlags, SignalFd},
         time::TimeSpec,
     },
     time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep},
@@ -27,6 +28,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub(crate) const WORKER: &str = "X-Worker";
 /// What a request says of how long it takes: nanoseconds, and what to do meanwhile.
 pub(crate) const SERVICE: &str = "X-Service";
+/// What an answer says of how long it took beyond that: nanoseconds. A machine without a CPU to spare for its workers
+/// makes slow ones of them, whoever picks them.
+pub(crate) const OVERRUN: &str = "X-Overrun";
 /// Slowness is told by this signal, in hundredths.
 pub(crate) const SLOWNESS: Signal = Signal::SIGUSR1;
 /// How long the request of a new connection is waited for before somebody else's turn, in milliseconds.
@@ -65,7 +69,8 @@ pub fn serve(options: &Options) -> anyhow::Result<()> {
         told.add(signal);
     }
     told.thread_block().context("failed to block signals")?;
-    let signals = SignalFd::new(&told).context("failed to listen to signals")?;
+    let signals = SignalFd::with_flags(&told, SfdFlags::SFD_NONBLOCK)
+        .context("failed to listen to signals")?;
     let listener = listen(options)?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("failed to make an epoll")?;
     // One connection wakes one of those who share the socket.
@@ -138,9 +143,11 @@ impl Worker {
     /// Whether the connection can be kept.
     fn answer(&self, stream: &mut TcpStream) -> bool {
         let Some(service) = read(stream) else { return false };
-        service.spend(self.slowness);
-        let answer =
-            format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n{WORKER}: {}\r\n\r\nok\n", self.name);
+        let overrun = service.spend(self.slowness);
+        let name = &self.name;
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n{WORKER}: {name}\r\n{OVERRUN}: {overrun}\r\n\r\nok\n",
+        );
         stream.write_all(answer.as_bytes()).is_ok()
     }
 }
@@ -152,16 +159,23 @@ struct Service {
 }
 
 impl Service {
-    fn spend(&self, slowness: u64) {
+    /// How many nanoseconds longer it took than it was to take.
+    fn spend(&self, slowness: u64) -> u64 {
         let nanos = self.nanos.saturating_mul(slowness) / 100;
-        if self.is_sleep { sleep(nanos) } else { compute(nanos) }
+        let began = Instant::now();
+        if self.is_sleep {
+            sleep(nanos);
+        } else {
+            compute(nanos);
+        }
+        (began.elapsed().as_nanos() as u64).saturating_sub(nanos)
     }
 }
 
 /// Until a point in time, so that being late to sleep is no longer sleep.
 fn sleep(nanos: u64) {
     let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return };
-    let until = now + TimeSpec::from_duration(std::time::Duration::from_nanos(nanos));
+    let until = now + TimeSpec::from_duration(Duration::from_nanos(nanos));
     let absolute = ClockNanosleepFlags::TIMER_ABSTIME;
     while clock_nanosleep(ClockId::CLOCK_MONOTONIC, absolute, &until) == Err(nix::Error::EINTR) {}
 }
@@ -170,9 +184,9 @@ fn sleep(nanos: u64) {
 fn compute(nanos: u64) {
     let spent = || {
         let now = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap_or(TimeSpec::new(0, 0));
-        std::time::Duration::from(now)
+        Duration::from(now)
     };
-    let until = spent() + std::time::Duration::from_nanos(nanos);
+    let until = spent() + Duration::from_nanos(nanos);
     while spent() < until {
         std::hint::spin_loop();
     }

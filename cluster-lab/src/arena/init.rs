@@ -52,6 +52,9 @@ pub(super) fn tune() {
         ("ipv4/tcp_tw_reuse", "1"),
         ("core/somaxconn", "65535"),
         ("ipv4/tcp_max_syn_backlog", "65535"),
+        // There is nobody else who might have an address; looking for them takes a second.
+        ("ipv6/conf/all/accept_dad", "0"),
+        ("ipv6/conf/default/accept_dad", "0"),
     ] {
         // An older kernel that lacks one of them has its own value, which is none of our business.
         fs::write(format!("/proc/sys/net/{name}"), value).unwrap_or_default();

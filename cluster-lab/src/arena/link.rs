@@ -3,9 +3,10 @@
 use std::{
     fs::File,
     io::Write as _,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     process::{Command, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -13,6 +14,9 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::{init, interface};
 use crate::experiment::{Family, Link};
+
+/// How long a new link may take to carry something.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The way between clients and workers.
 #[derive(Debug)]
@@ -38,6 +42,25 @@ impl Way {
     pub(crate) fn enter(&self) -> anyhow::Result<()> {
         let Some(network) = &self.network else { return Ok(()) };
         setns(network, CloneFlags::CLONE_NEWNET).context("failed to go to the clients' network")
+    }
+
+    /// Waits until clients reach the workers.
+    pub(crate) fn await_open(&self, port: u16) -> anyhow::Result<()> {
+        let trying = thread::scope(|scope| scope.spawn(|| self.try_it(port)).join());
+        trying.map_err(|_panic| anyhow::anyhow!("the way to the workers crashed"))?
+    }
+
+    fn try_it(&self, port: u16) -> anyhow::Result<()> {
+        self.enter()?;
+        let server = SocketAddr::new(self.server, port);
+        let end = Instant::now() + PATIENCE;
+        while let Err(error) = TcpStream::connect_timeout(&server, PATIENCE) {
+            if Instant::now() > end {
+                return Err(error).with_context(|| format!("clients do not reach {server}"));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     fn loopback(family: Family, clients: u32) -> anyhow::Result<Self> {

@@ -1,6 +1,6 @@
 //! An answer as it comes in: whether it is whole, and what it says.
 
-use crate::worker::WORKER;
+use crate::worker::{OVERRUN, WORKER};
 
 /// A longer one is none that anybody asked for.
 const LONGEST: usize = 64 * 1024 * 1024;
@@ -17,6 +17,7 @@ struct Head {
     length: usize,
     body: Body,
     worker: Option<String>,
+    overrun: Option<u64>,
     is_last: bool,
     is_ok: bool,
 }
@@ -37,6 +38,8 @@ pub(super) enum Progress {
     Whole {
         /// Who gave it, if it says so.
         worker: Option<String>,
+        /// How many nanoseconds longer it took than it was to take, if it says so.
+        overrun: Option<u64>,
         /// Whether the connection can be used once more.
         keep: bool,
         /// Whether it is a success.
@@ -96,7 +99,8 @@ impl Answer {
 impl Head {
     fn whole(&self) -> Progress {
         let keep = !self.is_last && self.body != Body::UntilEnd;
-        Progress::Whole { worker: self.worker.clone(), keep, is_ok: self.is_ok }
+        let (worker, overrun, is_ok) = (self.worker.clone(), self.overrun, self.is_ok);
+        Progress::Whole { worker, overrun, keep, is_ok }
     }
 }
 
@@ -127,6 +131,7 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, Broken> {
         length,
         body,
         worker: value(WORKER).map(str::to_owned),
+        overrun: value(OVERRUN).and_then(|nanos| nanos.parse().ok()),
         is_last: value("Connection").is_some_and(|it| it.eq_ignore_ascii_case("close")),
         is_ok: (200..400).contains(&code),
     }))
@@ -171,7 +176,8 @@ mod tests {
             for byte in first {
                 assert_eq!(answer.take(&[*byte]), Progress::Part, "{text}");
             }
-            let whole = Progress::Whole { worker: Some("2".to_owned()), keep, is_ok: true };
+            let whole =
+                Progress::Whole { worker: Some("2".to_owned()), overrun: None, keep, is_ok: true };
             assert_eq!(answer.take(&[*last]), whole, "{text}");
         }
     }
@@ -180,7 +186,10 @@ mod tests {
     fn without_a_length_it_ends_with_the_connection() {
         let mut answer = Answer::default();
         assert_eq!(answer.take(b"HTTP/1.0 500 No\r\n\r\nsorry"), Progress::Part);
-        assert_eq!(answer.end(), Progress::Whole { worker: None, keep: false, is_ok: false });
+        assert_eq!(
+            answer.end(),
+            Progress::Whole { worker: None, overrun: None, keep: false, is_ok: false }
+        );
     }
 
     #[test]

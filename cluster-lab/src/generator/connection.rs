@@ -44,6 +44,8 @@ pub(super) enum Step {
         arrival: Arrival,
         /// Who answers on this connection, if it says so: told once.
         worker: Option<String>,
+        /// How much longer it took than it was to take, in nanoseconds, if that is said.
+        overrun: Option<u64>,
         keep: bool,
         is_ok: bool,
     },
@@ -144,14 +146,16 @@ impl Connection {
                 Ok(0) if self.asked.is_none() => return Ok(Step::Gone),
                 Ok(0) => {
                     return Ok(match self.answer.end() {
-                        Progress::Whole { worker, is_ok, .. } => self.whole(worker, false, is_ok),
+                        Progress::Whole { worker, overrun, is_ok, .. } => {
+                            self.whole(worker, overrun, false, is_ok)
+                        }
                         Progress::Part | Progress::Bad => self.fail(Failure::Reset),
                     });
                 }
                 Ok(count) => match self.answer.take(&chunk[..count]) {
                     Progress::Part => {}
-                    Progress::Whole { worker, keep, is_ok } => {
-                        return Ok(self.whole(worker, keep, is_ok));
+                    Progress::Whole { worker, overrun, keep, is_ok } => {
+                        return Ok(self.whole(worker, overrun, keep, is_ok));
                     }
                     Progress::Bad => return Ok(self.fail(Failure::Bad)),
                 },
@@ -161,12 +165,18 @@ impl Connection {
         }
     }
 
-    fn whole(&mut self, worker: Option<String>, keep: bool, is_ok: bool) -> Step {
+    fn whole(
+        &mut self,
+        worker: Option<String>,
+        overrun: Option<u64>,
+        keep: bool,
+        is_ok: bool,
+    ) -> Step {
         let Some(asked) = self.asked.take() else { return Step::Gone };
         let worker = worker.filter(|_| !self.is_used);
         self.is_used = true;
         let keep = keep && self.left > 0;
-        Step::Answered { arrival: asked.arrival, worker, keep, is_ok }
+        Step::Answered { arrival: asked.arrival, worker, overrun, keep, is_ok }
     }
 
     fn fail(&mut self, failure: Failure) -> Step {

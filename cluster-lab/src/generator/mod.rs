@@ -184,10 +184,13 @@ impl<'a> Generator<'a> {
         match step {
             Step::Wait => {}
             Step::Gone => drop(self.connections.remove(key)),
-            Step::Answered { arrival, worker, keep, is_ok } => {
+            Step::Answered { arrival, worker, overrun, keep, is_ok } => {
                 self.busy -= 1;
                 if let Some(worker) = worker {
                     self.tally.connected(arrival.due, &worker);
+                }
+                if let Some(overrun) = overrun {
+                    self.tally.overran(arrival.due, overrun);
                 }
                 if is_ok {
                     self.tally.answered(arrival.due, now);

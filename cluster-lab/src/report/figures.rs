@@ -75,6 +75,7 @@ pub(super) fn of_cell(cell: &Cell, here: &[&Series<'_>]) -> anyhow::Result<Strin
         lines: lines.collect(),
         log_x: true,
         log_y: true,
+        legend_below: true,
         ..Plot::default()
     };
     figure(
@@ -159,6 +160,7 @@ fn balance(text: &mut String, cell: &Cell, one: &Series<'_>) -> anyhow::Result<(
         x: "seconds".to_owned(),
         y: "connections per 100 ms".to_owned(),
         lines,
+        legend_below: true,
         mark: mark(&cell.fault),
         ..Plot::default()
     };

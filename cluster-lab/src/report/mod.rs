@@ -92,7 +92,9 @@ fn facts(page: &mut String, results: &Results) {
     }
     page.push_str(
         "</dl>\n<p>Open loop: latency counts from when a request was due, whatever became of those before it. \
-         All times are milliseconds, and means over the seeds with their 95 % confidence.</p>\n",
+         All times are milliseconds, and means over the seeds with their 95 % confidence. Lag is how late the \
+         generator was, and overrun how much longer workers were busy than they were to be: what the machine \
+         itself adds.</p>\n",
     );
 }
 
@@ -102,7 +104,7 @@ fn table(here: &[&Series<'_>]) -> anyhow::Result<String> {
         write!(text, "<th>{name}</th>")?;
     }
     text.push_str(
-        "<th>failed</th><th>of</th><th>refused in</th><th>Jain</th><th>max/mean</th><th>lag p99</th>\
+        "<th>failed</th><th>of</th><th>refused in</th><th>Jain</th><th>max/mean</th><th>lag p99</th><th>overrun p99</th>\
          </tr></thead><tbody>",
     );
     for one in here {
@@ -116,13 +118,14 @@ fn table(here: &[&Series<'_>]) -> anyhow::Result<String> {
         let refusal = one.mean_of(|it| (it.refusal.count > 0).then_some(it.refusal.p99));
         write!(
             text,
-            "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             one.failures(),
             one.planned(),
             refusal.map(number).unwrap_or_default(),
             share(|it| it.jain),
             share(|it| it.max_over_mean),
             one.mean(|it| it.lag.p99).map(number).unwrap_or_default(),
+            one.mean(|it| it.overrun.p99).map(number).unwrap_or_default(),
         )?;
     }
     text.push_str("</tbody></table></div>\n");

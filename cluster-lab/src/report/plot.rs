@@ -38,6 +38,8 @@ pub(super) struct Plot {
     pub(super) mark: Option<(f64, f64)>,
     /// Whether each point has a dot.
     pub(super) dots: bool,
+    /// Whether there is more room at the bottom than at the top.
+    pub(super) legend_below: bool,
 }
 
 impl Plot {
@@ -109,7 +111,11 @@ impl Plot {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(if self.legend_below {
+                SeriesLabelPosition::LowerLeft
+            } else {
+                SeriesLabelPosition::UpperLeft
+            })
             .label_font(("sans-serif", 12))
             .background_style(WHITE.mix(0.85))
             .border_style(RGBColor(200, 200, 200))
@@ -162,7 +168,7 @@ mod tests {
             ];
             let (x, y) = ("load".to_owned(), "p99, ms".to_owned());
             let mark = Some((0.4, 0.5));
-            let plot = Plot { x, y, lines, log_x, log_y, mark, dots: true };
+            let plot = Plot { x, y, lines, log_x, log_y, mark, dots: true, legend_below: false };
             let svg = plot.svg().unwrap().unwrap();
             for text in ["<svg", "least-conn", "none", "load", "p99, ms"] {
                 assert!(svg.contains(text), "{text}");

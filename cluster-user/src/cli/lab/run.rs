@@ -13,9 +13,10 @@ use clap::Args;
 use cluster_lab::{
     experiment::Experiment,
     preset, report,
-    results::Results,
+    results::{Record, Results},
     run::{self, Order},
     table,
+    verdict::Verdict,
 };
 use nix::sys::signal::{SigSet, Signal};
 
@@ -120,8 +121,11 @@ fn show(order: &Order, results: &Results, json: bool) -> Result<(), Error> {
     for line in table::missing(results) {
         output::notice(&Notice { message: format!("no result: {line}"), hint: None });
     }
+    for message in table::doubts(results) {
+        output::notice(&Notice { message, hint: None });
+    }
     output::quiet(&format!(
-        "times in ms, means over the seeds; {}, {}, {}",
+        "times in ms, means over the seeds; ×: mean in proportion to the first; lag, overrun: p99; {}, {}, {}",
         report_file.display(),
         json_file.display(),
         csv_file.display()
@@ -129,7 +133,7 @@ fn show(order: &Order, results: &Results, json: bool) -> Result<(), Error> {
     if results.records.iter().all(|record| record.verdict.outcome().is_none()) {
         return Err(Error::failed("nothing could be measured"));
     }
-    let failed = |record: &&_| matches!(verdict(record), cluster_lab::verdict::Verdict::Failed(_));
+    let failed = |record: &&Record| matches!(record.verdict, Verdict::Failed(_));
     match results.records.iter().filter(failed).count() {
         0 => Ok(()),
         failed => {
@@ -137,10 +141,6 @@ fn show(order: &Order, results: &Results, json: bool) -> Result<(), Error> {
                 .hint("--resume tries them again"))
         }
     }
-}
-
-fn verdict(record: &cluster_lab::results::Record) -> &cluster_lab::verdict::Verdict {
-    &record.verdict
 }
 
 /// Notes it when the user has had enough, instead of ending at once: what was started is to be ended first.
