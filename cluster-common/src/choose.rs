@@ -5,13 +5,17 @@
 use crate::{
     flow::Flow,
     packet::Kind,
-    route::{Cursor, Lane, Pick, Turn},
+    route::{Cursor, Entry, Lane, Pick, Turn},
     slot::Slot,
 };
 
 /// Turns a decision may draw. A closed socket leaves its slot empty until the supervisor publishes without it, a
 /// fraction of a millisecond later; more than this many in a row means that nobody is there.
 pub const MAX_DRAWS: u32 = 32;
+
+/// Draws of which the guard may refuse what came of them. When so many workers in a row are in trouble, the next one takes
+/// the connection all the same: the guard prefers, it does not turn away.
+pub const GUARDED_DRAWS: u32 = 8;
 
 /// What happens to a connection that no worker can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,14 +87,38 @@ pub enum Tally {
     Other,
     /// A turn was lost because two publications overtook the decision.
     Overtaken,
+    /// The guard kept a connection away from this slot.
+    Guarded(Slot),
+    /// A connection was refused because every worker had enough.
+    Shed,
     /// A packet of a steered connection, selected or refused.
     Steered,
 }
 
 /// What a decision needs to know of its group, and can do to it.
 pub trait Group {
-    /// Takes the policy's next turn in this lane.
-    fn draw(&mut self, lane: Lane) -> Turn;
+    /// Whether the policy leaves everything to the kernel's hash.
+    fn abstains(&mut self) -> bool;
+    /// Takes the policy's next turn in this lane, for a packet with this hash. `attempt` counts from 0: a policy that would
+    /// come to the same worker again draws another one from the second attempt on.
+    fn draw(&mut self, lane: Lane, hash: u32, attempt: u32) -> Turn;
+    /// Whether connections are refused when every worker has enough.
+    fn sheds(&mut self) -> bool;
+    /// Whether a worker has enough.
+    fn is_full(&mut self, entry: Entry) -> bool;
+    /// Whether the guard lets a connection go to the worker whose socket was selected last.
+    fn trusts(&mut self, entry: Entry) -> bool;
+    /// Takes note that a worker's socket could not be selected.
+    fn missed(&mut self, entry: Entry);
+    /// Takes note that a SYN was sent to a worker.
+    fn expect(&mut self, entry: Entry);
+    /// Takes note that the connection in hand moves to a worker.
+    fn moved(&mut self, entry: Entry);
+    /// The slot that the flow of the datagram in hand is pinned to; [`Slot::WAITING_ROOM`], where nothing ever is, if it
+    /// is not.
+    fn pinned(&mut self) -> Slot;
+    /// Pins the flow of the datagram in hand.
+    fn pin(&mut self, slot: Slot);
     /// Looks up an entry of the current route by hash, moving nothing.
     fn peek(&mut self, hash: u32) -> Turn;
     /// The version of the current route.
@@ -120,6 +148,10 @@ pub fn choose<G: Group>(group: &mut G, kind: Kind, hash: u32) -> Decision {
             return steer(group, slot);
         }
     }
+    if group.abstains() {
+        group.count(Tally::Hashed);
+        return Decision { verdict: Verdict::Hashed, cursor: Cursor::ZERO };
+    }
     let lane = match kind {
         Kind::Other => return stray(group, hash),
         Kind::CookieAck => {
@@ -132,42 +164,92 @@ pub fn choose<G: Group>(group: &mut G, kind: Kind, hash: u32) -> Decision {
             }
             Lane::Cookie
         }
-        Kind::Syn | Kind::Migration | Kind::Datagram => Lane::Syn,
+        Kind::Datagram => {
+            let slot = group.pinned();
+            // Also to one that no route names any more: it is draining, and this flow is what it waits for.
+            if slot.is_worker() && group.select(slot) {
+                group.count(Tally::Selected(slot));
+                return Decision { verdict: Verdict::Selected(slot), cursor: Cursor::ZERO };
+            }
+            Lane::Syn
+        }
+        Kind::Syn | Kind::Migration => Lane::Syn,
     };
-    let Some(Pick { slot, cursor }) = take_turn(group, lane) else { return nobody(group) };
+    let Pick { entry, cursor } = match take_turn(group, kind, lane, hash) {
+        Taken::Of(pick) => pick,
+        Taken::Nobody => return nobody(group),
+        Taken::Full => {
+            group.count(Tally::Shed);
+            return Decision { verdict: Verdict::Refused, cursor: Cursor::ZERO };
+        }
+    };
+    let slot = entry.slot();
     match kind {
         Kind::Syn => {
             group.count(Tally::Selected(slot));
+            group.expect(entry);
             // Last, because this store mostly misses the cache: an atomic addition after it would wait for it (120 ns,
             // measured), the rest of the kernel does not.
             group.remember(hash, Flow::new(hash, cursor.version(), slot));
         }
-        Kind::Migration => group.count(Tally::MigratedIn(slot)),
+        Kind::Migration => {
+            group.count(Tally::MigratedIn(slot));
+            group.moved(entry);
+        }
         Kind::CookieAck => group.count(Tally::Cookie(slot)),
-        Kind::Datagram | Kind::Other => group.count(Tally::Selected(slot)),
+        Kind::Datagram => {
+            group.count(Tally::Selected(slot));
+            group.pin(slot);
+        }
+        Kind::Other => group.count(Tally::Selected(slot)),
     }
     Decision { verdict: Verdict::Selected(slot), cursor }
 }
 
-/// Draws until a turn's socket is selected; `None` if the route is empty or [`MAX_DRAWS`] turns came to nothing.
+/// What came of all draws of a decision.
+enum Taken {
+    /// The socket of this turn has been selected.
+    Of(Pick),
+    /// There is no worker.
+    Nobody,
+    /// Every worker that was drawn has enough.
+    Full,
+}
+
+/// Draws until a turn's socket is selected, and its worker is neither full nor in trouble.
 ///
 /// What follows a selection happens once, so it is not in here. A count of misses after the loop would be fewer
 /// instructions, but the verifier would tell every value of it apart and give up at a million of them.
 #[inline(always)]
-fn take_turn<G: Group>(group: &mut G, lane: Lane) -> Option<Pick> {
+fn take_turn<G: Group>(group: &mut G, kind: Kind, lane: Lane, hash: u32) -> Taken {
+    // A datagram begins nothing that could be refused, or would wait to be accepted.
+    let sheds = matches!(kind, Kind::Syn) && group.sheds();
+    let guarded = matches!(kind, Kind::Syn | Kind::Migration);
+    let mut full = false;
     let mut draws = 0;
     while draws < MAX_DRAWS {
+        let attempt = draws;
         draws += 1;
-        match group.draw(lane) {
-            // A miss draws again instead of trying the next slot: taking a neighbour's turn would give the neighbour two
-            // in a row for as long as the slot is empty.
-            Turn::Of(pick) if group.select(pick.slot) => return Some(pick),
-            Turn::Of(_) => group.count(Tally::Miss),
+        match group.draw(lane, hash, attempt) {
+            Turn::Of(pick) => {
+                if sheds && group.is_full(pick.entry) {
+                    full = true;
+                } else if !group.select(pick.entry.slot()) {
+                    // A miss draws again instead of trying the next slot: taking a neighbour's turn would give the
+                    // neighbour two in a row for as long as the slot is empty.
+                    group.missed(pick.entry);
+                    group.count(Tally::Miss);
+                } else if guarded && attempt < GUARDED_DRAWS && !group.trusts(pick.entry) {
+                    group.count(Tally::Guarded(pick.entry.slot()));
+                } else {
+                    return Taken::Of(pick);
+                }
+            }
             Turn::Overtaken => group.count(Tally::Overtaken),
-            Turn::Nobody => return None,
+            Turn::Nobody => return Taken::Nobody,
         }
     }
-    None
+    if full { Taken::Full } else { Taken::Nobody }
 }
 
 /// Decides about a connection that is meant for one worker.
@@ -190,8 +272,8 @@ fn steer<G: Group>(group: &mut G, slot: Slot) -> Decision {
 fn stray<G: Group>(group: &mut G, hash: u32) -> Decision {
     group.count(Tally::Other);
     match group.peek(hash) {
-        Turn::Of(pick) if group.select(pick.slot) => {
-            Decision { verdict: Verdict::Selected(pick.slot), cursor: Cursor::ZERO }
+        Turn::Of(pick) if group.select(pick.entry.slot()) => {
+            Decision { verdict: Verdict::Selected(pick.entry.slot()), cursor: Cursor::ZERO }
         }
         Turn::Of(_) | Turn::Overtaken | Turn::Nobody => {
             Decision { verdict: Verdict::Refused, cursor: Cursor::ZERO }

@@ -14,6 +14,8 @@
 
 pub mod slot;
 
+pub mod load;
+
 pub mod route;
 
 // The kernel's half of a publication is reading: it needs no compare-and-exchange, and could not compile one.
@@ -26,7 +28,17 @@ pub mod flow;
 
 pub mod steer;
 
+pub mod pick;
+
+pub mod cpu;
+
 pub mod choose;
+
+// Only the supervisor builds tables.
+#[cfg(not(target_arch = "bpf"))]
+pub mod consistent;
+
+pub mod meter;
 
 pub mod http;
 

@@ -1,9 +1,20 @@
 //! Names of programs, maps and globals in the three objects. The supervisor finds them by these.
 
-/// Select object: the program of a group.
-pub const SELECT: &str = "cluster_select";
-/// Select object: the program of a group that is traced.
+/// Select object: the programs of policies.
+pub const SELECT: [&str; 8] = [
+    ROUND_ROBIN,
+    "cluster_least",
+    "cluster_p2c",
+    "cluster_queue",
+    "cluster_hash",
+    "cluster_sticky",
+    "cluster_cpu",
+    "cluster_random",
+];
+/// Select object: round robin that logs its decisions.
 pub const SELECT_TRACED: &str = "cluster_traced";
+/// Select object: the program that a group begins with.
+pub const ROUND_ROBIN: &str = "cluster_select";
 
 /// Join object: before a worker's IPv4 bind.
 pub const BIND4: &str = "cluster_bind4";
@@ -39,7 +50,21 @@ pub const STEERING: &str = "STEERING";
 pub const SLOT_STATS: &str = "SLOT_STATS";
 /// Select object: [`GroupStats`](crate::stats::GroupStats), one entry.
 pub const GROUP_STATS: &str = "GROUP_STATS";
-/// Select object: what [`SELECT_TRACED`] writes. The other program needs only a page.
+/// Both: [`Load`](crate::load::Load) per [`Seat`](crate::load::Seat), of all groups.
+pub const LOADS: &str = "LOADS";
+/// Both: cookie of a connection that moved → its seat now, a `u32`.
+pub const MOVED: &str = "MOVED";
+/// Select object: CPU → workers near it, see [`cpu`](crate::cpu).
+pub const CPUS: &str = "CPUS";
+/// Select object: flow of datagrams → slot, a `u32`.
+pub const PINS: &str = "PINS";
+/// Select object, a [`Layout`](crate::abi::Layout) global: where this kernel has what the programs read.
+pub const LAYOUT: &str = "LAYOUT";
+/// Join object: the [`Tag`](crate::meter::Tag) kept with a socket.
+pub const TAGS: &str = "TAGS";
+/// Join object: [`Meter`](crate::meter::Meter) per seat that is in use.
+pub const METERS: &str = "METERS";
+/// Select object: what [`SELECT_TRACED`] writes. The others need only a page.
 pub const TRACE_LOG: &str = "AYA_LOGS";
 
 /// Join object: ring buffer of [`Event`](crate::event::Event).

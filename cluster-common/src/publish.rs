@@ -15,9 +15,9 @@ pub trait Board {
     /// The full version of the table in `buffer`.
     fn version(&self, buffer: u32) -> u32;
     /// The valid entries of the table in `buffer`.
-    fn entries(&self, buffer: u32) -> &[u16];
+    fn entries(&self, buffer: u32) -> &[u32];
     /// Makes `buffer` the table of `version`: the version first, then the rest.
-    fn write(&mut self, buffer: u32, version: u32, entries: &[u16]);
+    fn write(&mut self, buffer: u32, version: u32, entries: &[u32]);
     /// The cursor of `lane` at this moment.
     fn cursor(&self, lane: Lane) -> Cursor;
     /// Replaces the cursor of `lane` if it still is `expected`; the error is what it is instead.
@@ -43,7 +43,7 @@ impl core::error::Error for RouteTooLong {}
 ///
 /// When this returns, every decision that draws from now on draws from `entries`. A decision that drew before may still
 /// select a slot of the route before this one.
-pub fn publish<B: Board>(board: &mut B, entries: &[u16]) -> Result<u32, RouteTooLong> {
+pub fn publish<B: Board>(board: &mut B, entries: &[u32]) -> Result<u32, RouteTooLong> {
     if entries.len() > ROUTE_ENTRIES {
         return Err(RouteTooLong { entries: entries.len() });
     }
@@ -125,12 +125,12 @@ impl Board for Mapped {
         self.table(buffer).version
     }
 
-    fn entries(&self, buffer: u32) -> &[u16] {
+    fn entries(&self, buffer: u32) -> &[u32] {
         let table = self.table(buffer);
         &table.entries[..(table.len as usize).min(ROUTE_ENTRIES)]
     }
 
-    fn write(&mut self, buffer: u32, version: u32, entries: &[u16]) {
+    fn write(&mut self, buffer: u32, version: u32, entries: &[u32]) {
         let table = self.table_mut(buffer);
         store(&mut table.version, version);
         // A reader that sees one of the new entries must find the new version afterwards.

@@ -18,7 +18,7 @@
 //! table (it draws again, and that one turn is lost). For tables with weights the same walk holds within a table;
 //! across publications the next entry is kept, but no such bound is promised, because the weights themselves changed.
 
-use crate::slot::Slot;
+use crate::{load::Seat, slot::Slot};
 
 /// Entries of a route table: the sum of all weights can be this large. A power of two, for masking.
 pub const ROUTE_ENTRIES: usize = 4096;
@@ -63,12 +63,12 @@ pub struct RouteTable {
     pub version: u32,
     /// Entries in use.
     pub len: u32,
-    /// Slot numbers, the first `len` valid.
-    pub entries: [u16; ROUTE_ENTRIES],
+    /// [`Entry`]s as words, the first `len` valid.
+    pub entries: [u32; ROUTE_ENTRIES],
 }
 
 const _: () =
-    assert!(size_of::<RouteTable>() == 8 + 2 * ROUTE_ENTRIES && ROUTE_ENTRIES.is_power_of_two());
+    assert!(size_of::<RouteTable>() == 8 + 4 * ROUTE_ENTRIES && ROUTE_ENTRIES.is_power_of_two());
 
 /// One lane's cursor as it lies in the map: a cache line of its own, since every connection writes it.
 #[derive(Clone, Copy, Debug)]
@@ -140,11 +140,50 @@ impl Cursor {
     }
 }
 
+/// One place in a route: a worker's slot, and where its load is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Entry(u32);
+
+impl Entry {
+    /// The waiting room, which no route has.
+    pub const NOBODY: Self = Self(0);
+
+    /// A worker in `slot` whose load is kept in `seat`.
+    pub const fn new(slot: Slot, seat: Seat) -> Self {
+        Self(slot.index() | (seat.get() as u32) << 16)
+    }
+
+    /// The entry in a word of a table.
+    #[inline(always)]
+    pub const fn from_word(word: u32) -> Self {
+        Self(word)
+    }
+
+    /// The word to store in a table.
+    #[inline(always)]
+    pub const fn word(self) -> u32 {
+        self.0
+    }
+
+    /// The worker's slot.
+    #[inline(always)]
+    pub const fn slot(self) -> Slot {
+        Slot::masked(self.0 as u16)
+    }
+
+    /// Where its load is kept.
+    #[inline(always)]
+    pub const fn seat(self) -> Seat {
+        Seat::masked((self.0 >> 16) as u16)
+    }
+}
+
 /// One turn: the slot whose it is, and where it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
     /// Whose turn it is.
-    pub slot: Slot,
+    pub entry: Entry,
     /// The cursor as it was when the turn was taken.
     pub cursor: Cursor,
 }
@@ -167,7 +206,7 @@ pub trait Table: Copy {
     /// [`RouteTable::len`], how many entries are valid.
     fn length(self) -> u32;
     /// The entry at `index & (ROUTE_ENTRIES - 1)`.
-    fn entry(self, index: u32) -> Slot;
+    fn entry(self, index: u32) -> Entry;
 }
 
 /// Looks up the turn that `cursor` gives in `table`, which must be the table of `cursor.buffer()`.
@@ -180,12 +219,13 @@ pub fn look_up<T: Table>(table: T, cursor: Cursor, at: u64) -> Turn {
         // An empty table that was overwritten is as good as any other reason to look again.
         return if current(table, cursor) { Turn::Nobody } else { Turn::Overtaken };
     }
-    let slot = table.entry((at % len) as u32);
-    if current(table, cursor) { Turn::Of(Pick { slot, cursor }) } else { Turn::Overtaken }
+    let entry = table.entry((at % len) as u32);
+    if current(table, cursor) { Turn::Of(Pick { entry, cursor }) } else { Turn::Overtaken }
 }
 
+/// Whether `table` still is the one that `cursor` was drawn for.
 #[inline(always)]
-fn current<T: Table>(table: T, cursor: Cursor) -> bool {
+pub fn current<T: Table>(table: T, cursor: Cursor) -> bool {
     table.version() as u8 == cursor.version()
 }
 
@@ -194,18 +234,20 @@ fn current<T: Table>(table: T, cursor: Cursor) -> bool {
 /// That is the next entry of `old`, from `position` on, whose slot is also in `new`. If the slot has several entries, the
 /// occurrence is kept as well, so that publishing the same table again changes nothing. If no slot survives, it is the
 /// beginning.
-pub fn resume(old: &[u16], position: u64, new: &[u16]) -> u64 {
+pub fn resume(old: &[u32], position: u64, new: &[u32]) -> u64 {
     if old.is_empty() {
         return 0;
     }
     let at = (position % old.len() as u64) as usize;
     let order = (at..old.len()).chain(0..at);
     for index in order {
-        let slot = old[index];
-        let occurrences = new.iter().filter(|&&other| other == slot).count();
+        // Its seat may have changed, which makes it no other worker.
+        let slot = Entry(old[index]).slot();
+        let is_it = |other: &&u32| Entry(**other).slot() == slot;
+        let occurrences = new.iter().filter(is_it).count();
         if occurrences > 0 {
-            let before = old[..index].iter().filter(|&&other| other == slot).count();
-            let mut places = new.iter().enumerate().filter(|&(_, &other)| other == slot);
+            let before = old[..index].iter().filter(is_it).count();
+            let mut places = new.iter().enumerate().filter(|(_, other)| is_it(other));
             return places.nth(before % occurrences).map_or(0, |(place, _)| place as u64);
         }
     }

@@ -12,8 +12,10 @@ pub struct SlotStats {
     pub migrated_in: u64,
     /// ACKs of SYN cookies whose SYN was not remembered, and stray ACKs.
     pub cookie: u64,
+    /// Connections that the guard kept away from here.
+    pub guarded: u64,
     /// Fills the cache line, so that CPUs counting for different workers do not meet.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
 }
 
 /// What has happened in a group beside selecting.
@@ -34,8 +36,8 @@ pub struct GroupStats {
     pub overtaken: u64,
     /// Packets of steered connections: one each, and another under SYN cookies.
     pub steered: u64,
-    /// Fills the cache line.
-    pub reserved: u64,
+    /// Connections refused because every worker had enough.
+    pub shed: u64,
 }
 
 /// What became of connections that were to be told to close.

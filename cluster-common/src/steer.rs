@@ -30,6 +30,14 @@ impl Source {
     }
 }
 
+/// Whether an address is one of IPv4, in its mapped form.
+#[inline(always)]
+pub const fn is_mapped(address: &[u8; 16]) -> bool {
+    // SAFETY: sixteen bytes are four words, and every byte pattern is valid.
+    let words: [u32; 4] = unsafe { core::mem::transmute(*address) };
+    words[0] == 0 && words[1] == 0 && words[2] == u32::from_ne_bytes([0, 0, 0xff, 0xff])
+}
+
 const _: () = assert!(size_of::<Source>() == 20);
 
 #[cfg(feature = "user")]

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use cluster_common::{
     publish::{Board, Mapped, RouteTooLong, publish},
     route::{
-        BUFFERS, Cursor, CursorLine, LANES, Lane, ROUTE_ENTRIES, RouteTable, Table, Turn, look_up,
+        BUFFERS, Cursor, CursorLine, Entry, LANES, Lane, ROUTE_ENTRIES, RouteTable, Table, Turn,
+        look_up,
     },
-    slot::Slot,
 };
 use proptest::prelude::*;
 
-const WORKERS: u16 = 7;
+const WORKERS: u32 = 7;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
@@ -24,7 +24,7 @@ proptest! {
     fn workers_that_stay_have_equal_turns_across_publications(steps in steps()) {
         let mut world = World::new(steps.picks);
         for members in steps.routes {
-            let entries: Vec<u16> = (1..=WORKERS).filter(|worker| members & 1 << worker != 0).collect();
+            let entries: Vec<u32> = (1..=WORKERS).filter(|worker| members & 1 << worker != 0).collect();
             world.publish(&entries);
         }
         world.decide(9);
@@ -38,7 +38,7 @@ proptest! {
     fn a_publisher_may_die_anywhere(steps in steps(), deaths in prop::collection::vec(0..14_usize, 12)) {
         let mut world = World::new(steps.picks);
         for (members, death) in steps.routes.into_iter().zip(deaths.into_iter().cycle()) {
-            let entries: Vec<u16> = (1..=WORKERS).filter(|worker| members & 1 << worker != 0).collect();
+            let entries: Vec<u32> = (1..=WORKERS).filter(|worker| members & 1 << worker != 0).collect();
             world.publish_and_die(&entries, death);
             world.decide(3);
         }
@@ -46,14 +46,14 @@ proptest! {
         let before = world.log.len();
         world.decide(8);
 
-        let turns: Vec<u16> = world.log[before..].iter().filter_map(|entry| entry.turn(Lane::Syn)).collect();
+        let turns: Vec<u32> = world.log[before..].iter().filter_map(|entry| entry.turn(Lane::Syn)).collect();
         prop_assert!(turns.windows(2).all(|pair| pair[0] != pair[1]), "{turns:?}");
         prop_assert_eq!(turns.len(), 8);
     }
 
     #[test]
     fn the_walk_over_one_table_gives_every_entry_its_share(
-        entries in prop::collection::vec(1..50_u16, 1..300),
+        entries in prop::collection::vec(1..50_u32, 1..300),
         rounds in 1..3_usize,
     ) {
         let mut world = World::new(Vec::new());
@@ -61,7 +61,7 @@ proptest! {
         world.log.clear();
         world.decide(entries.len() * rounds);
 
-        let turns: Vec<u16> = world.log.iter().filter_map(|entry| entry.turn(Lane::Syn)).collect();
+        let turns: Vec<u32> = world.log.iter().filter_map(|entry| entry.turn(Lane::Syn)).collect();
         prop_assert_eq!(turns, entries.repeat(rounds));
     }
 }
@@ -75,7 +75,7 @@ fn a_decision_overtaken_by_two_publications_notices() {
     world.publish(&[3]);
     let after_one = look_up(world.table(drawn.buffer()), drawn, drawn.position());
     assert!(
-        matches!(after_one, Turn::Of(pick) if pick.slot.get() == 1),
+        matches!(after_one, Turn::Of(pick) if pick.entry.word() == 1),
         "one publication leaves its table alone"
     );
 
@@ -115,15 +115,15 @@ fn mapped_memory_is_a_board() {
 
 /// What happened, in order.
 #[derive(Clone, Debug)]
-enum Entry {
+enum Happened {
     /// From here on decisions in this lane draw from this route.
-    Route(Lane, Vec<u16>),
+    Route(Lane, Vec<u32>),
     /// A turn.
-    Turn(Lane, u16),
+    Turn(Lane, u32),
 }
 
-impl Entry {
-    fn turn(&self, of: Lane) -> Option<u16> {
+impl Happened {
+    fn turn(&self, of: Lane) -> Option<u32> {
         match self {
             Self::Turn(lane, slot) if *lane == of => Some(*slot),
             Self::Turn(..) | Self::Route(..) => None,
@@ -134,11 +134,11 @@ impl Entry {
 /// Checks every pair of workers over every stretch in which both are in the route.
 ///
 /// Over all stretches at once: the difference may not vary by more than one between any two moments of a stretch.
-fn check_alternation(log: &[Entry], of: Lane) -> Result<(), TestCaseError> {
-    let mut ranges: BTreeMap<(u16, u16), (i64, i64, i64)> = BTreeMap::new();
+fn check_alternation(log: &[Happened], of: Lane) -> Result<(), TestCaseError> {
+    let mut ranges: BTreeMap<(u32, u32), (i64, i64, i64)> = BTreeMap::new();
     for entry in log {
         match entry {
-            Entry::Route(lane, route) if *lane == of => {
+            Happened::Route(lane, route) if *lane == of => {
                 ranges.retain(|(one, other), _| route.contains(one) && route.contains(other));
                 for &one in route {
                     for &other in route.iter().filter(|&&other| other > one) {
@@ -146,7 +146,7 @@ fn check_alternation(log: &[Entry], of: Lane) -> Result<(), TestCaseError> {
                     }
                 }
             }
-            Entry::Turn(lane, slot) if *lane == of => {
+            Happened::Turn(lane, slot) if *lane == of => {
                 for ((one, other), (difference, low, high)) in &mut ranges {
                     *difference += i64::from(slot == one) - i64::from(slot == other);
                     *low = (*low).min(*difference);
@@ -154,7 +154,7 @@ fn check_alternation(log: &[Entry], of: Lane) -> Result<(), TestCaseError> {
                     prop_assert!(*high - *low <= 1, "{one} and {other} differ by {}", *high - *low);
                 }
             }
-            Entry::Route(..) | Entry::Turn(..) => {}
+            Happened::Route(..) | Happened::Turn(..) => {}
         }
     }
     Ok(())
@@ -162,13 +162,13 @@ fn check_alternation(log: &[Entry], of: Lane) -> Result<(), TestCaseError> {
 
 /// The shared memory of a group, in which decisions happen whenever somebody touches it.
 struct World {
-    tables: Vec<(u32, Vec<u16>)>,
+    tables: Vec<(u32, Vec<u32>)>,
     words: [u64; LANES as usize],
     /// How many decisions happen at the next points, and in which lane.
     picks: Vec<(u8, bool)>,
     /// Writes that still take effect.
     life: usize,
-    log: Vec<Entry>,
+    log: Vec<Happened>,
 }
 
 impl World {
@@ -177,12 +177,12 @@ impl World {
         Self { tables, words: [0; LANES as usize], picks, life: usize::MAX, log: Vec::new() }
     }
 
-    fn publish(&mut self, entries: &[u16]) {
+    fn publish(&mut self, entries: &[u32]) {
         publish(self, entries).expect("it fits");
     }
 
     /// Publishes, but nothing reaches the memory after `life` writes.
-    fn publish_and_die(&mut self, entries: &[u16], life: usize) {
+    fn publish_and_die(&mut self, entries: &[u32], life: usize) {
         self.life = life;
         publish(self, entries).expect("it fits");
         self.life = usize::MAX;
@@ -218,7 +218,7 @@ impl World {
     fn pick(&mut self, lane: Lane) {
         let cursor = self.draw(lane);
         match look_up(self.table(cursor.buffer()), cursor, cursor.position()) {
-            Turn::Of(pick) => self.log.push(Entry::Turn(lane, pick.slot.get())),
+            Turn::Of(pick) => self.log.push(Happened::Turn(lane, pick.entry.word())),
             Turn::Nobody => {}
             Turn::Overtaken => {
                 unreachable!("a decision between draw and look-up is not part of this")
@@ -237,11 +237,11 @@ impl Board for World {
         self.tables[buffer as usize].0
     }
 
-    fn entries(&self, buffer: u32) -> &[u16] {
+    fn entries(&self, buffer: u32) -> &[u32] {
         &self.tables[buffer as usize].1
     }
 
-    fn write(&mut self, buffer: u32, version: u32, entries: &[u16]) {
+    fn write(&mut self, buffer: u32, version: u32, entries: &[u32]) {
         if self.alive() {
             self.tables[buffer as usize].0 = version;
         }
@@ -266,7 +266,7 @@ impl Board for World {
         }
         if self.alive() {
             self.words[lane.index() as usize] = new.word();
-            self.log.push(Entry::Route(lane, self.entries(new.buffer()).to_vec()));
+            self.log.push(Happened::Route(lane, self.entries(new.buffer()).to_vec()));
         }
         self.point();
         Ok(())
@@ -276,7 +276,7 @@ impl Board for World {
 #[derive(Clone, Copy)]
 struct View<'a> {
     version: u32,
-    entries: &'a [u16],
+    entries: &'a [u32],
 }
 
 impl Table for View<'_> {
@@ -288,20 +288,20 @@ impl Table for View<'_> {
         u32::try_from(self.entries.len()).expect("it fits")
     }
 
-    fn entry(self, index: u32) -> Slot {
-        Slot::masked(self.entries[index as usize])
+    fn entry(self, index: u32) -> Entry {
+        Entry::from_word(self.entries[index as usize])
     }
 }
 
 #[derive(Debug)]
 struct Steps {
     /// Members of each route, as bits.
-    routes: Vec<u16>,
+    routes: Vec<u32>,
     picks: Vec<(u8, bool)>,
 }
 
 fn steps() -> impl Strategy<Value = Steps> {
-    let routes = prop::collection::vec(0..1_u16 << (WORKERS + 1), 1..12);
+    let routes = prop::collection::vec(0..1_u32 << (WORKERS + 1), 1..12);
     let picks = prop::collection::vec((0..12_u8, any::<bool>()), 0..200);
     (routes, picks).prop_map(|(routes, picks)| Steps { routes, picks })
 }

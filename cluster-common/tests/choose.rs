@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_common::{
-    choose::{Group, MAX_DRAWS, OnMiss, Tally, Verdict, choose},
+    choose::{GUARDED_DRAWS, Group, MAX_DRAWS, OnMiss, Tally, Verdict, choose},
     flow::{FLOWS, Flow, bucket},
+    load::Seat,
     packet::{Kind, TCP, UDP, classify},
-    route::{Cursor, Lane, Pick, Turn},
+    route::{Cursor, Entry, Lane, Pick, Turn},
     slot::Slot,
 };
 use proptest::prelude::*;
@@ -78,6 +79,70 @@ fn a_migration_takes_a_turn_and_is_counted_apart() {
         group.tallies,
         [Tally::MigratedIn(Slot::masked(1)), Tally::Selected(Slot::masked(2))]
     );
+}
+
+#[test]
+fn a_worker_in_trouble_is_passed_over_and_the_others_take_turns() {
+    let mut group = Fake::with_workers(&[1, 2, 3]);
+    group.stalled.insert(2);
+
+    let order: Vec<Verdict> = (0..6).map(|hash| group.decide(Kind::Syn, hash)).collect();
+
+    assert_eq!(order, [1, 3, 1, 3, 1, 3].map(selected));
+    let guarded = Tally::Guarded(Slot::masked(2));
+    assert_eq!(group.tallies.iter().filter(|&&tally| tally == guarded).count(), 3);
+    assert_eq!(group.expected, [1, 3, 1, 3, 1, 3], "a turn that was passed over expects nothing");
+}
+
+#[test]
+fn when_all_are_in_trouble_connections_are_taken_all_the_same() {
+    let mut group = Fake::with_workers(&[1, 2, 3]);
+    group.stalled = BTreeSet::from([1, 2, 3]);
+
+    assert!(matches!(group.decide(Kind::Syn, 1), Verdict::Selected(_)));
+    let guarded = group.tallies.iter().filter(|tally| matches!(tally, Tally::Guarded(_))).count();
+    assert_eq!(guarded, GUARDED_DRAWS as usize);
+}
+
+#[test]
+fn a_connection_is_refused_only_when_everybody_has_enough() {
+    let mut group = Fake::with_workers(&[1, 2, 3]);
+    group.full = BTreeSet::from([1, 3]);
+    for hash in 0..6 {
+        assert_eq!(group.decide(Kind::Syn, hash), selected(2));
+    }
+
+    group.full.insert(2);
+    assert_eq!(group.decide(Kind::Syn, 7), Verdict::Refused);
+    assert_eq!(group.tallies.last(), Some(&Tally::Shed));
+    assert!(matches!(group.decide(Kind::Migration, 8), Verdict::Selected(_)), "it is here already");
+    assert!(matches!(group.decide(Kind::Datagram, 9), Verdict::Selected(_)));
+    assert_eq!(group.moved.len(), 1);
+}
+
+#[test]
+fn datagrams_of_a_flow_stay_with_its_worker_for_as_long_as_that_is_there() {
+    let mut group = Fake::with_workers(&[1, 2]);
+    assert_eq!(group.decide(Kind::Datagram, 1), selected(1));
+    group.route = vec![2];
+    assert_eq!(group.decide(Kind::Datagram, 1), selected(1), "it is draining");
+    assert_eq!(group.decide(Kind::Syn, 1), selected(2), "no flow of datagrams");
+
+    group.open.remove(&1);
+    assert_eq!(group.decide(Kind::Datagram, 1), selected(2));
+    assert_eq!(group.pinned, Some(2));
+}
+
+#[test]
+fn who_abstains_leaves_all_but_probes_to_the_kernel() {
+    let mut group = Fake::with_workers(&[1, 2]);
+    group.abstains = true;
+    for kind in [Kind::Syn, Kind::CookieAck, Kind::Migration, Kind::Datagram, Kind::Other] {
+        assert_eq!(group.decide(kind, 1), Verdict::Hashed);
+    }
+    group.steering = Some(2);
+    assert_eq!(group.decide(Kind::Syn, 1), selected(2));
+    assert_eq!(group.cursors, [0, 0]);
 }
 
 #[test]
@@ -252,6 +317,13 @@ struct Fake {
     selected: Option<Slot>,
     /// Where the source of the packet in hand is steered, if any source is.
     steering: Option<u16>,
+    abstains: bool,
+    full: BTreeSet<u16>,
+    stalled: BTreeSet<u16>,
+    expected: Vec<u16>,
+    moved: Vec<u16>,
+    /// Where the flow of the datagram in hand is pinned.
+    pinned: Option<u16>,
 }
 
 impl Fake {
@@ -267,6 +339,12 @@ impl Fake {
             overtaken: 0,
             selected: None,
             steering: None,
+            abstains: false,
+            full: BTreeSet::new(),
+            stalled: BTreeSet::new(),
+            expected: Vec::new(),
+            moved: Vec::new(),
+            pinned: None,
         }
     }
 
@@ -284,12 +362,50 @@ impl Fake {
             return Turn::Nobody;
         };
         let cursor = Cursor::new(self.version.into(), position);
-        Turn::Of(Pick { slot: Slot::masked(self.route[index]), cursor })
+        let entry = Entry::new(Slot::masked(self.route[index]), Seat::NONE);
+        Turn::Of(Pick { entry, cursor })
     }
 }
 
 impl Group for Fake {
-    fn draw(&mut self, lane: Lane) -> Turn {
+    fn abstains(&mut self) -> bool {
+        self.abstains
+    }
+
+    fn sheds(&mut self) -> bool {
+        !self.full.is_empty()
+    }
+
+    fn is_full(&mut self, entry: Entry) -> bool {
+        self.full.contains(&entry.slot().get())
+    }
+
+    fn trusts(&mut self, entry: Entry) -> bool {
+        assert_eq!(self.selected, Some(entry.slot()), "asked only about what was selected");
+        !self.stalled.contains(&entry.slot().get())
+    }
+
+    fn missed(&mut self, entry: Entry) {
+        assert!(!self.open.contains(&entry.slot().get()));
+    }
+
+    fn expect(&mut self, entry: Entry) {
+        self.expected.push(entry.slot().get());
+    }
+
+    fn moved(&mut self, entry: Entry) {
+        self.moved.push(entry.slot().get());
+    }
+
+    fn pinned(&mut self) -> Slot {
+        Slot::masked(self.pinned.unwrap_or_default())
+    }
+
+    fn pin(&mut self, slot: Slot) {
+        self.pinned = Some(slot.get());
+    }
+
+    fn draw(&mut self, lane: Lane, _hash: u32, _attempt: u32) -> Turn {
         let position = &mut self.cursors[lane.index() as usize];
         *position += 1;
         let position = *position - 1;

@@ -67,6 +67,41 @@ pub unsafe fn add(place: *mut u64, value: u64) {
     }
 }
 
+/// Reads a field behind a pointer that is valid, such as one into a map, where others may be writing it.
+#[macro_export]
+macro_rules! read {
+    ($pointer:ident.$($field:ident).+) => {{
+        // SAFETY: the pointer is valid, as the name of this says.
+        let place = unsafe { &raw const (*$pointer).$($field).+ };
+        // SAFETY: as above, and fields are aligned.
+        unsafe { place.read_volatile() }
+    }};
+}
+
+/// Writes a field behind a pointer that is valid, where others may be reading it.
+#[macro_export]
+macro_rules! write {
+    ($pointer:ident.$field:ident, $value:expr) => {{
+        let value = $value;
+        // SAFETY: the pointer is valid, as the name of this says.
+        let place = unsafe { &raw mut (*$pointer).$field };
+        // SAFETY: as above, and fields are aligned.
+        unsafe { place.write_volatile(value) };
+    }};
+}
+
+/// Adds to a counter behind a pointer that is valid, to which several CPUs add.
+#[macro_export]
+macro_rules! count {
+    ($pointer:ident.$field:ident, $value:expr) => {{
+        let value = $value;
+        // SAFETY: the pointer is valid, as the name of this says.
+        let place = unsafe { &raw mut (*$pointer).$field };
+        // SAFETY: as above, and fields are aligned.
+        unsafe { $crate::add(place, value) };
+    }};
+}
+
 /// The kernel lends most helpers only to programs under a licence it knows.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

@@ -4,10 +4,13 @@ use std::{collections::BTreeSet, time::Duration};
 
 use cluster_proof::{
     account::Account,
+    failure::{Cause, Failure},
     load::{Load, Plan, Target},
     request::Kind,
     wait,
 };
+
+use cluster_user::datapath::Mode;
 
 use crate::http::local;
 
@@ -77,6 +80,21 @@ impl Clients {
         let account = self.stop();
         assert_eq!(account.failed(), 0, "{account}{:#?}", account.failures);
         account
+    }
+}
+
+/// What the death of a worker among others costs clients: nothing in kernel mode. In plain mode the kernel resets what waits
+/// in its accept queue, and it is checked that this is all.
+#[track_caller]
+pub fn assert_a_death_costs_no_more_than_it_must(clients: Clients, mode: Mode) {
+    match mode {
+        Mode::Kernel => drop(clients.nothing_fails()),
+        Mode::Plain => {
+            clients.until_answered(20);
+            let account = clients.stop();
+            let is_reset = |failure: &Failure| failure.cause == Cause::Reset;
+            assert!(account.failures.iter().all(is_reset), "{account}{:#?}", account.failures);
+        }
     }
 }
 

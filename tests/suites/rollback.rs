@@ -6,7 +6,7 @@ use std::{
 };
 
 use cluster_tests::{
-    clients::{Clients, assert_served_by},
+    clients::{Clients, assert_a_death_costs_no_more_than_it_must, assert_served_by},
     deploy::{self, assert_well_told, held},
     host::{Host, is_alive, signal},
     http::{self, Connection, local},
@@ -176,7 +176,12 @@ impl Bad<'_> {
             .complains("rolled back, the old version serves")
             .complains(&format!("| {}", self.words));
         assert_eq!(host.pids("web"), before, "nobody was stopped");
-        clients.nothing_fails();
+        // Only one that had its soak served before it died.
+        if self.options.contains(&"--soak") {
+            assert_a_death_costs_no_more_than_it_must(clients, host.mode());
+        } else {
+            clients.nothing_fails();
+        }
         assert_served_by(8080, &before);
 
         let app = host.until_online("web", 3);

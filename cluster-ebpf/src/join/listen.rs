@@ -1,8 +1,7 @@
 //! When a worker's TCP socket begins to listen.
 
 use aya_ebpf::{
-    EbpfContext as _, bindings::BPF_SOCK_OPS_TCP_LISTEN_CB,
-    helpers::generated::bpf_get_socket_cookie, programs::SockOpsContext,
+    EbpfContext as _, helpers::generated::bpf_get_socket_cookie, programs::SockOpsContext,
 };
 use cluster_common::{
     event::{Event, IPV4, LISTENING},
@@ -14,12 +13,9 @@ use crate::{
     report::{octets, report},
 };
 
-/// Reports the socket if it listens from now on.
+/// Reports a socket that listens from now on.
 #[inline(always)]
 pub(crate) fn watch(ctx: &SockOpsContext) {
-    if ctx.op() != BPF_SOCK_OPS_TCP_LISTEN_CB {
-        return;
-    }
     // SAFETY: a context of this run.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     // Absent for a port that the kernel chose and for one that is not to be balanced.

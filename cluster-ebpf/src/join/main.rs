@@ -12,9 +12,13 @@
 mod bind;
 mod listen;
 mod maps;
+mod meter;
 mod report;
 
 use aya_ebpf::{
+    bindings::{
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
+    },
     macros::{cgroup_sock, cgroup_sock_addr, sock_ops},
     programs::{SockAddrContext, SockContext, SockOpsContext},
 };
@@ -56,7 +60,12 @@ fn cluster_bound6(ctx: SockContext) -> i32 {
 /// Something happens to a worker's TCP socket.
 #[sock_ops]
 fn cluster_listen(ctx: SockOpsContext) -> u32 {
-    listen::watch(&ctx);
+    match ctx.op() {
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listen::watch(&ctx),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => meter::established(&ctx),
+        BPF_SOCK_OPS_STATE_CB => meter::changed(&ctx),
+        _ => {}
+    }
     ALLOW as u32
 }
 

@@ -1,12 +1,24 @@
 //! The maps of the joining programs, with who writes and who reads each.
 
+use core::cell::UnsafeCell;
+
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::{
+        BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_def,
+        bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+    },
+    cty::c_void,
+    helpers::generated::bpf_sk_storage_get,
     macros::map,
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
-use cluster_common::{event::PortFilter, owner::PortOwners};
+use cluster_common::{
+    event::PortFilter,
+    load::{Load, MOVES, SEATS},
+    meter::{Meter, TAG_BYTES, Tag},
+    owner::PortOwners,
+};
 
 /// Reports. The programs write; the supervisor reads.
 #[map]
@@ -36,6 +48,56 @@ pub(crate) static PORT_FILTER: HashMap<u64, PortFilter> = HashMap::with_max_entr
 pub(crate) static PORT_OWNER: HashMap<u32, PortOwners> =
     HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
+/// Seat → load. This program and those of groups write; the supervisor reads, and sets seats up.
+#[map]
+pub(crate) static LOADS: Array<Load> = Array::with_max_entries(SEATS, BPF_F_MMAPABLE);
+
+/// Seat → what has become of its connections. The program counts; the supervisor makes entries, reads and removes them.
+#[map]
+pub(crate) static METERS: HashMap<u32, Meter> = HashMap::with_max_entries(SEATS, BPF_F_NO_PREALLOC);
+
+/// Cookie of a connection that moved → its seat now. Programs of groups write; this one reads and removes.
+#[map]
+pub(crate) static MOVED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(MOVES, 0);
+
+/// What listeners pass on to their connections. The supervisor writes those of listeners; the program the others.
+#[map]
+pub(crate) static TAGS: Tags = Tags::new();
+
 /// How deep below the root of the cgroup hierarchy the workers' cgroups are.
 #[unsafe(no_mangle)]
 pub(crate) static WORKER_LEVEL: Global<i32> = Global::new(0);
+
+/// Storage on sockets that connections inherit from their listener. The loader adds the type information that the kernel
+/// asks for.
+#[repr(transparent)]
+pub(crate) struct Tags(UnsafeCell<bpf_map_def>);
+
+// SAFETY: the definition is never read at run time; the loader replaces its address by the map.
+unsafe impl Sync for Tags {}
+
+impl Tags {
+    const fn new() -> Self {
+        Self(UnsafeCell::new(bpf_map_def {
+            type_: BPF_MAP_TYPE_SK_STORAGE,
+            key_size: 4,
+            value_size: TAG_BYTES,
+            max_entries: 0,
+            map_flags: BPF_F_NO_PREALLOC | BPF_F_CLONE,
+            id: 0,
+            pinning: 0,
+        }))
+    }
+
+    /// That of a socket, if it has one.
+    #[inline(always)]
+    pub(crate) fn of(&self, socket: *mut c_void) -> Option<*mut Tag> {
+        if socket.is_null() {
+            return None;
+        }
+        // SAFETY: a storage map, and a socket of the context.
+        let found =
+            unsafe { bpf_sk_storage_get(self.0.get().cast(), socket, core::ptr::null_mut(), 0) };
+        if found.is_null() { None } else { Some(found.cast()) }
+    }
+}

@@ -1,57 +1,112 @@
 //! The group that a decision is about, as the maps hold it.
 
-use core::mem::offset_of;
+use core::{marker::PhantomData, mem::offset_of};
 
 use aya_ebpf::{bindings::sk_reuseport_md, programs::SkReuseportContext};
 use cluster_common::{
+    abi::Config,
     choose::{Group, OnMiss, Tally},
     flow::{Flow, bucket},
-    route::{Lane, Turn},
+    route::{Entry, Lane, Turn},
     slot::Slot,
     stats::{GroupStats, SlotStats},
 };
 
 use crate::{
-    maps::{CONFIG, FLOWS, GROUP_STATS, SLOT_STATS, SOCKETS},
-    policy::round_robin,
-    steering,
+    load,
+    maps::{FLOWS, GROUP_STATS, SLOT_STATS, SOCKETS},
+    migration, pins,
+    policy::Policy,
+    steering, table,
 };
 
-/// The maps, for the packet of this run.
-pub(crate) struct Kernel {
+/// The maps, for the packet of this run, and the policy.
+pub(crate) struct Kernel<P> {
     ctx: *mut sk_reuseport_md,
+    config: Config,
+    policy: PhantomData<P>,
 }
 
-impl Kernel {
+impl<P: Policy> Kernel<P> {
     #[inline(always)]
-    pub(crate) fn new(ctx: &SkReuseportContext) -> Self {
-        Self { ctx: ctx.md }
+    pub(crate) fn new(ctx: &SkReuseportContext, config: &Config) -> Self {
+        Self { ctx: ctx.md, config: *config, policy: PhantomData }
     }
 }
 
-impl Group for Kernel {
+impl<P: Policy> Group for Kernel<P> {
     #[inline(always)]
-    fn draw(&mut self, lane: Lane) -> Turn {
-        round_robin::draw(lane)
+    fn abstains(&mut self) -> bool {
+        self.config.abstains != 0
+    }
+
+    #[inline(always)]
+    fn draw(&mut self, lane: Lane, hash: u32, attempt: u32) -> Turn {
+        P::draw(self.ctx, lane, hash, attempt)
     }
 
     #[inline(always)]
     fn peek(&mut self, hash: u32) -> Turn {
-        round_robin::peek(hash)
+        table::turn(table::current(), u64::from(hash))
     }
 
     #[inline(always)]
     fn version(&mut self) -> u8 {
-        round_robin::version()
+        table::current().version()
+    }
+
+    #[inline(always)]
+    fn sheds(&mut self) -> bool {
+        self.config.shed != 0
+    }
+
+    #[inline(always)]
+    fn is_full(&mut self, entry: Entry) -> bool {
+        load::is_full(entry, self.config.shed)
+    }
+
+    #[inline(always)]
+    fn trusts(&mut self, entry: Entry) -> bool {
+        !self.config.guards() || load::trusts(self.ctx, entry, &self.config)
+    }
+
+    #[inline(always)]
+    fn missed(&mut self, entry: Entry) {
+        if P::WEIGHS {
+            load::missed(entry);
+        }
+    }
+
+    #[inline(always)]
+    fn expect(&mut self, entry: Entry) {
+        if P::WEIGHS || self.config.shed != 0 {
+            load::expect(entry);
+        }
+        if P::LEARNS {
+            load::learn(self.ctx, entry);
+        }
+    }
+
+    #[inline(always)]
+    fn moved(&mut self, entry: Entry) {
+        migration::moved(self.ctx, entry, self.config.room);
+    }
+
+    #[inline(always)]
+    fn pinned(&mut self) -> Slot {
+        if P::PINS { pins::look_up(self.ctx) } else { Slot::WAITING_ROOM }
+    }
+
+    #[inline(always)]
+    fn pin(&mut self, slot: Slot) {
+        if P::PINS {
+            pins::pin(self.ctx, slot);
+        }
     }
 
     #[inline(always)]
     fn steers(&mut self) -> bool {
-        let Some(config) = CONFIG.get_ptr(0) else { return false };
-        // SAFETY: a valid entry of the map.
-        let word = unsafe { &raw const (*config).steered };
-        // SAFETY: as above; the supervisor may be changing it.
-        unsafe { word.read_volatile() != 0 }
+        self.config.steered != 0
     }
 
     #[inline(always)]
@@ -81,11 +136,7 @@ impl Group for Kernel {
 
     #[inline(always)]
     fn on_miss(&mut self) -> OnMiss {
-        let Some(config) = CONFIG.get_ptr(0) else { return OnMiss::Refuse };
-        // SAFETY: a valid entry of the map.
-        let word = unsafe { &raw const (*config).on_miss };
-        // SAFETY: as above; the supervisor may be changing it.
-        OnMiss::from_word(unsafe { word.read_volatile() })
+        OnMiss::from_word(self.config.on_miss)
     }
 
     #[inline(always)]
@@ -101,6 +152,8 @@ impl Group for Kernel {
             Tally::Hashed => of_group(offset_of!(GroupStats, hashed)),
             Tally::Steered => of_group(offset_of!(GroupStats, steered)),
             Tally::Overtaken => of_group(offset_of!(GroupStats, overtaken)),
+            Tally::Guarded(slot) => of_slot(slot, offset_of!(SlotStats, guarded)),
+            Tally::Shed => of_group(offset_of!(GroupStats, shed)),
         };
         if let Some(counter) = counter {
             // SAFETY: an aligned counter inside an entry of a map.

@@ -6,42 +6,74 @@
 )]
 
 mod group;
+mod load;
 mod log;
 mod maps;
+mod migration;
+mod pins;
 mod policy;
 mod steering;
+mod table;
 
 use aya_ebpf::{bindings::sk_action, macros::sk_reuseport, programs::SkReuseportContext};
 use cluster_common::{
     choose::{Decision, Verdict, choose},
     packet::{Kind, TCP, TCP_FLAGS_OFFSET, classify},
+    route::Cursor,
 };
 // Brings in the licence and the panic handler.
 use cluster_ebpf as _;
 
-use crate::group::Kernel;
+use crate::{
+    group::Kernel,
+    maps::CONFIG,
+    policy::{
+        Policy, cpu_local::CpuLocal, hash::Hash, least_conn::LeastConn, p2c::P2c, queue::Queue,
+        random::Random, round_robin::RoundRobin, sticky::Sticky,
+    },
+};
 
-/// Chooses a socket for a packet, or for a connection whose listener was closed.
-#[sk_reuseport(migrate)]
-fn cluster_select(ctx: SkReuseportContext) -> u32 {
-    let (_, _, decision) = decide(&ctx);
-    action(decision)
+/// The programs of policies: each chooses a socket for a packet, or for a connection whose listener was closed.
+macro_rules! programs {
+    ($($policy:ty: $name:ident;)*) => {$(
+        #[sk_reuseport(migrate)]
+        fn $name(ctx: SkReuseportContext) -> u32 {
+            let (_, _, decision) = decide::<$policy>(&ctx);
+            action(decision)
+        }
+    )*};
+}
+
+programs! {
+    RoundRobin: cluster_select;
+    LeastConn: cluster_least;
+    P2c: cluster_p2c;
+    Queue: cluster_queue;
+    Hash: cluster_hash;
+    Sticky: cluster_sticky;
+    CpuLocal: cluster_cpu;
+    Random: cluster_random;
 }
 
 /// As [`cluster_select`], and logs it. A program of its own: the verifier removes the branch of a switch that is off, but
 /// not the load before it, and walks that for every end of a decision.
 #[sk_reuseport(migrate)]
 fn cluster_traced(ctx: SkReuseportContext) -> u32 {
-    let (kind, hash, decision) = decide(&ctx);
+    let (kind, hash, decision) = decide::<RoundRobin>(&ctx);
     log::decision(&ctx, kind, hash, decision);
     action(decision)
 }
 
 #[inline(always)]
-fn decide(ctx: &SkReuseportContext) -> (Kind, u32, Decision) {
+fn decide<P: Policy>(ctx: &SkReuseportContext) -> (Kind, u32, Decision) {
     let kind = kind_of(ctx);
     let hash = ctx.hash();
-    (kind, hash, choose(&mut Kernel::new(ctx), kind, hash))
+    let Some(config) = CONFIG.get_ptr(0) else {
+        return (kind, hash, Decision { verdict: Verdict::Refused, cursor: Cursor::ZERO });
+    };
+    // SAFETY: a valid entry of the map. The supervisor may be changing it: each setting is a word.
+    let config = unsafe { &*config };
+    (kind, hash, choose(&mut Kernel::<P>::new(ctx, config), kind, hash))
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@
 use core::cell::UnsafeCell;
 
 use aya_ebpf::{
+    Global,
     bindings::{
         BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_def,
         bpf_map_type::BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, sk_reuseport_md,
@@ -13,11 +14,12 @@ use aya_ebpf::{
     cty::c_void,
     helpers::generated::bpf_sk_select_reuseport,
     macros::map,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, LruHashMap},
 };
 use cluster_common::{
-    abi::Config,
-    flow,
+    abi::{Config, Layout},
+    cpu, flow,
+    load::{Load, MOVES, SEATS},
     route::{BUFFERS, CursorLine, LANES, RouteTable},
     slot::{SLOTS, Slot},
     stats::{GroupStats, SlotStats},
@@ -56,6 +58,26 @@ pub(crate) static SLOT_STATS: Array<SlotStats> = Array::with_max_entries(SLOTS, 
 /// What else happened. The program counts; the supervisor reads.
 #[map]
 pub(crate) static GROUP_STATS: Array<GroupStats> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Seat → load, of all groups. The joining programs and this one write; the supervisor reads, and sets seats up.
+#[map]
+pub(crate) static LOADS: Array<Load> = Array::with_max_entries(SEATS, BPF_F_MMAPABLE);
+
+/// Cookie of a connection that moved → its seat now. The program writes; the joining programs read when it is closed.
+#[map]
+pub(crate) static MOVED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(MOVES, 0);
+
+/// CPU → workers near it, as route entries. The supervisor writes; the program reads.
+#[map]
+pub(crate) static CPUS: Array<u32> = Array::with_max_entries(cpu::PLACES, BPF_F_MMAPABLE);
+
+/// Flow of datagrams → slot. The program's own; the supervisor gives it its size where there are datagrams.
+#[map]
+pub(crate) static PINS: LruHashMap<Source, u32> = LruHashMap::with_max_entries(1, 0);
+
+/// Where this kernel has what is read of its own structures.
+#[unsafe(no_mangle)]
+pub(crate) static LAYOUT: Global<Layout> = Global::new(Layout { selected: 0, backlog: 0 });
 
 /// A socket array whose values have 8 bytes.
 ///

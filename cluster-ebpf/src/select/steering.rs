@@ -27,8 +27,9 @@ pub(crate) fn look_up(ctx: *mut sk_reuseport_md) -> Slot {
     Slot::masked((slot & 0xffff) as u16)
 }
 
+/// Where a packet comes from; `None` if it has no addresses, as one of a connection that moves.
 #[inline(always)]
-fn source(ctx: *mut sk_reuseport_md) -> Option<Source> {
+pub(crate) fn source(ctx: *mut sk_reuseport_md) -> Option<Source> {
     // SAFETY: the context is valid for the whole run.
     let protocol = unsafe { (*ctx).eth_protocol };
     // The packet's data begins at the TCP header, and that with the source port.

@@ -30,6 +30,12 @@ pub struct SlotRecord {
     pub slot: u16,
     /// `SO_COOKIE` of the socket in it.
     pub cookie: u64,
+    /// Where its load is kept; 0 where nothing is.
+    #[serde(default)]
+    pub seat: u16,
+    /// Number of its worker in its app, if that is known.
+    #[serde(default)]
+    pub number: Option<u32>,
     /// The kernel's counters when it was filled; they are never reset.
     pub before: SlotCounters,
     /// What was counted for it by programs before this one.

@@ -1,3 +1,30 @@
 //! The policies: one file each, each answering whose turn it is.
+//!
+//! Around all of them is the same: what kind of packet it is, steering, drawing again after a miss, the guard, refusing
+//! what is too much, and counting ([`cluster_common::choose`]).
 
+pub(crate) mod cpu_local;
+pub(crate) mod hash;
+pub(crate) mod least_conn;
+pub(crate) mod p2c;
+pub(crate) mod queue;
+pub(crate) mod random;
 pub(crate) mod round_robin;
+pub(crate) mod sticky;
+
+use aya_ebpf::bindings::sk_reuseport_md;
+use cluster_common::route::{Lane, Turn};
+
+/// A rule that picks a worker.
+pub(crate) trait Policy {
+    /// Whether it goes by loads: then SYNs are counted as connections that are to come.
+    const WEIGHS: bool = false;
+    /// Whether it reads accept queues: then it has to know where the kernel keeps the sockets.
+    const LEARNS: bool = false;
+    /// Whether datagrams of one flow stay together.
+    const PINS: bool = false;
+
+    /// Whose turn it is. `hash` is the packet's, `attempt` counts from 0: who would come to the same worker again draws
+    /// another one from the second attempt on.
+    fn draw(ctx: *mut sk_reuseport_md, lane: Lane, hash: u32, attempt: u32) -> Turn;
+}

@@ -14,7 +14,7 @@ use super::{
     Kernel,
     group::Group,
     ids::{self, Program},
-    load::{self, Select},
+    load,
 };
 use crate::{
     datapath::{
@@ -59,13 +59,14 @@ impl Kernel {
             key.address
         );
 
-        let group = self.group_of(id, key, record, options, program)?;
+        let mut group = self.group_of(id, key, record, options, program)?;
         let mut seats = Vec::new();
-        for (slot, cookie) in group.seats() {
+        for (slot, cookie) in group.seats().collect::<Vec<_>>() {
             let cgroup = listening.get(&cookie).and_then(|entry| entry.cgroup);
             let worker = self.watch.worker_of(cookie, cgroup);
             if let Some(worker) = worker {
                 self.watch.seat(worker, cookie, key.address);
+                group.introduce(slot, self.watch.owner(worker));
             }
             seats.push(Seated { slot, cookie, worker });
         }
@@ -89,23 +90,25 @@ impl Kernel {
         let trace = self.trace_file(options);
         let hub = Arc::clone(&self.hub);
         let version = load::version(&program)?;
-        if version == abi::VERSION {
+        // A program counts in the maps of the joining programs that were there when it was loaded.
+        let counts_here = program.map_id(names::LOADS) == Some(self.meter.number()?);
+        if version == abi::VERSION && counts_here {
             // Whether decisions are recorded is a matter of the program that is there.
-            let trace = (program.name == names::SELECT_TRACED).then_some(trace);
-            return Group::adopt(id, key, record, program, hub, trace.as_deref());
+            let trace = load::is_traced(&program.name).then_some(trace);
+            let meter = &mut self.meter;
+            return Group::adopt(id, key, record, program, hub, trace.as_deref(), meter);
         }
         log::info!(
-            "the group on {} has version {version} of the maps, this is {}: it is built anew",
+            "the group on {} has version {version} of the maps, or others than this daemon: it is built anew",
             key.address,
-            abi::VERSION
         );
         let (maps, trace) = if options.trace {
-            (Select::new(true)?.load()?, Some(trace))
+            (self.spare.select().load(true)?, Some(trace))
         } else {
             (self.spare.take()?, None)
         };
-        let watch = &self.watch;
-        Group::bridge(id, key, record, &program, maps, hub, trace.as_deref(), |cookie| {
+        let (watch, meter) = (&self.watch, &mut self.meter);
+        Group::bridge(id, key, record, &program, maps, hub, trace.as_deref(), meter, |cookie| {
             watch.duplicate(cookie, key)
         })
     }
@@ -139,7 +142,14 @@ impl Kernel {
             let key = held.iter().find_map(|(_, cookie)| listening.get(cookie));
             let Some(key) = key.cloned() else { continue };
             let none = SlotCounters::default();
-            let seat = |slot: u16, cookie| SlotRecord { slot, cookie, before: none, carried: none };
+            let seat = |slot: u16, cookie| SlotRecord {
+                slot,
+                cookie,
+                seat: 0,
+                number: None,
+                before: none,
+                carried: none,
+            };
             let seats = held.into_iter().filter(|(slot, _)| slot.is_worker());
             let slots: Vec<_> = seats.map(|(slot, cookie)| seat(slot.get(), cookie)).collect();
             let route = slots.iter().map(|seat| seat.slot).collect();

@@ -84,6 +84,19 @@ impl Program {
         Ok(map)
     }
 
+    /// All of its maps, by name.
+    ///
+    /// # Errors
+    /// Without `CAP_SYS_ADMIN`.
+    pub(super) fn all_maps(&self) -> anyhow::Result<Vec<(String, OwnedFd)>> {
+        let open = |&id: &u32| {
+            let map = by_id(bpf_cmd::BPF_MAP_GET_FD_BY_ID, id).context("open a map by its id")?;
+            let name = text(&map_info(map.as_fd())?.name);
+            Ok((name, map))
+        };
+        self.maps.iter().map(open).collect()
+    }
+
     /// The value of one entry of one of its maps, however long.
     ///
     /// # Errors
@@ -222,6 +235,14 @@ pub(super) fn value(map: BorrowedFd<'_>, key: u32) -> io::Result<Vec<u8>> {
     let mut value = vec![0; usize::try_from(length).map_err(io::Error::other)?];
     bpf::read(map, key, &mut value)?;
     Ok(value)
+}
+
+/// The kernel's number of a map.
+///
+/// # Errors
+/// When it is no map.
+pub(super) fn number(map: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(map_info(map)?.id)
 }
 
 fn map_info(map: BorrowedFd<'_>) -> io::Result<bpf_map_info> {

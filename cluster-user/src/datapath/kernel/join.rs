@@ -23,6 +23,7 @@ use super::{
     bpf,
     ids::{self, Program},
     mapping::Mapping,
+    meter::Meter,
     object::{Prepared, Wanted},
 };
 
@@ -42,6 +43,8 @@ pub(super) struct Joined {
     pub(super) overflow: Mapping,
     /// [`names::PORT_OWNER`]
     pub(super) owners: HashMap<MapData, u32, PortOwners>,
+    /// What counts connections.
+    pub(super) meter: Meter,
 }
 
 /// The joining programs, attached, and what the supervisor tells them.
@@ -88,7 +91,12 @@ impl Join {
         let before = hanging(cgroup.as_fd()).context("ask what is attached to the cgroup")?;
         let constants = ids::value(loaded.map(CONSTANTS)?, 0)?;
         if let Some(set) = the_same(&before, &fresh, &constants) {
-            let mut joined = Joined::of(Vec::new(), |name, value| set.map(name, value))?;
+            let mut joined = Joined::of(Vec::new(), |name, value| {
+                // Each program has those of the maps that it uses.
+                let mut programs = set.iter().map(|(_, program)| program.map(name, value));
+                let found = programs.find_map(Result::ok);
+                found.with_context(|| format!("the joining programs have no map {name}"))
+            })?;
             joined.join.remembers = true;
             return Ok(joined);
         }
@@ -155,15 +163,16 @@ impl Joined {
         links: Vec<OwnedFd>,
         mut open: impl FnMut(&str, usize) -> anyhow::Result<OwnedFd>,
     ) -> anyhow::Result<Self> {
-        let mut map = |name, value| anyhow::Ok(MapData::from_fd(open(name, value)?)?);
+        let mut map = |name: &str, value| anyhow::Ok(MapData::from_fd(open(name, value)?)?);
         let events = Map::RingBuf(map(names::EVENTS, 0)?).try_into()?;
         let filters = Map::HashMap(map(names::PORT_FILTER, size_of::<PortFilter>())?).try_into()?;
         let owners = Map::HashMap(map(names::PORT_OWNER, size_of::<PortOwners>())?).try_into()?;
         let joining = Map::LruHashMap(map(names::JOINING, size_of::<u64>())?).try_into()?;
         let overflow = open(names::LOST_EVENTS, size_of::<u64>())?;
         let overflow = Mapping::new(overflow.as_fd(), size_of::<u64>(), false)?;
+        let meter = Meter::new(&mut open)?;
         let join = Join { links, filters, joining, remembers: false };
-        Ok(Self { join, events, overflow, owners })
+        Ok(Self { join, events, overflow, owners, meter })
     }
 
     /// Takes over what a program of another set was told and has noted, as far as it is laid out alike. What is missing
@@ -236,7 +245,7 @@ fn the_same<'a>(
     before: &'a [(Wanted, Program)],
     fresh: &[(Wanted, Program)],
     constants: &[u8],
-) -> Option<&'a Program> {
+) -> Option<&'a [(Wanted, Program)]> {
     let alike = |((_, old), (_, new)): (&(Wanted, Program), &(Wanted, Program))| {
         old.name == new.name && old.tag == new.tag
     };
@@ -245,17 +254,29 @@ fn the_same<'a>(
     }
     let mut numbers = BTreeMap::new();
     for (_, program) in before {
-        for name in [names::EVENTS, names::JOINING, names::PORT_FILTER, names::PORT_OWNER] {
+        for name in SHARED {
             let Some(id) = program.map_id(name) else { continue };
             if *numbers.entry(name).or_insert(id) != id {
                 return None;
             }
         }
     }
-    // The first is before a bind, which uses them all.
+    // The first is before a bind, which uses the constants.
     let (_, first) = before.first()?;
-    (first.value(CONSTANTS, 0).ok()? == constants).then_some(first)
+    (first.value(CONSTANTS, 0).ok()? == constants).then_some(before)
 }
+
+/// Maps that all programs of a set have in common, as far as they use them.
+const SHARED: [&str; 8] = [
+    names::EVENTS,
+    names::JOINING,
+    names::PORT_FILTER,
+    names::PORT_OWNER,
+    names::LOADS,
+    names::METERS,
+    names::MOVED,
+    names::TAGS,
+];
 
 const JOIN_PROGRAMS: [Wanted; 5] = [
     Wanted {

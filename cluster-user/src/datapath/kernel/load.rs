@@ -1,15 +1,19 @@
 //! The program of groups, loaded once for each, and its maps.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::{
+    mem::offset_of,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
 
 use anyhow::Context as _;
 use aya::maps::MapData;
 use aya_obj::generated::{bpf_attach_type as attach, bpf_prog_type as program};
 use cluster_common::{
-    abi, names,
+    abi::Layout,
+    names,
     route::{BUFFERS, CursorLine, Lane, RouteTable},
     slot::{SLOTS, Slot},
-    stats::{GroupStats, SlotStats},
+    stats::GroupStats,
 };
 
 use super::{
@@ -18,7 +22,9 @@ use super::{
     mapping::Mapping,
     object::{Prepared, Wanted},
     steering::Steering,
+    types,
 };
+use crate::datapath::Protocol;
 
 /// Bytes of the ring buffer of a traced group: 2000 decisions or so until somebody reads them.
 const TRACE_BYTES: u32 = 256 * 1024;
@@ -30,9 +36,19 @@ const COOKIE: usize = 8;
 
 static SELECT: &[u8] = aya::include_bytes_aligned!("../../../../cluster-ebpf/object/select.bpf.o");
 
-/// The program of groups, ready to be loaded for one more.
+/// Flows of datagrams that are remembered where a policy keeps them together.
+const FLOWS_OF_DATAGRAMS: u32 = 16 * 1024;
+
+/// The programs of groups, ready to be loaded for one more.
 #[derive(Debug)]
-pub(super) struct Select(Prepared);
+pub(super) struct Select {
+    /// The one that groups begin with. The others are read when they are wanted.
+    usual: Prepared,
+    layout: Layout,
+    shared: Vec<(String, OwnedFd)>,
+    /// Why programs cannot look at accept queues, where they cannot.
+    pub(super) blind: Option<String>,
+}
 
 /// The program of one group, loaded, and its maps.
 #[derive(Debug)]
@@ -53,37 +69,75 @@ pub(super) struct SelectMaps {
     pub(super) slot_stats: OwnedFd,
     /// [`names::GROUP_STATS`]
     pub(super) group_stats: Mapping,
+    /// All of these and the others, by name: what another program of the group is loaded with.
+    pub(super) all: Vec<(String, OwnedFd)>,
 }
 
 impl Select {
-    /// Reads the object.
+    /// Reads the object. `shared` are maps that all groups have in common.
     ///
     /// # Errors
     /// When it is damaged.
-    pub(super) fn new(trace: bool) -> anyhow::Result<Self> {
-        let wanted = Wanted {
-            name: if trace { names::SELECT_TRACED } else { names::SELECT },
-            program_type: program::BPF_PROG_TYPE_SK_REUSEPORT as u32,
-            // By this type the kernel migrates queues without the tcp_migrate_req sysctl (Linux 5.14,
-            // `reuseport_migrate_sock`).
-            attach_type: attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE as u32,
-        };
-        let mut object = Prepared::new(SELECT, &[], &[wanted])?;
-        object.resize(names::TRACE_LOG, if trace { TRACE_BYTES } else { NO_TRACE_BYTES });
-        Ok(Self(object))
+    pub(super) fn new(shared: Vec<(String, OwnedFd)>) -> anyhow::Result<Self> {
+        // Programs do without what this kernel does not tell.
+        let layout = types::layout();
+        let blind = layout.as_ref().err().map(|error| format!("{error:#}"));
+        let layout = layout.unwrap_or_default();
+        let usual = prepare(names::ROUND_ROBIN, layout, Protocol::Tcp)?;
+        Ok(Self { usual, layout, shared, blind })
     }
 
-    /// Loads it for one more group.
+    /// Loads the usual one for one more group.
     ///
     /// # Errors
     /// What the kernel said.
-    pub(super) fn load(&self) -> anyhow::Result<SelectMaps> {
-        let mut loaded = self.0.load()?;
-        let (_, program) =
-            loaded.take_programs().pop().context("the select object has no program")?;
-        let program = Program::of(program).context("ask about the program")?;
-        SelectMaps::new(program, |_, name, _| loaded.take_map(name))
+    pub(super) fn load(&self, trace: bool) -> anyhow::Result<SelectMaps> {
+        let (program, mut maps) = if trace {
+            let name = names::SELECT_TRACED;
+            prepare(name, self.layout, Protocol::Udp)?.load_one(name, &self.shared)?
+        } else {
+            self.usual.load_one(names::ROUND_ROBIN, &self.shared)?
+        };
+        for (name, map) in &self.shared {
+            maps.push((name.clone(), map.try_clone()?));
+        }
+        SelectMaps::new(Program::of(program).context("ask about the program")?, maps)
     }
+
+    /// Loads another one for a group that has these maps. Says which maps it has beside them.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn load_for(
+        &self,
+        name: &'static str,
+        maps: &[(String, OwnedFd)],
+        protocol: Protocol,
+    ) -> anyhow::Result<(Program, Vec<(String, OwnedFd)>)> {
+        let (program, made) = prepare(name, self.layout, protocol)?.load_one(name, maps)?;
+        Ok((Program::of(program).context("ask about the program")?, made))
+    }
+}
+
+/// Reads one program of the object.
+fn prepare(name: &'static str, layout: Layout, protocol: Protocol) -> anyhow::Result<Prepared> {
+    let wanted = Wanted {
+        name,
+        program_type: program::BPF_PROG_TYPE_SK_REUSEPORT as u32,
+        // By this type the kernel migrates queues without the tcp_migrate_req sysctl (Linux 5.14,
+        // `reuseport_migrate_sock`).
+        attach_type: attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE as u32,
+    };
+    let Layout { selected, backlog } = layout;
+    let mut bytes = [0; size_of::<Layout>()];
+    bytes[offset_of!(Layout, selected)..][..4].copy_from_slice(&selected.to_ne_bytes());
+    bytes[offset_of!(Layout, backlog)..][..4].copy_from_slice(&backlog.to_ne_bytes());
+    let mut object = Prepared::new(SELECT, &[(names::LAYOUT, &bytes)], &[wanted])?;
+    object.resize(names::TRACE_LOG, if is_traced(name) { TRACE_BYTES } else { NO_TRACE_BYTES });
+    if protocol == Protocol::Udp {
+        object.resize(names::PINS, FLOWS_OF_DATAGRAMS);
+    }
+    Ok(object)
 }
 
 impl SelectMaps {
@@ -92,36 +146,51 @@ impl SelectMaps {
     /// # Errors
     /// When one is missing or its values have another size, and without `CAP_SYS_ADMIN`.
     pub(super) fn of(program: Program) -> anyhow::Result<Self> {
-        Self::new(program, Program::map)
+        let maps = program.all_maps()?;
+        Self::new(program, maps)
     }
 
-    /// `open` finds a map of a program by name and bytes of a value.
-    fn new(
-        program: Program,
-        mut open: impl FnMut(&Program, &str, usize) -> anyhow::Result<OwnedFd>,
-    ) -> anyhow::Result<Self> {
-        let mut mapping = |name: &str, value: usize, entries: usize, writable| {
-            let map = open(&program, name, value)?;
-            let mapping = Mapping::new(map.as_fd(), value * entries, writable);
+    fn new(program: Program, all: Vec<(String, OwnedFd)>) -> anyhow::Result<Self> {
+        let open = |name: &str| {
+            let found = all.iter().find(|(other, _)| other == name);
+            found.map(|(_, map)| map).with_context(|| format!("the program has no map {name}"))
+        };
+        let mapping = |name: &str, value: usize, entries: usize, writable| {
+            let mapping = Mapping::new(open(name)?.as_fd(), value * entries, writable);
             mapping.with_context(|| format!("map {name}"))
         };
         let routes = mapping(names::ROUTES, size_of::<RouteTable>(), BUFFERS as usize, true)?;
         let cursors = mapping(names::CURSORS, size_of::<CursorLine>(), Lane::ALL.len(), true)?;
         let group_stats = mapping(names::GROUP_STATS, size_of::<GroupStats>(), 1, false)?;
-        let sockets = open(&program, names::SOCKETS, COOKIE)?;
-        let config = open(&program, names::CONFIG, size_of::<abi::Config>())?;
+        let sockets = open(names::SOCKETS)?.try_clone()?;
+        let config = open(names::CONFIG)?.try_clone()?;
         // Not mapped: the kernel maps an array's pages at once, and these are 256 KiB a group.
-        let slot_stats = open(&program, names::SLOT_STATS, size_of::<SlotStats>())?;
-        let steering = open(&program, names::STEERING, size_of::<u32>())?;
+        let slot_stats = open(names::SLOT_STATS)?.try_clone()?;
+        let steering = open(names::STEERING)?.try_clone()?;
         let steering = Steering::new(MapData::from_fd(steering)?).context("map STEERING")?;
-        Ok(Self { program, sockets, config, steering, routes, cursors, slot_stats, group_stats })
+        Ok(Self {
+            program,
+            sockets,
+            config,
+            steering,
+            routes,
+            cursors,
+            slot_stats,
+            group_stats,
+            all,
+        })
     }
+}
+
+/// Whether a program logs its decisions.
+pub(super) fn is_traced(name: &str) -> bool {
+    name == names::SELECT_TRACED
 }
 
 /// Whether a program is one that is loaded for groups, of whatever version.
 pub(super) fn is_of_a_group(found: &Program) -> bool {
     found.kind == program::BPF_PROG_TYPE_SK_REUSEPORT as u32
-        && [names::SELECT, names::SELECT_TRACED].contains(&found.name.as_str())
+        && (names::SELECT.contains(&found.name.as_str()) || is_traced(&found.name))
 }
 
 /// The version of the layout of a group's maps. In every version the first word of the configuration says it.

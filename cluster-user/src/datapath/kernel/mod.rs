@@ -20,6 +20,7 @@ mod ids;
 mod join;
 mod load;
 mod mapping;
+mod meter;
 mod object;
 mod owners;
 pub mod probe;
@@ -28,6 +29,7 @@ mod rescue;
 mod selftest;
 mod spare;
 mod steering;
+mod telemetry;
 mod trace;
 mod types;
 mod waiting;
@@ -56,6 +58,7 @@ use self::{
     group::Group,
     hub::{Hub, Source},
     load::Select,
+    meter::Meter,
     spare::Spare,
     watch::{Pending, Watch},
 };
@@ -69,7 +72,7 @@ use super::{
     telemetry::{GroupTelemetry, Telemetry},
 };
 use crate::{
-    config::scheduling::{Policy, Scheduling},
+    config::scheduling::Scheduling,
     id::{GroupId, Ticket, WorkerId},
 };
 
@@ -77,6 +80,7 @@ use crate::{
 pub struct Kernel {
     spare: Spare,
     watch: Watch,
+    meter: Meter,
     groups: BTreeMap<GroupId, Group>,
     drain: Drain,
     hub: Arc<Hub>,
@@ -123,15 +127,15 @@ impl Kernel {
 
     fn try_new(root: &Path, worker_level: u32, logs: &Path) -> anyhow::Result<Self> {
         let hub = Arc::new(Hub::new()?);
-        let spare = Spare::new(Select::new(false)?)?;
-        let watch = Watch::new(root, worker_level)?;
+        let (watch, meter) = Watch::new(root, worker_level)?;
+        let spare = Spare::new(Select::new(meter.shared()?)?)?;
         hub.watch(watch.events(), Source::Events)?;
         // SAFETY: the hub keeps its descriptor open for as long as it lives, and is never replaced.
         let arrivals =
             unsafe { AsyncFd::register_with_interest(Arc::clone(&hub), Interest::READABLE) };
         let arrivals = Arc::new(arrivals.map_err(io::Error::from)?);
         let (groups, drain, logs) = (BTreeMap::new(), Drain::new(root), logs.to_owned());
-        Ok(Self { spare, watch, groups, drain, hub, arrivals, logs })
+        Ok(Self { spare, watch, meter, groups, drain, hub, arrivals, logs })
     }
 
     /// Deals with everything that has arrived.
@@ -191,7 +195,7 @@ impl Kernel {
         self.refuse_strangers(founder)?;
         let (maps, trace) = if options.trace {
             // Another program, in the verifier's eyes: only here the code that records is reachable.
-            let maps = Select::new(true).and_then(|select| select.load());
+            let maps = self.spare.select().load(true);
             (maps, Some(self.trace_file(options)))
         } else {
             (self.spare.take(), None)
@@ -236,10 +240,6 @@ impl Kernel {
             diag::traffic_with(known.cgroup, &known.addresses, &moved, |entry| found.push(*entry))
                 .context("list the connections of a worker")?;
         Ok((traffic, found))
-    }
-
-    fn group(&mut self, id: GroupId) -> anyhow::Result<&mut Group> {
-        self.groups.get_mut(&id).with_context(|| format!("there is no group {}", id.0))
     }
 }
 
@@ -305,7 +305,10 @@ impl DataPath for Kernel {
     fn join(&mut self, ticket: Ticket, group: GroupId, slot: Slot) -> Result<(), JoinError> {
         // Dropped at the end of this function, whatever happens.
         let pending = self.watch.answer(ticket).ok_or(JoinError::Gone)?;
-        let group = self.group(group).map_err(JoinError::Failed)?;
+        let owner = self.watch.owner(pending.worker);
+        let group =
+            self.groups.get_mut(&group).with_context(|| format!("there is no group {}", group.0));
+        let group = group.map_err(JoinError::Failed)?;
         if *group.key() != pending.key {
             return Err(JoinError::Failed(anyhow!(
                 "the socket on {} cannot be a member of the group on {}",
@@ -313,7 +316,7 @@ impl DataPath for Kernel {
                 group.key().address
             )));
         }
-        group.fill(slot, pending.socket.as_fd(), pending.cookie)
+        group.fill(slot, pending.socket.as_fd(), pending.cookie, owner, &mut self.meter)
     }
 
     fn refuse(&mut self, ticket: Ticket) {
@@ -325,12 +328,14 @@ impl DataPath for Kernel {
             !route.contains(&Slot::WAITING_ROOM),
             "slot 0 is the waiting room's and cannot be in a route"
         );
-        self.group(group)?.publish(route)
+        let meter = &self.meter;
+        let found = self.groups.get_mut(&group);
+        found.with_context(|| format!("there is no group {}", group.0))?.publish(route, meter)
     }
 
     fn vacate(&mut self, group: GroupId, slot: Slot) {
         if let Some(group) = self.groups.get_mut(&group) {
-            group.vacate(slot);
+            group.vacate(slot, &mut self.meter);
         }
     }
 
@@ -341,7 +346,9 @@ impl DataPath for Kernel {
 
     fn close(&mut self, group: GroupId) {
         self.watch.owners.close(group);
-        self.groups.remove(&group);
+        if let Some(group) = self.groups.remove(&group) {
+            group.free(&mut self.meter);
+        }
     }
 
     fn lost(&mut self, group: GroupId) -> Vec<Slot> {
@@ -394,34 +401,19 @@ impl DataPath for Kernel {
     }
 
     fn schedule(&mut self, group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()> {
-        self.group(group)?;
-        ensure!(
-            scheduling.policy == Policy::RoundRobin,
-            "policy {} is not there yet",
-            scheduling.policy.name()
-        );
-        Ok(())
+        let (watch, meter, select) = (&self.watch, &self.meter, self.spare.select());
+        let found = self.groups.get_mut(&group);
+        let group = found.with_context(|| format!("there is no group {}", group.0))?;
+        let key = group.key().clone();
+        group.schedule(scheduling, select, meter, |cookie| watch.duplicate(cookie, &key))
     }
 
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {
-        let connections = self.connections()?;
-        let told = |(worker, live): (WorkerId, u32)| {
-            let slots = self.groups.values().filter_map(|group| {
-                let slot = group.slot_of(&self.watch.worker(worker)?.seen)?;
-                Some(group.counters(slot))
-            });
-            let telemetry = slots.fold(Telemetry::default(), |sum, slot| Telemetry {
-                selected: sum.selected + slot.selected,
-                migrated_in: sum.migrated_in + slot.migrated_in,
-                ..sum
-            });
-            (worker, Telemetry { live: Some(live.into()), ..telemetry })
-        };
-        Ok(connections.into_iter().map(told).collect())
+        self.all_telemetry()
     }
 
     fn group_telemetry(&self, group: GroupId) -> Option<GroupTelemetry> {
-        self.groups.get(&group).map(Group::telemetry)
+        self.telemetry_of_group(group)
     }
 
     fn counters(&self, group: GroupId, slot: Slot) -> SlotCounters {

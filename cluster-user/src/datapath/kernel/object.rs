@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     ffi::CString,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -119,6 +119,43 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// Loads one of the programs with the maps that are `given`, by name, and makes those that are not. Says which it made.
+    ///
+    /// # Errors
+    /// What the kernel said to the map or program that is named.
+    pub(super) fn load_one(
+        &self,
+        name: &str,
+        given: &[(String, OwnedFd)],
+    ) -> anyhow::Result<(OwnedFd, Vec<(String, OwnedFd)>)> {
+        let program = self.programs.iter().find(|program| program.wanted.name == name);
+        let program = program.with_context(|| format!("the object has no program {name}"))?;
+        let mut made = Vec::new();
+        let mut numbers = vec![None; self.maps.len()];
+        for &place in &program.references {
+            let index = program.instructions[place].imm.cast_unsigned() as usize;
+            if numbers[index].is_some() {
+                continue;
+            }
+            let plan = &self.maps[index];
+            let number = if let Some((_, map)) = given.iter().find(|(other, _)| *other == plan.name)
+            {
+                map.as_raw_fd()
+            } else {
+                let map = plan.create().with_context(|| format!("create map {}", plan.name))?;
+                let number = map.as_raw_fd();
+                made.push((plan.name.clone(), map));
+                number
+            };
+            numbers[index] = Some(number);
+        }
+        let loaded = program.load_with(&self.license, |index| numbers[index].unwrap_or(-1));
+        let loaded = loaded.with_context(|| format!("load program {name}"))?;
+        Ok((loaded, made))
+    }
+}
+
 impl MapPlan {
     fn new(name: String, map: &aya_obj::Map) -> Self {
         let shape = MapShape {
@@ -150,10 +187,14 @@ impl MapPlan {
 
 impl ProgramPlan {
     fn load(&self, license: &CString, maps: &[(String, OwnedFd)]) -> io::Result<OwnedFd> {
+        self.load_with(license, |index| maps[index].1.as_raw_fd())
+    }
+
+    fn load_with(&self, license: &CString, map: impl Fn(usize) -> RawFd) -> io::Result<OwnedFd> {
         let mut instructions = self.instructions.clone();
         for &place in &self.references {
             let index = instructions[place].imm.cast_unsigned() as usize;
-            instructions[place].imm = maps[index].1.as_raw_fd();
+            instructions[place].imm = map(index);
         }
         bpf::load_program(&ProgramShape {
             name: self.wanted.name,

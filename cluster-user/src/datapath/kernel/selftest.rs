@@ -35,7 +35,7 @@ pub(super) enum Moved {
 /// # Errors
 /// When it does not come to that.
 pub(super) fn migration() -> anyhow::Result<Moved> {
-    let maps = Select::new(false)?.load()?;
+    let maps = Select::new(Vec::new())?.load(false)?;
     // SAFETY: both mappings have the size of the tables and outlive the board; nobody else has them.
     let mut board = unsafe { Mapped::new(maps.routes.start(), maps.cursors.start()) };
     let put =

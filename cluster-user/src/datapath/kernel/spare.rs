@@ -30,8 +30,13 @@ impl Spare {
     /// # Errors
     /// What the kernel said.
     pub(super) fn new(select: Select) -> anyhow::Result<Self> {
-        let state = State::Loaded(Box::new(select.load()?));
+        let state = State::Loaded(Box::new(select.load(false)?));
         Ok(Self { select: Arc::new(select), state })
+    }
+
+    /// What it is loaded from.
+    pub(super) fn select(&self) -> &Select {
+        &self.select
     }
 
     /// Sees to it that there will be a spare soon.
@@ -39,7 +44,7 @@ impl Spare {
         if matches!(self.state, State::Nothing) {
             let select = Arc::clone(&self.select);
             let loading =
-                thread::Builder::new().name("load".to_owned()).spawn(move || select.load());
+                thread::Builder::new().name("load".to_owned()).spawn(move || select.load(false));
             // Without a thread it is loaded when it is wanted.
             self.state = loading.map_or(State::Nothing, State::Loading);
         }
@@ -51,7 +56,7 @@ impl Spare {
     /// What the kernel said.
     pub(super) fn take(&mut self) -> anyhow::Result<SelectMaps> {
         match std::mem::replace(&mut self.state, State::Nothing) {
-            State::Nothing => self.select.load(),
+            State::Nothing => self.select.load(false),
             State::Loading(thread) => {
                 thread.join().map_err(|_panic| anyhow!("loading the program panicked"))?
             }

@@ -5,7 +5,7 @@
 use std::fs;
 
 use anyhow::{Context as _, ensure};
-use cluster_common::exchange::TcpSock;
+use cluster_common::{abi::Layout, exchange::TcpSock};
 
 const PATH: &str = "/sys/kernel/btf/vmlinux";
 
@@ -27,6 +27,17 @@ pub(super) fn tcp_sock() -> anyhow::Result<TcpSock> {
     let [rcv_nxt, snd_nxt, copied_seq, write_seq] =
         offsets(&bytes, "tcp_sock", ["rcv_nxt", "snd_nxt", "copied_seq", "write_seq"])?;
     Ok(TcpSock { rcv_nxt, snd_nxt, copied_seq, write_seq })
+}
+
+/// Where the kernel has what the programs of groups read.
+///
+/// # Errors
+/// As [`tcp_sock`].
+pub(super) fn layout() -> anyhow::Result<Layout> {
+    let bytes = fs::read(PATH).with_context(|| format!("read {PATH}"))?;
+    let [selected] = offsets(&bytes, "sk_reuseport_kern", ["selected_sk"])?;
+    let [backlog] = offsets(&bytes, "sock", ["sk_ack_backlog"])?;
+    Ok(Layout { selected, backlog })
 }
 
 /// The offsets of fields in a structure, in bytes. Fields inside of unnamed ones are not found.

@@ -5,19 +5,24 @@ use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
+use cluster_common::cpu::CPUS;
 use rustix::net::sockopt::socket_reuseport;
 
 use super::{
+    group::Owner,
     join::{Join, Joined},
     mapping::Mapping,
+    meter::Meter,
     owners::{self, Owners},
     report::{self, Located, Observed, What},
 };
 use crate::{
+    config::cpus,
     datapath::{
         GroupKey, Place, Protocol, Report, diag,
         socket::{self, OpenSocket},
@@ -47,6 +52,8 @@ pub(super) struct Watch {
 /// An admitted worker.
 pub(super) struct Worker {
     pub(super) app: AppId,
+    /// Its number in its app.
+    pub(super) number: u32,
     /// Id of its app's cgroup, if that could be read.
     pub(super) app_cgroup: Option<u64>,
     pub(super) cgroup: u64,
@@ -69,14 +76,14 @@ pub(super) struct Pending {
 }
 
 impl Watch {
-    /// Attaches the joining programs to `root`.
+    /// Attaches the joining programs to `root`, which count what becomes of connections as well.
     ///
     /// # Errors
     /// What the kernel said.
-    pub(super) fn new(root: &Path, worker_level: u32) -> anyhow::Result<Self> {
-        let Joined { join, events, overflow, owners } = Join::attach(root, worker_level)?;
+    pub(super) fn new(root: &Path, worker_level: u32) -> anyhow::Result<(Self, Meter)> {
+        let Joined { join, events, overflow, owners, meter } = Join::attach(root, worker_level)?;
         let made_good = overflow.counter(0);
-        Ok(Self {
+        let watch = Self {
             owners: Owners::new(owners),
             join,
             events,
@@ -88,7 +95,8 @@ impl Watch {
             tickets: BTreeMap::new(),
             next_ticket: 0,
             reports: VecDeque::new(),
-        })
+        };
+        Ok((watch, meter))
     }
 
     /// What becomes readable when there are events.
@@ -106,6 +114,7 @@ impl Watch {
         }
         let worker = Worker {
             app: place.app,
+            number: place.number,
             app_cgroup,
             cgroup,
             addresses: BTreeSet::new(),
@@ -134,6 +143,13 @@ impl Watch {
             | Report::Binding { worker, .. }
             | Report::Unusable { worker, .. } => *worker != id,
         });
+    }
+
+    /// What policies go by of a worker.
+    pub(super) fn owner(&self, id: WorkerId) -> Owner {
+        let worker = self.workers.get(&id);
+        let cpus = worker.and_then(|worker| Some(pinned_to(worker.pid?)));
+        Owner { number: worker.map(|worker| worker.number), cpus: cpus.unwrap_or_default() }
     }
 
     pub(super) fn worker(&self, id: WorkerId) -> Option<&Worker> {
@@ -343,4 +359,15 @@ impl Watch {
         worker.seen.insert(cookie);
         self.reports.push_back(Report::Unusable { worker: id, address: Some(address), reason });
     }
+}
+
+/// The CPUs that a process is pinned to; none if it may run on all that are there.
+fn pinned_to(pid: u32) -> Arc<[u32]> {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let (Ok(own), Some(all)) = (rustix::thread::sched_getaffinity(pid), cpus::online()) else {
+        return Arc::default();
+    };
+    let cpus: Arc<[u32]> =
+        (0..CPUS).filter(|cpu| usize::try_from(*cpu).is_ok_and(|cpu| own.is_set(cpu))).collect();
+    if cpus.len() < all.len() { cpus } else { Arc::default() }
 }

@@ -42,6 +42,8 @@ impl Group {
     pub(super) fn record(&self) -> GroupRecord {
         let none = SlotCounters::default();
         let seat = |(slot, cookie): (&Slot, &u64)| SlotRecord {
+            seat: 0,
+            number: None,
             slot: slot.get(),
             cookie: *cookie,
             before: none,

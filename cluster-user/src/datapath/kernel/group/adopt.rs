@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     io,
-    mem::offset_of,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
     sync::Arc,
@@ -12,7 +11,14 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use cluster_common::{abi, choose, names, publish::Board as _, route::Lane, slot::Slot};
+use cluster_common::{
+    abi, choose,
+    load::Seat,
+    names,
+    publish::Board as _,
+    route::{Entry, Lane},
+    slot::Slot,
+};
 
 use super::{
     super::{
@@ -20,8 +26,9 @@ use super::{
         hub::Hub,
         ids::{self, Program},
         load::{self, SelectMaps},
+        meter::Meter,
     },
-    Filled, Group,
+    Filled, Group, Owner,
 };
 use crate::{
     datapath::{
@@ -50,25 +57,35 @@ impl Group {
         program: Program,
         hub: Arc<Hub>,
         trace: Option<&Path>,
+        meter: &mut Meter,
     ) -> anyhow::Result<Self> {
         let mut group = Self::new(id, key, SelectMaps::of(program)?, hub);
+        group.told = group.settings().context("read the group's settings")?;
         if let Some(file) = trace {
             group.start_trace(file)?;
         }
+        let active = group.board.cursor(Lane::Syn).buffer();
+        let route: Vec<Entry> =
+            group.board.entries(active).iter().map(|&word| Entry::from_word(word)).collect();
         let known = by_socket(record);
         let seats = load::cookies(group.sockets.as_fd()).into_iter();
         for (slot, cookie) in seats.filter(|(slot, _)| slot.is_worker()) {
             // Of a socket that was joined after the record was written, what it had until now is not known.
-            let (before, carried) = match known.get(&(slot.get(), cookie)) {
+            let known = known.get(&(slot.get(), cookie));
+            let (before, carried) = match known {
                 Some(known) => (known.before, known.carried),
                 None => (group.total(slot), SlotCounters::default()),
             };
-            group.filled.insert(slot, Filled { cookie, before, carried });
+            let seated = route.iter().find(|entry| entry.slot() == slot).map(|entry| entry.seat());
+            let recorded = known.and_then(|known| Seat::new(known.seat));
+            let seat = seated.or(recorded).unwrap_or(Seat::NONE);
+            meter.claim(seat);
+            let owner = owner(known);
+            group.filled.insert(slot, Filled { cookie, seat, owner, before, carried });
         }
-        let active = group.board.cursor(Lane::Syn).buffer();
-        let route = group.board.entries(active).iter();
-        group.route = route.filter_map(|&number| Slot::new(number)).collect();
-        let on_miss = group.configured().context("read the group's settings")?;
+        // A route of another form has each worker more than once; what it is is published again soon.
+        group.route = route.iter().map(|entry| entry.slot()).collect();
+        let on_miss = group.configured();
         group.resume(on_miss);
         Ok(group)
     }
@@ -89,6 +106,7 @@ impl Group {
         maps: SelectMaps,
         hub: Arc<Hub>,
         trace: Option<&Path>,
+        meter: &mut Meter,
         mut socket: impl FnMut(u64) -> Option<OwnedFd>,
     ) -> anyhow::Result<Self> {
         let mut group = Self::new(id, key, maps, hub);
@@ -117,14 +135,16 @@ impl Group {
             // It may have been closed in this moment.
             if group.put(slot, socket.as_fd()).is_ok() {
                 let before = group.total(slot);
-                group.filled.insert(slot, Filled { cookie, before, carried });
+                let owner = owner(known.get(&(slot.get(), cookie)));
+                let seat = meter.seat(socket.as_fd());
+                group.filled.insert(slot, Filled { cookie, seat, owner, before, carried });
             }
         }
         ensure!(!group.filled.is_empty(), "none of its sockets could be moved to a new program");
         let kept = |slot: &Slot| group.filled.contains_key(slot);
         let route: Vec<Slot> =
             record.route.iter().filter_map(|&number| Slot::new(number)).filter(kept).collect();
-        group.publish(&route)?;
+        group.publish(&route, meter)?;
         group.resume(record.on_miss);
         Ok(group)
     }
@@ -145,16 +165,20 @@ impl Group {
     }
 
     /// What becomes of connections that find no worker, as the program has been told.
-    fn configured(&self) -> io::Result<OnMiss> {
-        const AT: usize = offset_of!(abi::Config, on_miss);
-        let words: [u64; CONFIG_WORDS] = bpf::lookup(self.config.as_fd(), 0)?;
-        let bytes = words[AT / 8].to_ne_bytes();
-        let on_miss = [0, 1, 2, 3].map(|byte| bytes[AT % 8 + byte]);
-        Ok(match choose::OnMiss::from_word(u32::from_ne_bytes(on_miss)) {
+    fn configured(&self) -> OnMiss {
+        match choose::OnMiss::from_word(self.told.on_miss) {
             // Its supervisor died while it founded the group.
             choose::OnMiss::Wait | choose::OnMiss::Hash => OnMiss::Wait,
             choose::OnMiss::Refuse => OnMiss::Refuse,
-        })
+        }
+    }
+
+    /// What the program has been told.
+    fn settings(&self) -> io::Result<abi::Config> {
+        let mut bytes = [0; size_of::<abi::Config>()];
+        bpf::read(self.config.as_fd(), 0, &mut bytes)?;
+        // What was steered was so by a supervisor that is gone.
+        Ok(abi::Config { steered: 0, ..abi::Config::from_bytes(bytes) })
     }
 
     /// Cookies of the sockets in its slots, the waiting room's left out.
@@ -200,6 +224,11 @@ impl Group {
     }
 }
 
+/// Whose a socket is, as far as the record tells.
+fn owner(known: Option<&SlotRecord>) -> Owner {
+    Owner { number: known.and_then(|known| known.number), cpus: Arc::default() }
+}
+
 fn by_socket(record: &GroupRecord) -> BTreeMap<(u16, u64), SlotRecord> {
     record.slots.iter().map(|known| ((known.slot, known.cookie), *known)).collect()
 }
@@ -228,6 +257,3 @@ fn add(one: SlotCounters, other: SlotCounters) -> SlotCounters {
         migrated_in: one.migrated_in + other.migrated_in,
     }
 }
-
-/// Words of a group's settings.
-const CONFIG_WORDS: usize = size_of::<abi::Config>() / size_of::<u64>();

@@ -1,6 +1,7 @@
 //! One group: its program, the sockets in its slots, the route, and the waiting room.
 
 mod adopt;
+mod schedule;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,6 +15,7 @@ use std::{
 use anyhow::Context as _;
 use cluster_common::{
     abi, choose,
+    load::Seat,
     publish::{self, Mapped},
     slot::Slot,
     stats::{GroupStats, SlotStats},
@@ -25,6 +27,7 @@ use super::{
     ids::Program,
     load::SelectMaps,
     mapping::Mapping,
+    meter::Meter,
     steering::Steering,
     trace::Trace,
     waiting::WaitingRoom,
@@ -33,6 +36,7 @@ use crate::{
     datapath::{
         GroupKey, JoinError, OnMiss, Protocol, SlotCounters,
         record::{GroupRecord, SlotRecord},
+        socket,
         telemetry::GroupTelemetry,
     },
     id::GroupId,
@@ -52,8 +56,10 @@ pub(super) struct Group {
     program: Program,
     sockets: OwnedFd,
     config: OwnedFd,
-    /// What the program has been told of connections that find no worker.
-    told: choose::OnMiss,
+    /// What the program has been told.
+    told: abi::Config,
+    /// Maps of its program, by name.
+    maps: Vec<(String, OwnedFd)>,
     pub(super) steering: Steering,
     board: Mapped,
     /// The memory behind `board`.
@@ -73,10 +79,34 @@ pub(super) struct Group {
     trace: Option<Trace>,
 }
 
-/// A socket that was put into a slot.
+/// A socket in a slot.
 #[derive(Clone, Copy, Debug)]
+pub(super) struct Seated {
+    /// The slot.
+    pub(super) slot: Slot,
+    /// `SO_COOKIE` of the socket.
+    pub(super) cookie: u64,
+    /// Where its load is kept.
+    pub(super) seat: Seat,
+}
+
+/// Whose a socket is, as far as policies go by that.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    /// Number of the worker in its app, if that is known.
+    pub(super) number: Option<u32>,
+    /// CPUs that it is pinned to; none if it may run on any.
+    pub(super) cpus: Arc<[u32]>,
+}
+
+/// A socket that was put into a slot.
+#[derive(Clone, Debug)]
 struct Filled {
     cookie: u64,
+    /// Where its load is kept.
+    seat: Seat,
+    /// Whose it is.
+    owner: Owner,
     /// The slot's counters at that moment; they are never reset.
     before: SlotCounters,
     /// What was counted for it by programs before this one.
@@ -128,6 +158,7 @@ impl Group {
             cursors,
             slot_stats,
             group_stats,
+            all,
         } = maps;
         // SAFETY: both mappings have the size of the tables and are kept in `_tables`; nobody else has them, for there
         // is one daemon.
@@ -139,7 +170,8 @@ impl Group {
             program,
             sockets,
             config,
-            told: choose::OnMiss::Hash,
+            told: abi::Config { abi: abi::VERSION, ..abi::Config::default() },
+            maps: all,
             steering,
             board,
             _tables: [routes, cursors],
@@ -188,6 +220,8 @@ impl Group {
         slot: Slot,
         socket: BorrowedFd<'_>,
         cookie: u64,
+        owner: Owner,
+        meter: &mut Meter,
     ) -> Result<(), JoinError> {
         let failed =
             |error: io::Error, what| JoinError::Failed(anyhow::Error::new(error).context(what));
@@ -216,27 +250,43 @@ impl Group {
             }
         }
         let before = self.total(slot);
-        self.filled.insert(slot, Filled { cookie, before, carried: SlotCounters::default() });
+        let seat = meter.seat(socket);
+        let carried = SlotCounters::default();
+        if let Some(gone) =
+            self.filled.insert(slot, Filled { cookie, seat, owner, before, carried })
+        {
+            meter.free(gone.seat);
+        }
         self.filled_since = true;
         Ok(())
     }
 
     /// Empties a slot.
-    pub(super) fn vacate(&mut self, slot: Slot) {
+    pub(super) fn vacate(&mut self, slot: Slot, meter: &mut Meter) {
         self.unsteer_slot(slot);
-        self.filled.remove(&slot);
+        if let Some(gone) = self.filled.remove(&slot) {
+            meter.free(gone.seat);
+        }
         // A socket that was closed has emptied it already.
         drop(bpf::delete(self.sockets.as_fd(), slot.index()));
+    }
+
+    /// Gives back what is kept for its sockets elsewhere.
+    pub(super) fn free(self, meter: &mut Meter) {
+        for filled in self.filled.values() {
+            meter.free(filled.seat);
+        }
     }
 
     /// Makes `route` what the program walks, and hands over what waits if somebody is in it.
     ///
     /// # Errors
     /// When it is too long, or what waits cannot be handed over; the route is published then all the same.
-    pub(super) fn publish(&mut self, route: &[Slot]) -> anyhow::Result<()> {
-        let entries: Vec<u16> = route.iter().map(|slot| slot.get()).collect();
+    pub(super) fn publish(&mut self, route: &[Slot], meter: &Meter) -> anyhow::Result<()> {
+        let entries = self.table(route, meter);
         publish::publish(&mut self.board, &entries)?;
         route.clone_into(&mut self.route);
+        self.place_on_cpus(route)?;
         self.settle()
     }
 
@@ -258,6 +308,15 @@ impl Group {
     /// # Errors
     /// When there can be no new waiting room; they stay in the old one then.
     pub(super) fn settle(&mut self) -> anyhow::Result<()> {
+        if self.told.abstains != 0 && self.key.protocol == Protocol::Tcp {
+            // The kernel's hash would send connections here.
+            if self.has_worker() {
+                self.waiting_room = None;
+            } else if self.waiting_room.is_none() && self.on_miss == OnMiss::Wait {
+                self.replace_waiting_room()?;
+            }
+            return Ok(());
+        }
         let occupied = self.waiting_room.as_ref().is_some_and(WaitingRoom::is_occupied);
         // With nobody in the route they would only move to the next waiting room.
         if occupied && (self.on_miss == OnMiss::Refuse || self.has_worker()) {
@@ -275,9 +334,11 @@ impl Group {
         let room = WaitingRoom::new(&self.key)?;
         self.hub.watch(&room, Source::WaitingRoom(self.id))?;
         self.put(Slot::WAITING_ROOM, room.as_fd()).context("put the waiting room into its slot")?;
-        // Closes the old one, whose connections the program now places.
+        let cookie = socket::cookie(room.as_fd())?;
+        // Closes the old one, whose connections the program now places. It still is told that they come from there.
         self.waiting_room = Some(room);
-        Ok(())
+        self.told.room = cookie;
+        self.tell()
     }
 
     /// Slots whose socket has gone although nobody vacated them.
@@ -321,11 +382,27 @@ impl Group {
             misses: counter(offset_of!(GroupStats, misses)),
             waited: counter(offset_of!(GroupStats, waited)),
             refused: counter(offset_of!(GroupStats, refused)),
-            shed: 0,
+            shed: counter(offset_of!(GroupStats, shed)),
             other: counter(offset_of!(GroupStats, other)),
             hashed: counter(offset_of!(GroupStats, hashed)),
             runs: None,
         }
+    }
+
+    /// The sockets in its slots.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = Seated> {
+        self.filled.iter().map(|(slot, filled)| Seated {
+            slot: *slot,
+            cookie: filled.cookie,
+            seat: filled.seat,
+        })
+    }
+
+    /// How often the guard has kept connections away from a slot, whoever was in it.
+    pub(super) fn guarded(&self, slot: Slot) -> u64 {
+        let words: [u64; SLOT_WORDS] =
+            bpf::lookup(self.slot_stats.as_fd(), slot.index()).unwrap_or_default();
+        words[offset_of!(SlotStats, guarded) / 8]
     }
 
     /// Number of its program.
@@ -336,8 +413,9 @@ impl Group {
     /// What the next supervisor needs to take it over.
     pub(super) fn record(&self) -> GroupRecord {
         let slots = self.filled.iter().map(|(slot, filled)| {
-            let Filled { cookie, before, carried } = *filled;
-            SlotRecord { slot: slot.get(), cookie, before, carried }
+            let Filled { cookie, seat, before, carried, .. } = *filled;
+            let number = filled.owner.number;
+            SlotRecord { slot: slot.get(), cookie, seat: seat.get(), number, before, carried }
         });
         GroupRecord {
             program: self.program.id,
@@ -378,7 +456,7 @@ impl Group {
     }
 
     fn configure(&mut self, on_miss: choose::OnMiss) -> anyhow::Result<()> {
-        self.told = on_miss;
+        self.told.on_miss = on_miss as u32;
         self.tell()
     }
 
@@ -387,13 +465,8 @@ impl Group {
     /// # Errors
     /// What the kernel said.
     pub(super) fn tell(&self) -> anyhow::Result<()> {
-        let mut config = [0; size_of::<abi::Config>()];
-        let mut set =
-            |at: usize, word: u32| config[at..at + 4].copy_from_slice(&word.to_ne_bytes());
-        set(offset_of!(abi::Config, abi), abi::VERSION);
-        set(offset_of!(abi::Config, on_miss), self.told as u32);
-        set(offset_of!(abi::Config, steered), self.steering.count());
-        bpf::update(self.config.as_fd(), 0, &config).context("configure the group")
+        let told = abi::Config { steered: self.steering.count(), ..self.told };
+        bpf::update(self.config.as_fd(), 0, &told.to_bytes()).context("configure the group")
     }
 
     fn total(&self, slot: Slot) -> SlotCounters {

@@ -8,6 +8,7 @@ mod draining;
 mod joining;
 mod owners;
 mod puppet;
+mod scheduling;
 mod steering;
 mod succession;
 mod waiting;

@@ -1,0 +1,172 @@
+//! Loads in the map that all groups share, and what the kernel itself knows of a socket.
+
+use aya_ebpf::{
+    bindings::sk_reuseport_md,
+    cty::c_void,
+    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_probe_read_kernel},
+};
+use cluster_common::{
+    abi::{Config, Layout},
+    load::{self, GONE, Load, Mark, Pending, tick, warmth},
+    route::Entry,
+};
+
+use cluster_ebpf::{read, write};
+
+use crate::maps::{LAYOUT, LOADS};
+
+/// Set in the burden of whoever could not be taken the last time: only when there is nobody else.
+const LAST: u64 = 1 << 62;
+
+/// The present tick.
+#[inline(always)]
+pub(crate) fn now() -> u32 {
+    // SAFETY: has no arguments and no conditions.
+    tick(unsafe { bpf_ktime_get_coarse_ns() })
+}
+
+#[inline(always)]
+fn of(entry: Entry) -> Option<*mut Load> {
+    LOADS.get_ptr_mut(entry.seat().index())
+}
+
+/// What one more connection would be to a worker.
+#[inline(always)]
+pub(crate) fn burden(entry: Entry, tick: u32) -> u64 {
+    let Some(load) = of(entry) else { return 0 };
+    let connections = connections(load, tick);
+    let burden = load::burden(connections, read!(load.share));
+    let unfit = read!(load.flags) & GONE != 0 || spared(load, tick);
+    if unfit { burden | LAST } else { burden }
+}
+
+/// Whether the guard has found it stalled, not so long ago that it should be tried again.
+#[inline(always)]
+fn spared(load: *mut Load, tick: u32) -> bool {
+    let mark = Mark::from_word(read!(load.mark));
+    mark.is_stalled() && !mark.is_due(tick, RETRY)
+}
+
+/// Ticks after which a policy tries a stalled worker again.
+const RETRY: u32 = 4;
+
+#[inline(always)]
+fn connections(load: *mut Load, tick: u32) -> u64 {
+    read!(load.live) + Pending::from_word(read!(load.pending)).count(tick)
+}
+
+/// Microseconds that its connections last.
+#[inline(always)]
+pub(crate) fn average(entry: Entry) -> u32 {
+    let Some(load) = of(entry) else { return 0 };
+    read!(load.average)
+}
+
+/// Whether it has as many connections as are enough.
+#[inline(always)]
+pub(crate) fn is_full(entry: Entry, enough: u32) -> bool {
+    let Some(load) = of(entry) else { return false };
+    connections(load, now()) >= u64::from(enough)
+}
+
+/// Takes note of a connection that is to come.
+#[inline(always)]
+pub(crate) fn expect(entry: Entry) {
+    let Some(load) = of(entry) else { return };
+    write!(load.pending, Pending::from_word(read!(load.pending)).plus(now()).word());
+}
+
+/// Takes note that its socket is gone.
+#[inline(always)]
+pub(crate) fn missed(entry: Entry) {
+    let Some(load) = of(entry) else { return };
+    write!(load.flags, GONE);
+}
+
+/// Length of its accept queue; 0 until its socket was selected once.
+#[inline(always)]
+pub(crate) fn queue(entry: Entry) -> u64 {
+    let Some(load) = of(entry) else { return 0 };
+    let listener = read!(load.listener);
+    if read!(load.flags) & GONE != 0 {
+        return LAST;
+    }
+    if listener == 0 { 0 } else { u64::from(backlog(listener, LAYOUT.load())) }
+}
+
+/// Remembers where the kernel has the socket that was just selected.
+#[inline(always)]
+pub(crate) fn learn(ctx: *mut sk_reuseport_md, entry: Entry) {
+    let Some(load) = of(entry) else { return };
+    if read!(load.listener) == 0 {
+        write!(load.listener, selected(ctx, LAYOUT.load()));
+    }
+}
+
+/// Whether the worker whose socket was just selected accepts connections, and is not too new for one more.
+#[inline(always)]
+pub(crate) fn trusts(ctx: *mut sk_reuseport_md, entry: Entry, config: &Config) -> bool {
+    let Some(load) = of(entry) else { return true };
+    if !entry.seat().counts() {
+        return true;
+    }
+    let tick = now();
+    if config.slow_start > 0 {
+        let warmth = warmth(tick.wrapping_sub(read!(load.since)), config.slow_start);
+        // SAFETY: has no arguments and no conditions.
+        if unsafe { bpf_get_prandom_u32() } & 0xffff >= warmth {
+            return false;
+        }
+    }
+    let layout = LAYOUT.load();
+    // What cannot be looked at is trusted.
+    if layout.selected == 0 {
+        return true;
+    }
+    if config.queue > 0 && backlog(selected(ctx, layout), layout) > config.queue {
+        return false;
+    }
+    if config.patience == 0 {
+        return true;
+    }
+    let mark = Mark::from_word(read!(load.mark));
+    if !mark.is_due(tick, config.patience) {
+        return !mark.is_stalled();
+    }
+    let queued = backlog(selected(ctx, layout), layout);
+    #[expect(clippy::cast_possible_truncation, reason = "compared with itself only")]
+    let accepted = (read!(load.established) as u32).wrapping_sub(queued);
+    if queued > read!(load.peak) {
+        write!(load.peak, queued);
+    }
+    let mark = mark.look(tick, accepted, queued);
+    write!(load.mark, mark.word());
+    !mark.is_stalled()
+}
+
+/// The kernel's address of the socket that was selected.
+#[inline(always)]
+fn selected(ctx: *mut sk_reuseport_md, layout: Layout) -> u64 {
+    // The kernel's own context is a `struct sk_reuseport_kern`.
+    peek(ctx as u64 + u64::from(layout.selected))
+}
+
+/// Length of the accept queue of the socket at this address. Of one that is gone it is anything.
+#[inline(always)]
+fn backlog(socket: u64, layout: Layout) -> u32 {
+    peek(socket + u64::from(layout.backlog))
+}
+
+/// Reads the kernel's memory; zero where there is nothing to read.
+#[inline(always)]
+fn peek<T: Copy + Default>(address: u64) -> T {
+    let mut value = T::default();
+    let to: *mut c_void = (&raw mut value).cast();
+    #[expect(clippy::cast_possible_truncation, reason = "words")]
+    let size = size_of::<T>() as u32;
+    // SAFETY: as much memory as is said; the helper bears any address.
+    if unsafe { bpf_probe_read_kernel(to, size, address as *const c_void) } != 0 {
+        return T::default();
+    }
+    value
+}

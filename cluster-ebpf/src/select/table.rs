@@ -1,0 +1,72 @@
+//! The route in the maps, and the cursors that walk it.
+
+use cluster_common::route::{Cursor, Entry, Lane, ROUTE_ENTRIES, RouteTable, Table, Turn, look_up};
+
+use crate::maps::{CURSORS, ROUTES};
+
+/// Takes the next turn of a lane: version and position of the same instant, by one addition.
+#[inline(always)]
+pub(crate) fn advance(lane: Lane) -> Option<Cursor> {
+    let word = cursor(lane)?;
+    // SAFETY: an aligned word of the map.
+    Some(Cursor::from_word(unsafe { cluster_ebpf::fetch_add(word, 1) }))
+}
+
+/// The cursor of new connections, as it is.
+#[inline(always)]
+pub(crate) fn current() -> Cursor {
+    // SAFETY: an aligned word of the map.
+    Cursor::from_word(cursor(Lane::Syn).map_or(0, |word| unsafe { word.read_volatile() }))
+}
+
+/// The entry at a position of the table that a cursor walks.
+#[inline(always)]
+pub(crate) fn turn(cursor: Cursor, at: u64) -> Turn {
+    match table(cursor) {
+        Some(table) => look_up(table, cursor, at),
+        None => Turn::Nobody,
+    }
+}
+
+/// The table that a cursor walks.
+#[inline(always)]
+pub(crate) fn table(cursor: Cursor) -> Option<Shared> {
+    ROUTES.get_ptr(cursor.buffer()).map(Shared)
+}
+
+#[inline(always)]
+fn cursor(lane: Lane) -> Option<*mut u64> {
+    CURSORS.get_ptr_mut(lane.index()).map(<*mut _>::cast)
+}
+
+/// A table in the map. The supervisor may be writing to it, so every read is a real one, in this order.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared(*const RouteTable);
+
+impl Table for Shared {
+    #[inline(always)]
+    fn version(self) -> u32 {
+        // SAFETY: a valid entry of the map.
+        let field = unsafe { &raw const (*self.0).version };
+        // SAFETY: as above.
+        unsafe { field.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn length(self) -> u32 {
+        // SAFETY: a valid entry of the map.
+        let field = unsafe { &raw const (*self.0).len };
+        // SAFETY: as above.
+        unsafe { field.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn entry(self, index: u32) -> Entry {
+        // SAFETY: a valid entry of the map.
+        let entries = unsafe { &raw const (*self.0).entries }.cast::<u32>();
+        // SAFETY: the mask keeps the place inside the table, and shows it to the verifier.
+        let place = unsafe { entries.add(index as usize & (ROUTE_ENTRIES - 1)) };
+        // SAFETY: as above.
+        Entry::from_word(unsafe { place.read_volatile() })
+    }
+}

@@ -1,0 +1,265 @@
+//! By which rule a group picks workers: its program, what that is told, and the form of the route that it walks.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use cluster_common::{
+    consistent::{self, PLACES},
+    cpu,
+    load::{Seat, TICK_SHIFT, UNIT},
+    names,
+    route::Entry,
+    slot::Slot,
+};
+
+use super::{
+    super::{
+        bpf,
+        load::{self, Select},
+        meter::Meter,
+    },
+    Group, Owner,
+};
+use crate::config::{
+    cpus::Cpus,
+    scheduling::{Policy, Scheduling, Sticky},
+};
+
+/// What a program wants its route to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Turns, in their order.
+    Turns,
+    /// Everybody once.
+    Set,
+    /// Places that stay with their workers.
+    Consistent,
+}
+
+impl Form {
+    /// That of a program.
+    fn of(program: &str) -> Self {
+        let policy = program.split_once('_').map_or(program, |(_, policy)| policy);
+        match policy {
+            "least" | "p2c" | "queue" | "cpu" => Self::Set,
+            "sticky" => Self::Consistent,
+            _ => Self::Turns,
+        }
+    }
+}
+
+/// The program of a policy.
+fn program_of(policy: &Policy) -> anyhow::Result<&'static str> {
+    let name = match policy {
+        // Nothing is picked by it.
+        Policy::RoundRobin | Policy::None => "select",
+        Policy::LeastConn => "least",
+        Policy::P2c => "p2c",
+        Policy::Queue => "queue",
+        Policy::Hash => "hash",
+        Policy::Sticky(_) => "sticky",
+        Policy::CpuLocal => "cpu",
+        Policy::Random => "random",
+        Policy::Class(_) | Policy::Custom(_) => {
+            bail!("policy {} is not part of this version", policy.name())
+        }
+    };
+    let mut programs = names::SELECT.into_iter();
+    let found = programs.find(|program| program.strip_prefix("cluster_") == Some(name));
+    found.context("the select object has no such program")
+}
+
+impl Group {
+    /// Picks workers by this rule from now on. `duplicate` finds a socket of the group by its cookie.
+    ///
+    /// The program is replaced in one step (`reuseport_attach_prog`), between two decisions; what it goes by is told before.
+    ///
+    /// # Errors
+    /// When the kernel refuses the program; the rule is what it was then.
+    pub(in super::super) fn schedule(
+        &mut self,
+        scheduling: &Scheduling,
+        select: &Select,
+        meter: &Meter,
+        duplicate: impl Fn(u64) -> Option<OwnedFd>,
+    ) -> anyhow::Result<()> {
+        let wanted = program_of(&scheduling.policy)?;
+        if let (Policy::Queue, Some(blind)) = (&scheduling.policy, &select.blind) {
+            bail!(
+                "policy queue reads accept queues in the kernel, and this one does not tell where they are: {blind}"
+            );
+        }
+        let traced = load::is_traced(&self.program.name);
+        let wanted =
+            if traced && wanted == names::ROUND_ROBIN { names::SELECT_TRACED } else { wanted };
+        let before = self.told;
+        self.told.abstains = u32::from(scheduling.policy == Policy::None);
+        self.told.shed = scheduling.shed.unwrap_or(0);
+        self.told.patience = ticks(scheduling.guard.stalled);
+        self.told.queue = scheduling.guard.queue.unwrap_or(0);
+        self.told.slow_start = ticks(scheduling.guard.slow_start);
+        let sticky = match &scheduling.policy {
+            Policy::Sticky(sticky) => *sticky,
+            Policy::RoundRobin
+            | Policy::LeastConn
+            | Policy::P2c
+            | Policy::Queue
+            | Policy::Hash
+            | Policy::CpuLocal
+            | Policy::Random
+            | Policy::None
+            | Policy::Class(_)
+            | Policy::Custom(_) => Sticky::default(),
+        };
+        // IPv4 addresses are looked at as mapped ones, behind 96 bits that all have in common.
+        self.told.prefix_v4 = 96 + u32::from(sticky.v4);
+        self.told.prefix_v6 = sticky.v6.into();
+        self.told.connection_id = sticky.quic.unwrap_or(0).into();
+        self.tell()?;
+        if self.program.name != wanted
+            && let Err(error) = self.replace_program(wanted, select, duplicate)
+        {
+            self.told = before;
+            self.tell()?;
+            return Err(error);
+        }
+        let route = self.route.clone();
+        self.publish(&route, meter)
+    }
+
+    fn replace_program(
+        &mut self,
+        name: &'static str,
+        select: &Select,
+        duplicate: impl Fn(u64) -> Option<OwnedFd>,
+    ) -> anyhow::Result<()> {
+        let (program, made) = select.load_for(name, &self.maps, self.key.protocol)?;
+        let attached = if let Some(room) = &self.waiting_room {
+            bpf::attach_to_group(program.as_fd(), room.as_fd())
+        } else {
+            let mut sockets = self.filled.values().filter_map(|filled| duplicate(filled.cookie));
+            // With no socket there is no group in the kernel: the next one that joins gets the program.
+            let socket = sockets.next();
+            socket.map_or(Ok(()), |socket| bpf::attach_to_group(program.as_fd(), socket.as_fd()))
+        };
+        attached.with_context(|| format!("attach program {name}"))?;
+        self.program = program;
+        self.maps.extend(made);
+        Ok(())
+    }
+
+    /// The entries of a route in the form that the program wants it.
+    pub(super) fn table(&self, route: &[Slot], meter: &Meter) -> Vec<u32> {
+        let seat = |slot: &Slot| self.filled.get(slot).map_or(Seat::NONE, |filled| filled.seat);
+        let entry = |slot: &Slot| Entry::new(*slot, seat(slot)).word();
+        match Form::of(&self.program.name) {
+            Form::Turns => {
+                // What sheds goes by connections, which count alike then.
+                route.iter().map(entry).collect()
+            }
+            Form::Set => {
+                let turns = turns(route);
+                let least = turns.values().copied().min().unwrap_or(1);
+                for (slot, turns) in &turns {
+                    meter.set_share(seat(slot), (UNIT * least / turns).max(1));
+                }
+                turns.keys().map(entry).collect()
+            }
+            Form::Consistent => {
+                let slots: Vec<Slot> = turns(route).into_keys().collect();
+                let keys = self.keys(&slots);
+                let owner =
+                    |place| consistent::owner(place, &keys).map(|owner| entry(&slots[owner]));
+                (0..PLACES).filter_map(owner).collect()
+            }
+        }
+    }
+
+    /// What sockets are known by that succeed each other: the number of the worker, and which of its sockets it is.
+    fn keys(&self, slots: &[Slot]) -> Vec<u64> {
+        let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
+        let key = |slot: &Slot| {
+            let number = self.filled.get(slot).and_then(|filled| filled.owner.number);
+            // Without a number it is nobody's successor.
+            let number = number.map_or(1 << 32 | u64::from(slot.get()), u64::from);
+            let nth = seen.entry(number).or_default();
+            *nth += 1;
+            number | (*nth - 1) << 40
+        };
+        slots.iter().map(key).collect()
+    }
+
+    /// Says whose socket is in a slot.
+    pub(in super::super) fn introduce(&mut self, slot: Slot, owner: Owner) {
+        if let Some(filled) = self.filled.get_mut(&slot) {
+            filled.owner = owner;
+        }
+    }
+
+    /// Tells the program which workers of a route are near which CPU, if it asks for that.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub(super) fn place_on_cpus(&self, route: &[Slot]) -> anyhow::Result<()> {
+        let Some((_, map)) = self.maps.iter().find(|(name, _)| name == names::CPUS) else {
+            return Ok(());
+        };
+        let entries: Vec<(u32, Arc<[u32]>)> = turns(route)
+            .into_keys()
+            .filter_map(|slot| {
+                let filled = self.filled.get(&slot)?;
+                let entry = Entry::new(slot, filled.seat).word();
+                (!filled.owner.cpus.is_empty()).then(|| (entry, Arc::clone(&filled.owner.cpus)))
+            })
+            .collect();
+        let workers: Vec<(u32, &[u32])> =
+            entries.iter().map(|(entry, cpus)| (*entry, &**cpus)).collect();
+        let nodes = nodes();
+        let node = |cpu| nodes.get(&cpu).copied().unwrap_or(0);
+        let mut places = vec![0; usize::try_from(cpu::PLACES).unwrap_or(0)];
+        cpu::fill(&workers, node, &mut places);
+        for (place, entry) in (0..).zip(&places) {
+            bpf::update(map.as_fd(), place, &u32::to_ne_bytes(*entry))
+                .context("place workers on CPUs")?;
+        }
+        Ok(())
+    }
+}
+
+/// Nodes of CPUs, as far as the host has more than one.
+fn nodes() -> BTreeMap<u32, u32> {
+    let folders = fs::read_dir("/sys/devices/system/node").into_iter().flatten().flatten();
+    let mut nodes = BTreeMap::new();
+    for folder in folders {
+        let name = folder.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("node")?.parse().ok());
+        let list = fs::read_to_string(folder.path().join("cpulist")).unwrap_or_default();
+        if let (Some(number), Ok(Cpus::List(cpus))) = (number, list.trim().parse()) {
+            nodes.extend(cpus.into_iter().map(|cpu| (cpu, number)));
+        }
+    }
+    nodes
+}
+
+/// How many turns each slot of a route has.
+fn turns(route: &[Slot]) -> BTreeMap<Slot, u32> {
+    let mut turns = BTreeMap::new();
+    for slot in route {
+        *turns.entry(*slot).or_insert(0) += 1;
+    }
+    turns
+}
+
+/// A time in ticks, at least one unless it is nothing.
+fn ticks(time: Duration) -> u32 {
+    if time.is_zero() {
+        return 0;
+    }
+    u32::try_from(time.as_nanos() >> TICK_SHIFT).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,215 @@
+//! Policies, the guard, and refusing what is too much.
+
+use std::{
+    collections::BTreeMap,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use super::world::{TCP, World, ask, ask_many, in_a_world, slot, wait_until};
+use crate::{
+    config::scheduling::{Guard, Policy, Scheduling, Sticky},
+    datapath::DataPath as _,
+    id::{GroupId, WorkerId},
+};
+
+const GROUP: GroupId = GroupId(0);
+const ADDRESS: &str = "127.0.0.1:8080";
+
+fn unguarded(policy: Policy) -> Scheduling {
+    Scheduling { policy, guard: Guard::OFF, ..Scheduling::default() }
+}
+
+fn with_workers(
+    count: u16,
+    policy: Policy,
+    then: impl FnOnce(&mut World, &[WorkerId]) + Send + 'static,
+) {
+    in_a_world(move |world| {
+        let workers = world.group_of(GROUP, count, TCP, "0.0.0.0", 8080);
+        world.kernel.schedule(GROUP, &unguarded(policy)).unwrap();
+        world.publish(GROUP, &(1..=count).collect::<Vec<_>>());
+        then(world, &workers);
+    });
+}
+
+fn live(world: &mut World, worker: WorkerId) -> u64 {
+    world.kernel.telemetry().unwrap()[&worker].live.unwrap()
+}
+
+/// Connects without asking anything, as often as is said.
+fn hold(count: usize) -> Vec<TcpStream> {
+    (0..count).map(|_| TcpStream::connect(ADDRESS).unwrap()).collect()
+}
+
+#[test]
+fn every_policy_serves_and_can_be_changed_for_any_other() {
+    with_workers(3, Policy::RoundRobin, |world, _| {
+        let sticky = Policy::Sticky(Sticky::default());
+        let policies = [
+            Policy::LeastConn,
+            Policy::P2c,
+            Policy::Queue,
+            Policy::Hash,
+            sticky,
+            Policy::CpuLocal,
+            Policy::Random,
+            Policy::None,
+            Policy::RoundRobin,
+        ];
+        for policy in &policies {
+            world.kernel.schedule(GROUP, &unguarded(policy.clone())).unwrap();
+            let answers = ask_many(ADDRESS, 30);
+            assert_eq!(answers.values().sum::<usize>(), 30, "{policy:?}: {answers:?}");
+            let expected = if matches!(policy, Policy::Sticky(_)) { 1 } else { 2 };
+            assert!(answers.len() >= expected, "{policy:?}: {answers:?}");
+        }
+    });
+}
+
+#[test]
+fn least_conn_goes_to_whoever_has_fewest() {
+    with_workers(3, Policy::LeastConn, |world, workers| {
+        world.signal(workers[0], Signal::SIGSTOP);
+        world.signal(workers[1], Signal::SIGSTOP);
+        world.signal(workers[2], Signal::SIGSTOP);
+        let held = hold(30);
+        for worker in workers {
+            assert_eq!(live(world, *worker), 10);
+        }
+        drop(held);
+        // It is the app that closes.
+        assert_eq!(live(world, workers[0]), 10);
+        for worker in workers {
+            world.signal(*worker, Signal::SIGCONT);
+        }
+        wait_until("all are closed", || workers.iter().all(|worker| live(world, *worker) == 0));
+    });
+}
+
+#[test]
+fn live_connections_are_counted_without_drift() {
+    with_workers(2, Policy::LeastConn, |world, workers| {
+        let answers = ask_many(ADDRESS, 2000);
+        assert_eq!(answers.values().sum::<usize>(), 2000);
+        wait_until("all are closed", || workers.iter().all(|worker| live(world, *worker) == 0));
+        let telemetry = world.kernel.telemetry().unwrap();
+        let sum = |of: fn(&crate::datapath::telemetry::Telemetry) -> u64| {
+            workers.iter().map(|worker| of(&telemetry[worker])).sum::<u64>()
+        };
+        assert_eq!(sum(|told| told.selected), 2000);
+        assert_eq!(sum(|told| told.accepted.unwrap()), 2000);
+        assert_eq!(sum(|told| told.lifetime.as_ref().unwrap().buckets.iter().sum()), 2000);
+        assert!(sum(|told| told.bytes_out.unwrap()) >= 2000);
+    });
+}
+
+#[test]
+fn a_killed_workers_connections_are_taken_off_and_what_moves_is_counted_where_it_is() {
+    with_workers(2, Policy::RoundRobin, |world, workers| {
+        world.signal(workers[0], Signal::SIGSTOP);
+        world.signal(workers[1], Signal::SIGSTOP);
+        let held = hold(20);
+        wait_until("they are counted", || live(world, workers[1]) == 10);
+        world.kill(workers[0]);
+        wait_until("they have moved", || live(world, workers[1]) == 20);
+        drop(held);
+        world.signal(workers[1], Signal::SIGCONT);
+        wait_until("all are closed", || live(world, workers[1]) == 0);
+        assert_eq!(world.kernel.telemetry().unwrap()[&workers[1]].migrated_in, 10);
+    });
+}
+
+#[test]
+fn a_stopped_worker_gets_no_more_connections_by_the_usual_guard() {
+    with_workers(4, Policy::RoundRobin, |world, workers| {
+        world.kernel.schedule(GROUP, &Scheduling::default()).unwrap();
+        ask_many(ADDRESS, 40);
+        world.signal(workers[0], Signal::SIGSTOP);
+        let before = world.kernel.counters(GROUP, slot(1)).selected;
+        let held: Vec<_> = (0..200)
+            .map(|_| {
+                thread::sleep(Duration::from_millis(1));
+                TcpStream::connect(ADDRESS).unwrap()
+            })
+            .collect();
+        let given = world.kernel.counters(GROUP, slot(1)).selected - before;
+        // Two looks at least are needed to see that it does not go on, and looks are some milliseconds apart.
+        assert!(given <= 12, "{given} of 200 connections went to a worker that was stopped");
+        assert!(world.kernel.telemetry().unwrap()[&workers[0]].guarded.unwrap() > 20);
+        drop(held);
+
+        world.signal(workers[0], Signal::SIGCONT);
+        wait_until("it is back", || {
+            ask(ADDRESS).unwrap();
+            let again = world.kernel.counters(GROUP, slot(1)).selected - before;
+            again > given + 5
+        });
+    });
+}
+
+#[test]
+fn when_every_worker_has_enough_connections_are_refused_at_once() {
+    with_workers(2, Policy::LeastConn, |world, workers| {
+        let shed = Scheduling { shed: Some(5), ..unguarded(Policy::LeastConn) };
+        world.kernel.schedule(GROUP, &shed).unwrap();
+        for worker in workers {
+            world.signal(*worker, Signal::SIGSTOP);
+        }
+        let held = hold(10);
+        let began = Instant::now();
+        let refused = TcpStream::connect(ADDRESS).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert!(began.elapsed() < Duration::from_millis(500), "not after a lost SYN");
+        assert_eq!(world.kernel.group_telemetry(GROUP).unwrap().shed, 1);
+        drop(held);
+        for worker in workers {
+            world.signal(*worker, Signal::SIGCONT);
+        }
+        wait_until("they are taken again", || TcpStream::connect(ADDRESS).is_ok());
+    });
+}
+
+#[test]
+fn sticky_clients_stay_and_only_those_of_a_lost_worker_move() {
+    with_workers(4, Policy::Sticky(Sticky::default()), |world, _| {
+        let ask_all = || -> BTreeMap<u8, String> {
+            (1..=60).map(|last| (last, ask_from([127, 0, 0, last]))).collect()
+        };
+        let before = ask_all();
+        assert_eq!(ask_all(), before, "each comes to the same again");
+        let used: std::collections::BTreeSet<_> = before.values().collect();
+        assert_eq!(used.len(), 4, "{before:?}");
+
+        world.publish(GROUP, &[1, 2, 3]);
+        for (client, worker) in ask_all() {
+            assert!(worker == before[&client] || before[&client] == "4", "{client} moved");
+        }
+        world.publish(GROUP, &[1, 2, 3, 4]);
+        assert_eq!(ask_all(), before);
+    });
+}
+
+#[test]
+fn a_prefix_keeps_a_network_together() {
+    let sticky = Sticky { v4: 24, ..Sticky::default() };
+    with_workers(4, Policy::Sticky(sticky), |_, _| {
+        let answers: std::collections::BTreeSet<_> =
+            (1..=20).map(|last| ask_from([127, 0, 7, last])).collect();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+    });
+}
+
+/// Asks from a certain address of this host.
+fn ask_from(address: [u8; 4]) -> String {
+    use std::io::Read as _;
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from((address, 0)).into()).unwrap();
+    socket.connect(&ADDRESS.parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let mut answer = String::new();
+    TcpStream::from(socket).read_to_string(&mut answer).unwrap();
+    answer.trim().to_owned()
+}
