@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     escape,
-    plot::{Line, Plot},
+    plot::{Legend, Line, Plot},
     title,
 };
 use crate::{
@@ -75,7 +75,7 @@ pub(super) fn of_cell(cell: &Cell, here: &[&Series<'_>]) -> anyhow::Result<Strin
         lines: lines.collect(),
         log_x: true,
         log_y: true,
-        legend_below: true,
+        legend: Legend::Below,
         ..Plot::default()
     };
     figure(
@@ -160,7 +160,7 @@ fn balance(text: &mut String, cell: &Cell, one: &Series<'_>) -> anyhow::Result<(
         x: "seconds".to_owned(),
         y: "connections per 100 ms".to_owned(),
         lines,
-        legend_below: true,
+        legend: Legend::Below,
         mark: mark(&cell.fault),
         ..Plot::default()
     };

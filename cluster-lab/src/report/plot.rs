@@ -24,6 +24,14 @@ pub(super) struct Line {
     pub(super) points: Vec<(f64, f64)>,
 }
 
+/// A place for the names of the lines.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Legend {
+    #[default]
+    Above,
+    Below,
+}
+
 /// What a plot shows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plot {
@@ -38,8 +46,8 @@ pub(super) struct Plot {
     pub(super) mark: Option<(f64, f64)>,
     /// Whether each point has a dot.
     pub(super) dots: bool,
-    /// Whether there is more room at the bottom than at the top.
-    pub(super) legend_below: bool,
+    /// Where there is room for the names of the lines.
+    pub(super) legend: Legend,
 }
 
 impl Plot {
@@ -111,10 +119,9 @@ impl Plot {
         }
         chart
             .configure_series_labels()
-            .position(if self.legend_below {
-                SeriesLabelPosition::LowerLeft
-            } else {
-                SeriesLabelPosition::UpperLeft
+            .position(match self.legend {
+                Legend::Above => SeriesLabelPosition::UpperLeft,
+                Legend::Below => SeriesLabelPosition::LowerLeft,
             })
             .label_font(("sans-serif", 12))
             .background_style(WHITE.mix(0.85))
@@ -168,7 +175,7 @@ mod tests {
             ];
             let (x, y) = ("load".to_owned(), "p99, ms".to_owned());
             let mark = Some((0.4, 0.5));
-            let plot = Plot { x, y, lines, log_x, log_y, mark, dots: true, legend_below: false };
+            let plot = Plot { x, y, lines, log_x, log_y, mark, dots: true, legend: Legend::Below };
             let svg = plot.svg().unwrap().unwrap();
             for text in ["<svg", "least-conn", "none", "load", "p99, ms"] {
                 assert!(svg.contains(text), "{text}");

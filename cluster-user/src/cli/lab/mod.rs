@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use cluster_lab::{
     compare,
-    preset::{self, PRESETS},
+    preset::{self, PRESETS, Preset},
     refusal::{self, Refusal},
     results::Results,
 };
@@ -84,13 +84,11 @@ impl Lab {
 
 impl Presets {
     fn run(self) -> Result<(), Error> {
-        let text = match self.name {
-            Some(name) => preset::named(&name)?.toml.to_owned(),
-            None => PRESETS
-                .iter()
-                .map(|preset| format!("{:<10} {}\n", preset.name, preset.about))
-                .collect(),
-        };
+        if let Some(name) = self.name {
+            return Ok(output::answer(preset::named(&name)?.toml)?);
+        }
+        let line = |preset: &Preset| format!("{:<10} {}", preset.name, preset.about);
+        let text = PRESETS.iter().map(line).collect::<Vec<_>>().join("\n");
         Ok(output::answer(&text)?)
     }
 }

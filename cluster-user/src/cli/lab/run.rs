@@ -40,6 +40,7 @@ cluster; `default` is cluster without any option, and `least-conn --shed 8` one 
 
 Latency counts from when a request was due. A point whose generator was late is no result, and it is
 said. What has been measured stays in OUT/raw, one file per point.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(super) struct Run {
     /// The experiment, as TOML
     #[arg(conflicts_with = "preset")]
