@@ -49,8 +49,8 @@ pub(super) struct Record(BTreeMap<String, BTreeMap<String, Option<Cost>>>);
 struct Row {
     kernel: String,
     program: String,
-    /// None when nothing was recorded.
-    before: Option<Option<Cost>>,
+    /// None when nothing was recorded, or that the kernel does not take it.
+    before: Option<Cost>,
     now: Option<Cost>,
     /// Why it is no good.
     problem: Option<String>,
@@ -78,7 +78,7 @@ impl Record {
     /// Writes what is to be checked in.
     pub(super) fn write(&self) -> anyhow::Result<PathBuf> {
         let path = Self::path();
-        fs::write(&path, serde_json::to_string_pretty(self)? + "\n")?;
+        fs::write(&path, format!("{}\n", serde_json::to_string_pretty(self)?))?;
         Ok(path)
     }
 
@@ -111,6 +111,7 @@ impl Comparison {
                 (_, before, Ok(now)) => now.problem(before.flatten()),
             };
             let (kernel, program, now) = (kernel.clone(), name.clone(), cost.clone().ok());
+            let before = before.flatten();
             self.rows.push(Row { kernel, program, before, now, problem });
         }
         let gone = recorded
@@ -120,7 +121,7 @@ impl Comparison {
         for (program, before) in gone {
             let problem = Some("is recorded and not there any more".to_owned());
             let (kernel, program) = (kernel.clone(), program.clone());
-            self.rows.push(Row { kernel, program, before: Some(*before), now: None, problem });
+            self.rows.push(Row { kernel, program, before: *before, now: None, problem });
         }
     }
 
@@ -139,7 +140,7 @@ impl Comparison {
         table.load_preset(UTF8_HORIZONTAL_ONLY);
         table.set_header(["kernel", "program", "instructions", "walked", "states", ""]);
         for row in &self.rows {
-            let before = row.before.flatten();
+            let before = row.before;
             let number = |of: fn(&Cost) -> u32| {
                 let text = match (before.as_ref().map(of), row.now.as_ref().map(of)) {
                     (Some(before), Some(now)) if before != now => format!("{before} → {now}"),
@@ -160,14 +161,11 @@ impl Comparison {
                 Cell::new(problem.chars().take(60).collect::<String>()),
             ]);
         }
-        let mut text = table.to_string();
-        if !self.unknown.is_empty() {
-            text += &format!(
-                "\nnothing is recorded of {}: compared with the bounds alone",
-                self.unknown.join(", ")
-            );
+        if self.unknown.is_empty() {
+            return table.to_string();
         }
-        text
+        let unknown = self.unknown.join(", ");
+        format!("{table}\nnothing is recorded of {unknown}: compared with the bounds alone")
     }
 }
 

@@ -150,5 +150,5 @@ fn library_tests() -> anyhow::Result<PathBuf> {
         let is_ours = message.target.is_some_and(|target| target.name == "cluster_user");
         message.executable.filter(|_| is_ours)
     };
-    messages.filter_map(ours).last().context("cargo names no test program of the library")
+    messages.rev().find_map(ours).context("cargo names no test program of the library")
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -81,7 +81,7 @@ impl Image {
                 if about.is_dir() {
                     open.push(path);
                 } else {
-                    if name.ends_with(".so") {
+                    if path.extension().is_some_and(|extension| extension == "so") {
                         libraries.push(path.clone());
                     }
                     self.file(&path.to_string_lossy(), &path)?;

@@ -89,15 +89,15 @@ impl Wanted {
             unpack(aside.path())?;
             fs::rename(aside.path().join("kernel"), &folder)?;
         }
-        Kernel::in_folder(package, &folder)
+        Ok(Kernel::in_folder(package, &folder))
     }
 }
 
 impl Kernel {
-    fn in_folder(package: String, folder: &Path) -> anyhow::Result<Self> {
+    fn in_folder(package: String, folder: &Path) -> Self {
         let modules = MODULES.map(|name| folder.join(format!("{name}.ko")));
         let modules = modules.into_iter().filter(|path| path.exists()).collect();
-        Ok(Self { package, image: folder.join("vmlinuz"), modules })
+        Self { package, image: folder.join("vmlinuz"), modules }
     }
 }
 

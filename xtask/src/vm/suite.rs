@@ -56,12 +56,14 @@ impl Archive {
 
     /// The sources of a release, as `sources.list(5)` has them.
     fn sources(&self, suite: &str, options: &str) -> String {
-        let mut lines = format!("deb {options}{} {suite} main\n", self.main);
+        let released = format!("deb {options}{} {suite} main\n", self.main);
         // What is not released has no updates of its own.
-        if let Some(security) = self.security.as_ref().filter(|_| suite != "sid") {
-            lines += &format!("deb {options}{security} {suite}-security main\n");
+        match self.security.as_ref().filter(|_| suite != "sid") {
+            Some(security) => {
+                format!("{released}deb {options}{security} {suite}-security main\n")
+            }
+            None => released,
         }
-        lines
     }
 }
 

@@ -74,7 +74,7 @@ impl Verdict {
                         Outcome::Passed => {}
                         Outcome::Failed => problems.push(format!("test {} failed", test.name)),
                         Outcome::Unfinished => {
-                            problems.push(format!("test {} did not end", test.name))
+                            problems.push(format!("test {} did not end", test.name));
                         }
                     }
                 }

@@ -114,14 +114,6 @@ struct ProgramLoad {
 }
 
 #[repr(C)]
-struct TracepointOpen {
-    name: u64,
-    program: RawFd,
-    padding: u32,
-    cookie: u64,
-}
-
-#[repr(C)]
 struct LinkCreate {
     program: RawFd,
     target: RawFd,
@@ -381,15 +373,6 @@ pub(super) fn link_to_cgroup(
             target_btf: 0,
             padding: 0,
         },
-    )
-}
-
-/// Attaches a program to the tracepoint that it was verified for; closing the descriptor detaches it.
-pub(super) fn link_to_tracepoint(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let program = program.as_raw_fd();
-    descriptor(
-        bpf_cmd::BPF_RAW_TRACEPOINT_OPEN,
-        &TracepointOpen { name: 0, program, padding: 0, cookie: 0 },
     )
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{
     drain, ids, join, load,
+    meter::READ_FROM,
     object::{Prepared, Wanted},
     room::Room,
     types,
@@ -87,9 +88,11 @@ fn every(bytes: &[u8]) -> anyhow::Result<Vec<Wanted>> {
             let Some((program_type, attach_type)) = kind(&found.section) else {
                 anyhow::bail!("{name} is of a kind that is not measured yet");
             };
+            let is_tracepoint = matches!(found.section, ProgramSection::BtfTracePoint);
+            let target = if is_tracepoint { types::tracepoint(READ_FROM)? } else { 0 };
             let (program_type, attach_type) = (program_type as u32, attach_type as u32);
             // Kept for good: there are a dozen, and whoever measures ends soon.
-            Ok(Wanted { name: name.leak(), program_type, attach_type })
+            Ok(Wanted { name: name.leak(), program_type, attach_type, target })
         })
         .collect()
 }
@@ -107,6 +110,8 @@ fn kind(section: &ProgramSection) -> Option<(program, attach)> {
         Some((program::BPF_PROG_TYPE_CGROUP_SKB, attach_type))
     } else if let ProgramSection::SockOps = section {
         Some((program::BPF_PROG_TYPE_SOCK_OPS, attach::BPF_CGROUP_SOCK_OPS))
+    } else if let ProgramSection::BtfTracePoint = section {
+        Some((program::BPF_PROG_TYPE_TRACING, attach::BPF_TRACE_RAW_TP))
     } else if let ProgramSection::SkMsg = section {
         Some((program::BPF_PROG_TYPE_SK_MSG, attach::BPF_SK_MSG_VERDICT))
     } else {

@@ -33,6 +33,7 @@ mod spare;
 mod steering;
 mod telemetry;
 mod trace;
+mod tracepoint;
 mod types;
 mod waiting;
 mod watch;

@@ -58,6 +58,9 @@ struct ProgramPlan {
     references: Vec<usize>,
 }
 
+/// A program that was loaded to be looked at, and what the verifier said.
+pub(super) type Counted = io::Result<(OwnedFd, String)>;
+
 /// What was loaded: descriptors by name. Dropping it frees everything that is not attached.
 #[derive(Debug)]
 pub(super) struct Loaded {
@@ -123,7 +126,7 @@ impl Prepared {
     ///
     /// # Errors
     /// What the kernel said to a map.
-    pub(super) fn count(&self) -> anyhow::Result<Vec<(Wanted, io::Result<(OwnedFd, String)>)>> {
+    pub(super) fn count(&self) -> anyhow::Result<Vec<(Wanted, Counted)>> {
         let maps = self.create_maps()?;
         let counted = |program: &ProgramPlan| {
             let map = |index: usize| maps[index].1.as_raw_fd();

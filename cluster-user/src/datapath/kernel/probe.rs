@@ -19,9 +19,10 @@ use super::{
     bpf::{self, MapShape, ProgramShape},
     drain::Programs,
     ids,
+    meter::READ_FROM,
     room::Room,
     selftest::{self, Moved},
-    types,
+    tracepoint, types,
 };
 use crate::datapath::{diag, feature::Feature, socket};
 
@@ -63,7 +64,7 @@ pub fn features(root: Option<&Path>) -> Vec<Feature> {
     features.push(tried(
         "seeing when connections are taken up (tp_btf)",
         "telling how long they wait",
-        types::tracepoint("tcp_rcv_space_adjust").and_then(tracepoint),
+        types::tracepoint(READ_FROM).and_then(on_tracepoint),
         |error| privileges_or(error, "5.11, built with DEBUG_INFO_BTF, and CAP_PERFMON"),
     ));
     features.push(tried(
@@ -307,7 +308,7 @@ const ATOMIC_FETCH_ADD: i32 = 1;
 
 fn select(code: &[[u8; 8]]) -> anyhow::Result<()> {
     let kind = program::BPF_PROG_TYPE_SK_REUSEPORT;
-    load(kind, attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE, code).map(drop)
+    load(kind, attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE, 0, code).map(drop)
 }
 
 fn tiny(program_type: program, attach_type: attach) -> anyhow::Result<()> {
@@ -318,9 +319,9 @@ fn hook_program() -> anyhow::Result<OwnedFd> {
     load(program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET4_BIND, 0, &SHARE)
 }
 
-fn tracepoint(target: u32) -> anyhow::Result<()> {
+fn on_tracepoint(target: u32) -> anyhow::Result<()> {
     let program = load(program::BPF_PROG_TYPE_TRACING, attach::BPF_TRACE_RAW_TP, target, &ALLOW)?;
-    Ok(bpf::link_to_tracepoint(program.as_fd()).map(drop)?)
+    Ok(tracepoint::link(program.as_fd()).map(drop)?)
 }
 
 fn load(

@@ -59,10 +59,10 @@ pub(super) fn run(promise: Promise, report: &mut Report) {
     let mut smoke = Smoke { promise, report };
     smoke.check("the daemon is in the mode that doctor said", Smoke::mode);
     smoke.check("four workers share a port", Smoke::balance);
-    smoke.check("a worker that is killed is replaced", Smoke::worker);
+    smoke.check("a worker that is killed is replaced", |_| worker());
     smoke.check("a reload under load", Smoke::reload);
     smoke.check("a daemon that is killed under load finds its workers again", Smoke::daemon);
-    smoke.check("nothing is left of a daemon that ends", Smoke::end);
+    smoke.check("nothing is left of a daemon that ends", |_| end());
 }
 
 /// Only looks at what this kernel takes.
@@ -161,21 +161,6 @@ impl Smoke<'_> {
         Ok(format!("40 requests: {counts:?}"))
     }
 
-    fn worker(&mut self) -> anyhow::Result<String> {
-        let before = settle("app")?.pids();
-        let victim = *before.first().context("it has workers")?;
-        end_process(victim)?;
-        eventually(PATIENCE, || {
-            let now = app("app")?;
-            ensure!(now.is_settled() && !now.pids().contains(&victim), "{victim} is not replaced");
-            Ok(())
-        })?;
-        for _ in 0..10 {
-            ask(APP_PORT)?;
-        }
-        Ok("10 of 10 requests were answered afterwards".to_owned())
-    }
-
     fn reload(&mut self) -> anyhow::Result<String> {
         let port = format!("PORT={PAGES_PORT}");
         cluster(&[
@@ -217,19 +202,6 @@ impl Smoke<'_> {
         let account = load.stop();
         adopted?;
         self.judge(&account)
-    }
-
-    fn end(&mut self) -> anyhow::Result<String> {
-        let workers: Vec<u32> =
-            [app("app")?, app("pages")?].iter().flat_map(Listed::pids).collect();
-        cluster(&["kill"])?;
-        let gone = process::until(PATIENCE, || {
-            (!workers.iter().any(|pid| process::is_alive(*pid))).then_some(())
-        });
-        gone.context("workers are left")?;
-        let refused = TcpStream::connect(address(APP_PORT)).is_err();
-        ensure!(refused, "somebody still listens");
-        Ok(format!("{} workers ended", workers.len()))
     }
 
     fn judge(&self, account: &Account) -> anyhow::Result<String> {
@@ -298,6 +270,33 @@ fn settle(name: &str) -> anyhow::Result<Listed> {
         ensure!(listed.is_settled(), "{name} does not settle: {listed:?}");
         Ok(listed)
     })
+}
+
+fn worker() -> anyhow::Result<String> {
+    let before = settle("app")?.pids();
+    let victim = *before.first().context("it has workers")?;
+    end_process(victim)?;
+    eventually(PATIENCE, || {
+        let now = app("app")?;
+        ensure!(now.is_settled() && !now.pids().contains(&victim), "{victim} is not replaced");
+        Ok(())
+    })?;
+    for _ in 0..10 {
+        ask(APP_PORT)?;
+    }
+    Ok("10 of 10 requests were answered afterwards".to_owned())
+}
+
+fn end() -> anyhow::Result<String> {
+    let workers: Vec<u32> = [app("app")?, app("pages")?].iter().flat_map(Listed::pids).collect();
+    cluster(&["kill"])?;
+    let gone = process::until(PATIENCE, || {
+        (!workers.iter().any(|pid| process::is_alive(*pid))).then_some(())
+    });
+    gone.context("workers are left")?;
+    let refused = TcpStream::connect(address(APP_PORT)).is_err();
+    ensure!(refused, "somebody still listens");
+    Ok(format!("{} workers ended", workers.len()))
 }
 
 fn end_process(pid: u32) -> anyhow::Result<()> {
