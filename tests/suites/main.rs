@@ -69,6 +69,10 @@ mod metrics;
 #[cfg(test)]
 mod midway;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
+mod policy;
+#[cfg(test)]
 mod ports;
 #[cfg(test)]
 mod recycle;

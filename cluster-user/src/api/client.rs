@@ -215,6 +215,7 @@ fn encode(request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError>
         | Request::Reset(targets) => (Method::POST, String::new(), json(targets)?),
         Request::Reload(reload) => (Method::POST, String::new(), json(reload)?),
         Request::Scale(scale) => (Method::POST, String::new(), json(scale)?),
+        Request::Policy(policy) => (Method::POST, String::new(), json(policy)?),
         Request::Signal(signal) => (Method::POST, String::new(), json(signal)?),
         Request::Upgrade(upgrade) => (Method::POST, String::new(), json(upgrade)?),
         Request::HandOver(hand_over) => (Method::POST, String::new(), json(hand_over)?),

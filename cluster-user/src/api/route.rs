@@ -24,8 +24,8 @@ use super::{
     look::{self, Look},
     message::{
         AppsRequest, Detail, EventsRequest, ExportRequest, Failure, HandOverRequest, KillRequest,
-        Line, Reason, ReloadRequest, Request, ScaleRequest, SendRequest, SignalRequest,
-        StartRequest, TargetsRequest, UpgradeRequest, VERSION,
+        Line, PolicyRequest, Reason, ReloadRequest, Request, ScaleRequest, SendRequest,
+        SignalRequest, StartRequest, TargetsRequest, UpgradeRequest, VERSION,
     },
     telemetry::{self, Readers},
     validate,
@@ -63,6 +63,7 @@ pub(super) fn routes(room: Room) -> Router {
         .route("/v1/reopen", post(reopen))
         .route("/v1/reset", post(|to, body| targets(to, body, Request::Reset)))
         .route("/v1/scale", post(scale))
+        .route("/v1/policy", post(policy))
         .route("/v1/signal", post(signal))
         .route("/v1/upgrade", post(upgrade))
         .route("/v1/handover", post(hand_over))
@@ -287,6 +288,18 @@ async fn scale(State(desk): State<Desk>, body: Body) -> Response {
         return refused(Reason::BadRequest, message);
     }
     desk.verb(Request::Scale(request)).await
+}
+
+async fn policy(State(desk): State<Desk>, body: Body) -> Response {
+    match decode::<PolicyRequest>(body).await {
+        Ok(request) if request.targets.is_empty() => {
+            let failure =
+                Failure::new(Reason::BadRequest, "targets is empty").hint("`all` means every app");
+            answer::one(&Line::Failed(failure))
+        }
+        Ok(request) => desk.verb(Request::Policy(Box::new(request))).await,
+        Err(response) => response,
+    }
 }
 
 async fn signal(State(desk): State<Desk>, body: Body) -> Response {

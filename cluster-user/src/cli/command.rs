@@ -27,6 +27,7 @@ use super::{
     pid::Pid,
     ping::Ping,
     pm2::Pm2,
+    policy::Policy,
     promote::{Promote, Rollback},
     reload::Reload,
     reload_logs::ReloadLogs,
@@ -111,6 +112,7 @@ pub(super) enum Command {
     #[command(visible_alias = "del")]
     Delete(Delete),
     Scale(Scale),
+    Policy(Policy),
     #[command(visible_alias = "expose")]
     Serve(Serve),
     Runtime(Runtime),
@@ -172,6 +174,7 @@ impl Command {
             Self::History(command) => command.run(),
             Self::Delete(command) => command.run(),
             Self::Scale(command) => command.run(),
+            Self::Policy(command) => command.run(),
             Self::Serve(command) => command.run(),
             Self::ServeFiles(command) => command.run(),
             Self::Runtime(command) => command.run(),

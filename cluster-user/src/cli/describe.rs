@@ -7,7 +7,7 @@ use clap::Args;
 use super::{
     counted,
     error::Error,
-    human, list, output,
+    human, list, output, policy,
     selection::Selection,
     session::{Session, block_on},
     table::{Cell, Column, KEEP, Table},
@@ -77,7 +77,9 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
         };
         pair("port", format!("{protocol} {}, served by {}", port.address, port.workers).into());
     }
-    pair("policy", (&app.policy).into());
+    for (name, value) in policy::settings_of(app) {
+        pair(name, value.into());
+    }
     pair("restarts", app.restarts.into());
     pair("cpu", human::percent(app.cpu_percent).into());
     pair("memory", human::bytes(app.memory_bytes).into());
@@ -306,6 +308,9 @@ mod tests {
         │ port               │ tcp [::]:8080, served by 1    │
         │ port               │ tcp 0.0.0.0:9090, served by 1 │
         │ policy             │ round-robin                   │
+        │ weights            │ equal                         │
+        │ guard              │ on                            │
+        │ shed               │ off                           │
         │ restarts           │ 3                             │
         │ cpu                │ 12.3%                         │
         │ memory             │ 52.4 MB                       │

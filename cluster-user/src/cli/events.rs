@@ -189,6 +189,7 @@ fn shown(happening: &Happening) -> String {
         | What::DaemonEnding
         | What::AppDeleted
         | What::AppScaled
+        | What::AppScheduled
         | What::ReloadBegun
         | What::RolledBack
         | What::ReloadSuperseded

@@ -6,7 +6,10 @@ use clap::Command;
 
 /// What each group is called, and its commands in the order in which people need them.
 const GROUPS: [(&str, &[&str]); 8] = [
-    ("Run apps", &["start", "stop", "restart", "reload", "scale", "delete", "serve", "runtime"]),
+    (
+        "Run apps",
+        &["start", "stop", "restart", "reload", "scale", "policy", "delete", "serve", "runtime"],
+    ),
     ("Deploy", &["promote", "rollback", "history", "startOrReload", "startOrRestart"]),
     ("Files of apps", &["init", "schema", "diff", "import", "pm2"]),
     ("Look", &["list", "describe", "logs", "events", "metrics", "pid", "id", "env", "jlist"]),

@@ -36,6 +36,7 @@ mod past;
 mod pid;
 mod ping;
 mod pm2;
+mod policy;
 mod printer;
 mod promote;
 mod reload;

@@ -18,6 +18,7 @@ pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod name;
+mod nearest;
 pub mod pace;
 pub mod pattern;
 pub mod probe;

@@ -166,6 +166,12 @@ impl State {
         self.groups.values().filter(|group| group.open).map(|group| group.id)
     }
 
+    /// The app of a group.
+    #[cfg(test)]
+    pub(super) fn app_of_group(&self, group: GroupId) -> Option<AppId> {
+        self.groups.get(&group).map(|group| group.app)
+    }
+
     /// Addresses of the TCP groups that a worker has a socket in.
     pub fn listens_on(&self, worker: WorkerId) -> Vec<SocketAddr> {
         let tcp = self.groups.values().filter(|group| group.key.protocol == Protocol::Tcp);

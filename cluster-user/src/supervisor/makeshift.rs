@@ -53,6 +53,7 @@ impl Supervisor {
             | Request::Promote(_)
             | Request::Rollback(_)
             | Request::Delete(_)
+            | Request::Policy(_)
             | Request::Flush(_)
             | Request::Reopen
             | Request::Signal(_)

@@ -22,6 +22,7 @@ mod upkeep;
 mod manager;
 mod makeshift;
 mod source;
+mod scheduling;
 mod perform;
 mod signal;
 mod answer;

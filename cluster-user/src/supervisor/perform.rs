@@ -17,9 +17,12 @@ use super::{
     sockets,
 };
 use crate::{
-    config::spec::{AppSpec, hooks::Hook},
+    config::{
+        scheduling::Scheduling,
+        spec::{AppSpec, hooks::Hook},
+    },
     datapath::{Admission, GroupOptions, JoinError, Place, Traffic, plain::filter},
-    id::{AppId, Instance, WorkerId},
+    id::{AppId, GroupId, Instance, Ticket, WorkerId},
     process::{
         cgroup::{Lacking, WorkerCgroup},
         output::{Files, Origin},
@@ -103,19 +106,16 @@ impl Supervisor {
                 let moved = counters.map(|counters| counters.migrated_in).sum();
                 return Some(Event::Counted { app, moved });
             }
-            Effect::Open { group, ticket, app, trace } => {
-                return Some(
-                    match host.datapath.open(group, ticket, &GroupOptions { app, trace }) {
-                        Ok(()) => {
-                            self.learn_groups();
-                            Event::Opened { group, ticket }
-                        }
-                        Err(error) => {
-                            let fatal = matches!(error, JoinError::Stranger { .. });
-                            Event::OpenFailed { group, reason: error.to_string(), fatal }
-                        }
-                    },
-                );
+            Effect::Open { group, ticket, app, trace, scheduling } => {
+                let options = GroupOptions { app, trace };
+                let event = host.open(group, ticket, &options, &scheduling);
+                self.learn_groups();
+                return Some(event);
+            }
+            Effect::Schedule { group, scheduling } => {
+                let scheduled = host.datapath.schedule(group, &scheduling);
+                let result = scheduled.map_err(|error| format!("{error:#}"));
+                return Some(Event::Scheduled { group, result });
             }
             Effect::Join { ticket, group, slot } => {
                 return Some(match host.datapath.join(ticket, group, slot) {
@@ -317,6 +317,29 @@ impl Host {
         }
         self.health.started(worker, equipment);
         Ok(pid)
+    }
+
+    /// Founds a group with its rule; nothing is left of it when it cannot have that.
+    fn open(
+        &mut self,
+        group: GroupId,
+        ticket: Ticket,
+        options: &GroupOptions,
+        scheduling: &Scheduling,
+    ) -> Event {
+        if let Err(error) = self.datapath.open(group, ticket, options) {
+            let fatal = matches!(error, JoinError::Stranger { .. });
+            return Event::OpenFailed { group, reason: error.to_string(), fatal };
+        }
+        match self.datapath.schedule(group, scheduling) {
+            Ok(()) => Event::Opened { group, ticket },
+            Err(error) => {
+                self.datapath.refuse(ticket);
+                self.datapath.close(group);
+                // It would be no other the next time.
+                Event::OpenFailed { group, reason: format!("{error:#}"), fatal: true }
+            }
+        }
     }
 
     /// Has a worker's connections closed where nothing is lost, and says what is left.

@@ -89,6 +89,9 @@ impl Supervisor {
         {
             drop(reply.send(Line::Notice(notice)));
         }
+        self.in_vain(&command)
+            .into_iter()
+            .for_each(|notice| drop(reply.send(Line::Notice(notice))));
         let found = std::mem::take(&mut self.host.untold);
         for notice in found.into_iter().chain(std::mem::take(&mut self.host.upkeep.untold)) {
             drop(reply.send(Line::Notice(notice)));
@@ -149,6 +152,7 @@ impl Supervisor {
             Request::Scale(scale) => {
                 Command::Scale { target: one(&scale.target)?, to: scale.to, wait: scale.wait }
             }
+            Request::Policy(asked) => self.switch(some(&asked.targets)?, *asked)?,
             Request::Flush(TargetsRequest { targets, .. }) => {
                 Command::Flush { targets: some(&targets)? }
             }
@@ -242,6 +246,7 @@ impl Supervisor {
         if spec.require_kernel && self.host.datapath.mode() == Mode::Plain {
             return Err(self.no_kernel());
         }
+        self.can_schedule(&spec.scheduling)?;
         self.check_logs(spec)?;
         check_pid_files(spec)?;
         self.can_limit(spec)

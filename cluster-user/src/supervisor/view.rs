@@ -173,7 +173,7 @@ impl Supervisor {
             history: None,
             ports: ports.collect(),
             policy: match self.host.datapath.mode() {
-                crate::datapath::Mode::Kernel => "round-robin".to_owned(),
+                crate::datapath::Mode::Kernel => app.spec.scheduling.policy.name().to_owned(),
                 crate::datapath::Mode::Plain => "hash".to_owned(),
             },
             restarts: workers.iter().map(|worker| worker.restarts).sum(),

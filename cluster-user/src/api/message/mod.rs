@@ -25,7 +25,9 @@ pub use self::{
         WorkerView,
     },
 };
-use crate::config::{change::Change, instances::Scale, pace::Pace, spec::AppSpec};
+use crate::config::{
+    change::Change, instances::Scale, pace::Pace, scheduling::Switch, spec::AppSpec,
+};
 
 /// Version of these messages; a command and a daemon that differ refuse each other.
 pub const VERSION: u32 = 5;
@@ -49,6 +51,8 @@ pub enum Request {
     Delete(TargetsRequest),
     /// `POST /v1/scale`
     Scale(ScaleRequest),
+    /// `POST /v1/policy`: workers picked by another rule, without replacing any.
+    Policy(Box<PolicyRequest>),
     /// `POST /v1/flush`: log files emptied.
     Flush(TargetsRequest),
     /// `POST /v1/reopen`: log files opened anew, after something has renamed them; answers `done` at once.
@@ -96,6 +100,7 @@ impl Request {
             | Self::Rollback(_)
             | Self::Delete(_)
             | Self::Scale(_)
+            | Self::Policy(_)
             | Self::Flush(_)
             | Self::Reopen
             | Self::Signal(_)
@@ -122,6 +127,7 @@ impl Request {
             Self::Rollback(_) => "/v1/rollback",
             Self::Delete(_) => "/v1/delete",
             Self::Scale(_) => "/v1/scale",
+            Self::Policy(_) => "/v1/policy",
             Self::Flush(_) => "/v1/flush",
             Self::Reopen => "/v1/reopen",
             Self::Signal(_) => "/v1/signal",
@@ -252,6 +258,16 @@ pub struct ScaleRequest {
     /// Whether to answer only when it is done.
     #[serde(default = "yes")]
     pub wait: bool,
+}
+
+/// Has workers picked by another rule.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyRequest {
+    /// Which apps; at least one. All of them switch, or none.
+    pub targets: Vec<String>,
+    /// What is to be different.
+    pub switch: Switch,
 }
 
 /// Replaces workers by new ones.

@@ -54,6 +54,10 @@ impl Kernel {
                 sum.add(&self.telemetry_in(group, &socket, queued));
             }
         }
+        if sum.wait.is_none() && sum.missing.is_none() {
+            sum.missing =
+                self.meter.missing().map(|why| format!("how long connections wait: {why}"));
+        }
         sum
     }
 
@@ -88,7 +92,9 @@ fn add(sum: &mut Telemetry, reading: &Reading, queued: u64) {
     *peak = (*peak).max(reading.peak).max(queued);
     more(&mut sum.bytes_in, reading.bytes_in);
     more(&mut sum.bytes_out, reading.bytes_out);
-    merge(&mut sum.wait, &reading.wait);
+    if let Some(wait) = &reading.wait {
+        merge(&mut sum.wait, wait);
+    }
     merge(&mut sum.lifetime, &reading.lifetime);
     merge(&mut sum.round_trip, &reading.round_trip);
 }
