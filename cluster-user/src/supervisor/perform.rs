@@ -108,9 +108,11 @@ impl Supervisor {
             }
             Effect::Open { group, ticket, app, trace, scheduling } => {
                 let options = GroupOptions { app, trace };
-                let event = host.open(group, ticket, &options, &scheduling);
-                self.learn_groups();
-                return Some(event);
+                let opened = host.open(group, ticket, &options, &scheduling);
+                if matches!(opened, Event::Opened { .. }) {
+                    self.learn_groups();
+                }
+                return Some(opened);
             }
             Effect::Schedule { group, scheduling } => {
                 let scheduled = host.datapath.schedule(group, &scheduling);

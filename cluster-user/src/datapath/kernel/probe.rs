@@ -19,6 +19,7 @@ use super::{
     bpf::{self, MapShape, ProgramShape},
     drain::Programs,
     ids,
+    room::Room,
     selftest::{self, Moved},
     types,
 };
@@ -33,6 +34,7 @@ const PRIVILEGES: &str = "run the daemon as root, or give it CAP_BPF and CAP_NET
 
 /// Everything, for `doctor`. `root` is the daemon's cgroup if there is one; otherwise the hierarchy's root serves.
 pub fn features(root: Option<&Path>) -> Vec<Feature> {
+    let _room = Room::make();
     let mut features = needs_of_kernel_mode(root);
     features.push(migration());
     features.push(tried(
@@ -81,6 +83,7 @@ pub fn features(root: Option<&Path>) -> Vec<Feature> {
 
 /// What kernel mode needs and this host lacks.
 pub fn missing(root: &Path) -> Vec<Feature> {
+    let _room = Room::make();
     needs_of_kernel_mode(Some(root)).into_iter().filter(|feature| !feature.ok).collect()
 }
 
@@ -107,9 +110,12 @@ fn needs_of_kernel_mode(root: Option<&Path>) -> Vec<Feature> {
         tried(
             "choosing sockets, migration included (sk_reuseport)",
             KERNEL_MODE,
-            tiny(program::BPF_PROG_TYPE_SK_REUSEPORT, attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE),
+            select(&READ_MIGRATING),
             |error| privileges_or(error, "5.14"),
         ),
+        tried("taking turns (atomic addition)", KERNEL_MODE, select(&TAKE_TURN), |error| {
+            privileges_or(error, "5.12")
+        }),
         tried("a socket array with cookies", KERNEL_MODE, socket_array(), |error| {
             privileges_or(error, "4.19")
         }),
@@ -280,6 +286,29 @@ const SHARE: [[u8; 8]; 9] = [
     ALLOW[0],
     ALLOW[1],
 ];
+
+/// `r2 = ctx->migrating_sk`, then [`ALLOW`]. Before 5.14 the kernel takes the attach type for any other, and has no such field.
+const READ_MIGRATING: [[u8; 8]; 3] = [instruction(0x79, 0x12, MIGRATING_SK, 0), ALLOW[0], ALLOW[1]];
+
+/// Place of the field in `struct sk_reuseport_md` of `linux/bpf.h`.
+const MIGRATING_SK: i16 = 48;
+
+/// `r2 = atomic_fetch_add(&0, r2)`, then [`ALLOW`].
+const TAKE_TURN: [[u8; 8]; 5] = [
+    instruction(0xb7, 2, 0, 1),
+    instruction(0x7a, 0x0a, -8, 0),
+    instruction(0xdb, 0x2a, -8, ATOMIC_FETCH_ADD),
+    ALLOW[0],
+    ALLOW[1],
+];
+
+/// `BPF_ADD | BPF_FETCH` of `linux/bpf.h`.
+const ATOMIC_FETCH_ADD: i32 = 1;
+
+fn select(code: &[[u8; 8]]) -> anyhow::Result<()> {
+    let kind = program::BPF_PROG_TYPE_SK_REUSEPORT;
+    load(kind, attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE, code).map(drop)
+}
 
 fn tiny(program_type: program, attach_type: attach) -> anyhow::Result<()> {
     load(program_type, attach_type, 0, &ALLOW).map(drop)
