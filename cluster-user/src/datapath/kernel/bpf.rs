@@ -38,6 +38,8 @@ pub(super) struct ProgramShape<'a> {
     pub(super) program_type: u32,
     /// `BPF_…`, the attach type the verifier expects.
     pub(super) attach_type: u32,
+    /// The kernel's number of the type that describes what it is attached to; 0 for most kinds.
+    pub(super) target: u32,
     /// With the descriptors of its maps in place.
     pub(super) instructions: &'a [bpf_insn],
     /// Decides which helpers it may call.
@@ -101,6 +103,22 @@ struct ProgramLoad {
     name: [u8; NAME],
     interface: u32,
     attach_type: u32,
+    types: RawFd,
+    function_size: u32,
+    functions: u64,
+    function_count: u32,
+    line_size: u32,
+    lines: u64,
+    line_count: u32,
+    target: u32,
+}
+
+#[repr(C)]
+struct TracepointOpen {
+    name: u64,
+    program: RawFd,
+    padding: u32,
+    cookie: u64,
 }
 
 #[repr(C)]
@@ -318,16 +336,32 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
 /// What the kernel said; the verifier's last words are in it when it was the verifier.
 pub(super) fn load_program(shape: &ProgramShape<'_>) -> io::Result<OwnedFd> {
     // Without a log first: writing one costs more than verifying.
-    let error = match load_logged(shape, &mut []) {
+    let error = match load_logged(shape, NO_LOG, &mut []) {
         Ok(program) => return Ok(program),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Err(error),
         Err(error) => error,
     };
     let mut log = vec![0; 1 << 20];
-    match load_logged(shape, &mut log) {
+    match load_logged(shape, LOG, &mut log) {
         // The log makes the call fail with ENOSPC when it does not fit; the first error is the real one.
         Ok(program) => Ok(program),
         Err(_) => Err(io::Error::new(error.kind(), format!("{error}: {}", last_words(&log)))),
+    }
+}
+
+/// Loads a program and returns what the verifier says about its own work.
+///
+/// # Errors
+/// As [`load_program`].
+pub(super) fn load_counted(shape: &ProgramShape<'_>) -> io::Result<(OwnedFd, String)> {
+    let mut log = vec![0; 4096];
+    match load_logged(shape, LOG_STATISTICS, &mut log) {
+        Ok(program) => {
+            let said = CStr::from_bytes_until_nul(&log).unwrap_or_default();
+            Ok((program, said.to_string_lossy().into_owned()))
+        }
+        // This one has the reason.
+        Err(_) => load_program(shape).map(|program| (program, String::new())),
     }
 }
 
@@ -350,6 +384,15 @@ pub(super) fn link_to_cgroup(
     )
 }
 
+/// Attaches a program to the tracepoint that it was verified for; closing the descriptor detaches it.
+pub(super) fn link_to_tracepoint(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let program = program.as_raw_fd();
+    descriptor(
+        bpf_cmd::BPF_RAW_TRACEPOINT_OPEN,
+        &TracepointOpen { name: 0, program, padding: 0, cookie: 0 },
+    )
+}
+
 /// Attaches a program to the reuseport group of a socket, in place of whatever program it had.
 pub(super) fn attach_to_group(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()> {
     const LENGTH: libc::socklen_t = 4;
@@ -367,7 +410,12 @@ pub(super) fn attach_to_group(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn load_logged(shape: &ProgramShape<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+// `BPF_LOG_LEVEL1` and `BPF_LOG_STATS` of the kernel's `bpf_verifier.h`.
+const NO_LOG: u32 = 0;
+const LOG: u32 = 1;
+const LOG_STATISTICS: u32 = 4;
+
+fn load_logged(shape: &ProgramShape<'_>, log_level: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
     let count = u32::try_from(shape.instructions.len()).map_err(io::Error::other)?;
     descriptor(
         bpf_cmd::BPF_PROG_LOAD,
@@ -376,7 +424,7 @@ fn load_logged(shape: &ProgramShape<'_>, log: &mut [u8]) -> io::Result<OwnedFd> 
             instruction_count: count,
             instructions: shape.instructions.as_ptr().expose_provenance() as u64,
             license: shape.license.as_ptr().expose_provenance() as u64,
-            log_level: u32::from(!log.is_empty()),
+            log_level,
             log_size: u32::try_from(log.len()).map_err(io::Error::other)?,
             log: if log.is_empty() { 0 } else { log.as_mut_ptr().expose_provenance() as u64 },
             kernel_version: 0,
@@ -384,6 +432,14 @@ fn load_logged(shape: &ProgramShape<'_>, log: &mut [u8]) -> io::Result<OwnedFd> 
             name: object_name(shape.name),
             interface: 0,
             attach_type: shape.attach_type,
+            types: 0,
+            function_size: 0,
+            functions: 0,
+            function_count: 0,
+            line_size: 0,
+            lines: 0,
+            line_count: 0,
+            target: shape.target,
         },
     )
 }

@@ -28,6 +28,8 @@ pub(super) struct Wanted {
     pub(super) program_type: u32,
     /// `BPF_…`
     pub(super) attach_type: u32,
+    /// The kernel's number of the type that describes what it is attached to; 0 for most kinds.
+    pub(super) target: u32,
 }
 
 /// An object that can be loaded any number of times.
@@ -103,11 +105,7 @@ impl Prepared {
     /// # Errors
     /// What the kernel said to the map or program that is named.
     pub(super) fn load(&self) -> anyhow::Result<Loaded> {
-        let mut maps = Vec::with_capacity(self.maps.len());
-        for map in &self.maps {
-            let fd = map.create().with_context(|| format!("create map {}", map.name))?;
-            maps.push((map.name.clone(), fd));
-        }
+        let maps = self.create_maps()?;
         let mut programs = Vec::with_capacity(self.programs.len());
         for program in &self.programs {
             let fd = program
@@ -120,6 +118,29 @@ impl Prepared {
 }
 
 impl Prepared {
+    /// Creates the maps, and loads each program in turn to see what the kernel makes of it: the program, and what the
+    /// verifier says about its work.
+    ///
+    /// # Errors
+    /// What the kernel said to a map.
+    pub(super) fn count(&self) -> anyhow::Result<Vec<(Wanted, io::Result<(OwnedFd, String)>)>> {
+        let maps = self.create_maps()?;
+        let counted = |program: &ProgramPlan| {
+            let map = |index: usize| maps[index].1.as_raw_fd();
+            let counted = program.load_with(&self.license, map, bpf::load_counted);
+            (program.wanted, counted)
+        };
+        Ok(self.programs.iter().map(counted).collect())
+    }
+
+    fn create_maps(&self) -> anyhow::Result<Vec<(String, OwnedFd)>> {
+        let create = |map: &MapPlan| {
+            let fd = map.create().with_context(|| format!("create map {}", map.name))?;
+            Ok((map.name.clone(), fd))
+        };
+        self.maps.iter().map(create).collect()
+    }
+
     /// Loads one of the programs with the maps that are `given`, by name, and makes those that are not. Says which it made.
     ///
     /// # Errors
@@ -150,7 +171,8 @@ impl Prepared {
             };
             numbers[index] = Some(number);
         }
-        let loaded = program.load_with(&self.license, |index| numbers[index].unwrap_or(-1));
+        let map = |index: usize| numbers[index].unwrap_or(-1);
+        let loaded = program.load_with(&self.license, map, bpf::load_program);
         let loaded = loaded.with_context(|| format!("load program {name}"))?;
         Ok((loaded, made))
     }
@@ -187,19 +209,25 @@ impl MapPlan {
 
 impl ProgramPlan {
     fn load(&self, license: &CString, maps: &[(String, OwnedFd)]) -> io::Result<OwnedFd> {
-        self.load_with(license, |index| maps[index].1.as_raw_fd())
+        self.load_with(license, |index| maps[index].1.as_raw_fd(), bpf::load_program)
     }
 
-    fn load_with(&self, license: &CString, map: impl Fn(usize) -> RawFd) -> io::Result<OwnedFd> {
+    fn load_with<T>(
+        &self,
+        license: &CString,
+        map: impl Fn(usize) -> RawFd,
+        load: fn(&ProgramShape<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut instructions = self.instructions.clone();
         for &place in &self.references {
             let index = instructions[place].imm.cast_unsigned() as usize;
             instructions[place].imm = map(index);
         }
-        bpf::load_program(&ProgramShape {
+        load(&ProgramShape {
             name: self.wanted.name,
             program_type: self.wanted.program_type,
             attach_type: self.wanted.attach_type,
+            target: self.wanted.target,
             instructions: &instructions,
             license,
         })

@@ -19,7 +19,9 @@ use super::{
     bpf::{self, MapShape, ProgramShape},
     drain::Programs,
     ids,
+    room::Room,
     selftest::{self, Moved},
+    types,
 };
 use crate::datapath::{diag, feature::Feature, socket};
 
@@ -32,6 +34,7 @@ const PRIVILEGES: &str = "run the daemon as root, or give it CAP_BPF and CAP_NET
 
 /// Everything, for `doctor`. `root` is the daemon's cgroup if there is one; otherwise the hierarchy's root serves.
 pub fn features(root: Option<&Path>) -> Vec<Feature> {
+    let _room = Room::make();
     let mut features = needs_of_kernel_mode(root);
     features.push(migration());
     features.push(tried(
@@ -52,6 +55,18 @@ pub fn features(root: Option<&Path>) -> Vec<Feature> {
         },
     ));
     features.push(tried(
+        "looking at accept queues (kernel types)",
+        "the guard against stalled workers, and policy queue",
+        types::layout().map(drop),
+        |error| privileges_or(error, "6.1, built with DEBUG_INFO_BTF, and CAP_PERFMON"),
+    ));
+    features.push(tried(
+        "seeing when connections are taken up (tp_btf)",
+        "telling how long they wait",
+        types::tracepoint("tcp_rcv_space_adjust").and_then(tracepoint),
+        |error| privileges_or(error, "5.11, built with DEBUG_INFO_BTF, and CAP_PERFMON"),
+    ));
+    features.push(tried(
         "finding programs in the kernel again by their number",
         "taking over from a daemon that died",
         found_again(),
@@ -68,6 +83,7 @@ pub fn features(root: Option<&Path>) -> Vec<Feature> {
 
 /// What kernel mode needs and this host lacks.
 pub fn missing(root: &Path) -> Vec<Feature> {
+    let _room = Room::make();
     needs_of_kernel_mode(Some(root)).into_iter().filter(|feature| !feature.ok).collect()
 }
 
@@ -94,9 +110,12 @@ fn needs_of_kernel_mode(root: Option<&Path>) -> Vec<Feature> {
         tried(
             "choosing sockets, migration included (sk_reuseport)",
             KERNEL_MODE,
-            tiny(program::BPF_PROG_TYPE_SK_REUSEPORT, attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE),
+            select(&READ_MIGRATING),
             |error| privileges_or(error, "5.14"),
         ),
+        tried("taking turns (atomic addition)", KERNEL_MODE, select(&TAKE_TURN), |error| {
+            privileges_or(error, "5.12")
+        }),
         tried("a socket array with cookies", KERNEL_MODE, socket_array(), |error| {
             privileges_or(error, "4.19")
         }),
@@ -268,21 +287,55 @@ const SHARE: [[u8; 8]; 9] = [
     ALLOW[1],
 ];
 
+/// `r2 = ctx->migrating_sk`, then [`ALLOW`]. Before 5.14 the kernel takes the attach type for any other, and has no such field.
+const READ_MIGRATING: [[u8; 8]; 3] = [instruction(0x79, 0x12, MIGRATING_SK, 0), ALLOW[0], ALLOW[1]];
+
+/// Place of the field in `struct sk_reuseport_md` of `linux/bpf.h`.
+const MIGRATING_SK: i16 = 48;
+
+/// `r2 = atomic_fetch_add(&0, r2)`, then [`ALLOW`].
+const TAKE_TURN: [[u8; 8]; 5] = [
+    instruction(0xb7, 2, 0, 1),
+    instruction(0x7a, 0x0a, -8, 0),
+    instruction(0xdb, 0x2a, -8, ATOMIC_FETCH_ADD),
+    ALLOW[0],
+    ALLOW[1],
+];
+
+/// `BPF_ADD | BPF_FETCH` of `linux/bpf.h`.
+const ATOMIC_FETCH_ADD: i32 = 1;
+
+fn select(code: &[[u8; 8]]) -> anyhow::Result<()> {
+    let kind = program::BPF_PROG_TYPE_SK_REUSEPORT;
+    load(kind, attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE, code).map(drop)
+}
+
 fn tiny(program_type: program, attach_type: attach) -> anyhow::Result<()> {
-    load(program_type, attach_type, &ALLOW).map(drop)
+    load(program_type, attach_type, 0, &ALLOW).map(drop)
 }
 
 fn hook_program() -> anyhow::Result<OwnedFd> {
-    load(program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET4_BIND, &SHARE)
+    load(program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET4_BIND, 0, &SHARE)
 }
 
-fn load(program_type: program, attach_type: attach, code: &[[u8; 8]]) -> anyhow::Result<OwnedFd> {
+fn tracepoint(target: u32) -> anyhow::Result<()> {
+    let program = load(program::BPF_PROG_TYPE_TRACING, attach::BPF_TRACE_RAW_TP, target, &ALLOW)?;
+    Ok(bpf::link_to_tracepoint(program.as_fd()).map(drop)?)
+}
+
+fn load(
+    program_type: program,
+    attach_type: attach,
+    target: u32,
+    code: &[[u8; 8]],
+) -> anyhow::Result<OwnedFd> {
     let bytes = code.concat();
     let instructions: Vec<bpf_insn> = aya_obj::obj::copy_instructions(&bytes)?;
     Ok(bpf::load_program(&ProgramShape {
         name: "cluster_probe",
         program_type: program_type as u32,
         attach_type: attach_type as u32,
+        target,
         instructions: &instructions,
         license: c"GPL",
     })?)
