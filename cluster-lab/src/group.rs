@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpStream},
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -211,6 +211,12 @@ impl Group {
             None => drop(command.arg("--reuse-port")),
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
+        // As `cluster` does: each session has a share of the CPUs of its own (sched(7), autogroups), and workers that
+        // shared one would be slower for that alone.
+        // SAFETY: setsid(2) may be called between fork and exec.
+        unsafe {
+            command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));
+        }
         command.spawn().context("failed to start a worker")
     }
 

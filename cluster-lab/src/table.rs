@@ -9,10 +9,8 @@ use crate::{
     results::{Metric, Results, Series, distinct},
 };
 
-/// What the machine may add to a service time without a word, in milliseconds.
-const LEAST_OVERRUN: f64 = 1.0;
-/// Above that, which share of the latency it may be.
-const SHARE: f64 = 0.25;
+/// What the machine may add to service times without a word, in proportion.
+const STRAIN: f64 = 0.1;
 
 /// Columns of times.
 const TIMES: [(&str, Metric); 5] = [
@@ -65,24 +63,24 @@ pub fn shown(results: &Results, width: Option<u16>) -> String {
 
 /// Where the machine itself may have made the difference: a note for each.
 pub fn doubts(results: &Results) -> Vec<String> {
-    let is_strained = |one: &&Series<'_>| {
-        let is_disturbed = one.cell.fault.kind != FaultKind::None;
-        let overrun = one.mean(|it| it.overrun.p99).unwrap_or_default();
-        let latency = one.mean(|it| it.latency.p99).unwrap_or_default();
-        !is_disturbed && overrun > LEAST_OVERRUN && overrun > latency * SHARE
+    // How much longer workers were busy than they were to be, in proportion.
+    let strain = |one: &Series<'_>| {
+        let asked = one.cell.service.source().map_or(f64::INFINITY, |source| source.mean() * 1e3);
+        one.mean(|it| it.overrun.mean).unwrap_or_default() / asked
     };
     let series = results.series();
-    let strained: Vec<&Series<'_>> = series.iter().filter(is_strained).collect();
-    let worst = strained.iter().filter_map(|one| one.mean(|it| it.overrun.p99)).fold(0.0, f64::max);
-    let all = series.iter().filter(|it| !it.runs.is_empty()).count();
-    if strained.is_empty() {
+    let undisturbed: Vec<f64> =
+        series.iter().filter(|it| it.cell.fault.kind == FaultKind::None).map(strain).collect();
+    let strained = undisturbed.iter().filter(|strain| **strain > STRAIN).count();
+    let worst = undisturbed.iter().copied().fold(0.0, f64::max);
+    if strained == 0 {
         return Vec::new();
     }
     vec![format!(
-        "the machine is busy: in {} of {all} rows workers were busy for up to {} ms longer than they were to be \
-         (99th percentile)",
-        strained.len(),
-        number(worst)
+        "the machine is busy: in {strained} of {} rows workers were busy for up to {:.0} % longer than they were to \
+         be, as if there were more load",
+        undisturbed.len(),
+        worst * 100.0
     )]
 }
 
