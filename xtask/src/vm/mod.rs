@@ -13,6 +13,7 @@ mod guest;
 mod report;
 mod alarm;
 mod complexity;
+mod matrix;
 mod verdict;
 
 use std::{fs, path::Path, process::Command, time::Duration};
@@ -25,6 +26,7 @@ use self::{
     complexity::{Comparison, Program, Record},
     contents::Built,
     kernel::{Kernel, Wanted},
+    matrix::Matrix,
     plan::Plan,
     suite::Archive,
     verdict::Verdict,
@@ -44,7 +46,7 @@ pub(crate) struct Args {
     /// Only load the kernel programs and look at their complexity, which takes seconds
     #[arg(long, conflicts_with = "filters")]
     programs: bool,
-    /// Record the complexity of the kernel programs instead of comparing it
+    /// Write down what is found (docs/kernels.md, complexity of the kernel programs) instead of comparing it
     #[arg(long)]
     update: bool,
     /// Only tests whose names contain one of these
@@ -95,6 +97,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut problems: Vec<String> = verdicts.iter().flat_map(Verdict::problems).collect();
     if args.filters.is_empty() {
         problems.extend(compare(&built, &verdicts, args.update)?);
+        problems.extend(look_up(&verdicts, args.update)?);
     }
     println!("\n{}", verdict::table(&verdicts));
     for problem in &problems {
@@ -161,4 +164,16 @@ fn compare(built: &Built, verdicts: &[Verdict], update: bool) -> anyhow::Result<
         problems.push("if this is meant: cargo xtask vm --update".to_owned());
     }
     Ok(problems)
+}
+
+/// Compares what each kernel can do with what is documented.
+fn look_up(verdicts: &[Verdict], update: bool) -> anyhow::Result<Vec<String>> {
+    let mut matrix = Matrix::read()?;
+    let found = verdicts.iter().filter_map(Verdict::features);
+    if update {
+        found.for_each(|(kernel, features)| matrix.replace(kernel, features));
+        println!("vm: written to {}", matrix.write()?.display());
+        return Ok(Vec::new());
+    }
+    Ok(found.flat_map(|(kernel, features)| matrix.differences(kernel, features)).collect())
 }

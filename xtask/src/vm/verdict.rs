@@ -7,7 +7,7 @@ use super::{
     complexity::Program,
     kernel::{Kernel, Promise, Wanted},
     machine::Said,
-    report::{Outcome, Report},
+    report::{Feature, Outcome, Report},
 };
 
 /// What came of one kernel.
@@ -55,6 +55,12 @@ impl Verdict {
         let report = self.report()?;
         (!report.programs.is_empty())
             .then_some((report.release.as_str(), report.programs.as_slice()))
+    }
+
+    /// The kernel, and what doctor found on it, if it came to that.
+    pub(super) fn features(&self) -> Option<(&str, &[Feature])> {
+        let report = self.report()?;
+        (!report.features.is_empty()).then_some((self.wanted.name, report.features.as_slice()))
     }
 
     /// What does not hold. That a kernel cannot be had is said, but is no fault of what is tested.

@@ -91,7 +91,8 @@ pub fn missing(root: &Path) -> Vec<Feature> {
 fn needs_of_kernel_mode(root: Option<&Path>) -> Vec<Feature> {
     let cgroup = ProbeCgroup::new(root);
     let hooks = hook_program();
-    let attached = match (&cgroup, &hooks) {
+    // Not the one above: what it does is another question.
+    let attached = match (&cgroup, &plain_hook()) {
         (Ok(cgroup), Ok(hook)) => cgroup.attach(hook),
         (Err(_), _) => Err(anyhow::anyhow!("there is no cgroup to try it on")),
         (_, Err(_)) => Err(anyhow::anyhow!("there is no program to try it with")),
@@ -187,9 +188,9 @@ fn tried(
 
 /// `EPERM` is a matter of privileges, anything else of the kernel's age.
 fn privileges_or(error: &anyhow::Error, version: &str) -> String {
-    let denied = error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    let error = error.downcast_ref::<io::Error>();
+    // The verifier says EACCES, which is of the same kind, of what it does not allow anybody.
+    let denied = error.is_some_and(|error| error.raw_os_error() == Some(libc::EPERM));
     if denied {
         PRIVILEGES.to_owned()
     } else {
@@ -319,6 +320,11 @@ fn hook_program() -> anyhow::Result<OwnedFd> {
     load(program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET4_BIND, 0, &SHARE)
 }
 
+/// A program for the same hook that does nothing.
+fn plain_hook() -> anyhow::Result<OwnedFd> {
+    load(program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET4_BIND, 0, &ALLOW)
+}
+
 fn on_tracepoint(target: u32) -> anyhow::Result<()> {
     let program = load(program::BPF_PROG_TYPE_TRACING, attach::BPF_TRACE_RAW_TP, target, &ALLOW)?;
     Ok(tracepoint::link(program.as_fd()).map(drop)?)
@@ -343,7 +349,7 @@ fn load(
 }
 
 fn found_again() -> anyhow::Result<()> {
-    let program = ids::Program::of(hook_program()?)?;
+    let program = ids::Program::of(plain_hook()?)?;
     Ok(ids::Program::open(program.id).map(drop)?)
 }
 

@@ -35,7 +35,11 @@ const RECORD: usize = 8192;
 /// The first process: takes in what others leave behind, and ends the machine when the work is done.
 pub(crate) fn run() -> anyhow::Result<()> {
     world::prepare()?;
-    let work = Command::new("/proc/self/exe").args(["vm-guest", "--work"]).spawn();
+    let work = Command::new("/proc/self/exe")
+        .args(["vm-guest", "--work"])
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", "/root")
+        .spawn();
     let work = work.context("failed to begin the work")?.id().cast_signed();
     loop {
         match wait() {
