@@ -55,6 +55,8 @@ mod join;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
+mod lab;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod listen_fds;
@@ -65,7 +67,13 @@ mod logs_kept;
 #[cfg(test)]
 mod logs_places;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod midway;
+#[cfg(test)]
+mod policies;
+#[cfg(test)]
+mod policy;
 #[cfg(test)]
 mod ports;
 #[cfg(test)]

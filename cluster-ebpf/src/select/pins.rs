@@ -87,5 +87,5 @@ fn connection(ctx: *mut sk_reuseport_md) -> Option<Source> {
 /// The first bytes of a word that was loaded from memory, less than eight.
 #[inline(always)]
 fn first(bytes: usize) -> u64 {
-    u64::from_le((1 << (bytes & 7) * 8) - 1)
+    u64::from_le((1 << ((bytes & 7) * 8)) - 1)
 }

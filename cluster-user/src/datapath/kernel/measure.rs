@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{
     drain, ids, join, load,
+    meter::TRACEPOINT,
     object::{Prepared, Wanted},
     room::Room,
     types,
@@ -49,7 +50,7 @@ pub fn programs() -> anyhow::Result<Vec<Measured>> {
     let places = places.unwrap_or_else(|_| vec![0; 16]);
     // The programs of groups do without, and are smaller then.
     let layout = load::places(types::layout().unwrap_or_default());
-    let mut measured = measure("join", join::JOIN, &[(names::WORKER_LEVEL, &level)])?;
+    let mut measured = measure("join", join::OBJECT, &[(names::WORKER_LEVEL, &level)])?;
     measured.extend(measure("select", load::SELECT, &[(names::LAYOUT, &layout)])?);
     measured.extend(measure("drain", drain::DRAIN, &[(names::TCP_SOCK, &places)])?);
     Ok(measured)
@@ -88,8 +89,12 @@ fn every(bytes: &[u8]) -> anyhow::Result<Vec<Wanted>> {
                 anyhow::bail!("{name} is of a kind that is not measured yet");
             };
             let (program_type, attach_type) = (program_type as u32, attach_type as u32);
+            let is_tracing = program_type == program::BPF_PROG_TYPE_TRACING as u32;
+            // A kernel without that tracepoint says so when it is asked to take the program.
+            let target =
+                if is_tracing { types::tracepoint(TRACEPOINT).unwrap_or_default() } else { 0 };
             // Kept for good: there are a dozen, and whoever measures ends soon.
-            Ok(Wanted { name: name.leak(), program_type, attach_type })
+            Ok(Wanted { name: name.leak(), program_type, attach_type, target })
         })
         .collect()
 }
@@ -109,6 +114,8 @@ fn kind(section: &ProgramSection) -> Option<(program, attach)> {
         Some((program::BPF_PROG_TYPE_SOCK_OPS, attach::BPF_CGROUP_SOCK_OPS))
     } else if let ProgramSection::SkMsg = section {
         Some((program::BPF_PROG_TYPE_SK_MSG, attach::BPF_SK_MSG_VERDICT))
+    } else if let ProgramSection::BtfTracePoint = section {
+        Some((program::BPF_PROG_TYPE_TRACING, attach::BPF_TRACE_RAW_TP))
     } else {
         None
     }
