@@ -42,8 +42,16 @@ const NOWHERE: [(&str, &str); 4] = [
 ];
 
 /// The same, for a kernel on which there is no kernel mode.
-const NOT_IN_PLAIN_MODE: [(&str, &str); 4] = [
+const NOT_IN_PLAIN_MODE: [(&str, &str); 6] = [
     ("datapath::kernel::tests::", "they load programs that this kernel does not take"),
+    (
+        "kernel::depth::tests::a_cgroup_knows_how_deep_it_is_only_from_within",
+        "this kernel has no bpf_get_current_ancestor_cgroup_id for it, and plain mode no use for it",
+    ),
+    (
+        "plain::tests::rescue::what_waits_is_answered_by_others_where_the_kernel_moves_it",
+        "this kernel moves nothing: it has no net.ipv4.tcp_migrate_req",
+    ),
     (
         "kernel::drain::tests::the_programs_are_loaded_quickly",
         "it counts programs against a limit of 64 KiB, which is only raised to try things",

@@ -59,7 +59,7 @@ struct TestRun {
 /// process is not below it.
 ///
 /// # Errors
-/// When no program can be run, which needs Linux 5.10 and `CAP_PERFMON`.
+/// When no program can be run, which needs `CAP_PERFMON` and a Linux later than 5.10, which has no such function for it.
 pub fn depth(top: &Path) -> io::Result<u32> {
     let _room = Room::make();
     // The number of a cgroup's folder is its id (kernfs).

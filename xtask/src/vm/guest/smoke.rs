@@ -174,6 +174,9 @@ impl Smoke<'_> {
             &port,
             "--interpreter",
             PYTHON,
+            // Without the programs that tell clients to close, kept connections are waited for.
+            "--drain-timeout",
+            "3s",
             "--listen-timeout",
             "30s",
         ])?;
