@@ -36,7 +36,9 @@ impl Matrix {
         for cells in lines.skip(1) {
             let Some((feature, works)) = cells.split_first() else { continue };
             matrix.features.push((*feature).to_owned());
-            for (kernel, works) in kernels.iter().skip(1).zip(works) {
+            // An empty cell says nothing of that kernel.
+            let said = kernels.iter().skip(1).zip(works).filter(|(_, works)| !works.is_empty());
+            for (kernel, works) in said {
                 matrix.works.insert(((*feature).to_owned(), (*kernel).to_owned()), *works == YES);
             }
         }
