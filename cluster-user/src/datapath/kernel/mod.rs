@@ -84,6 +84,8 @@ pub struct Kernel {
     spare: Spare,
     watch: Watch,
     meter: Meter,
+    /// How many connections the guard had kept away from workers when that was last asked.
+    spared: BTreeMap<WorkerId, u64>,
     groups: BTreeMap<GroupId, Group>,
     drain: Drain,
     hub: Arc<Hub>,
@@ -138,7 +140,8 @@ impl Kernel {
             unsafe { AsyncFd::register_with_interest(Arc::clone(&hub), Interest::READABLE) };
         let arrivals = Arc::new(arrivals.map_err(io::Error::from)?);
         let (groups, drain, logs) = (BTreeMap::new(), Drain::new(root), logs.to_owned());
-        Ok(Self { spare, watch, meter, groups, drain, hub, arrivals, logs })
+        let spared = BTreeMap::new();
+        Ok(Self { spare, watch, meter, spared, groups, drain, hub, arrivals, logs })
     }
 
     /// Deals with everything that has arrived.
@@ -275,6 +278,7 @@ impl DataPath for Kernel {
     fn dismiss(&mut self, worker: WorkerId) {
         self.drain.leave(worker);
         self.watch.dismiss(worker);
+        self.spared.remove(&worker);
     }
 
     fn poll_report(&mut self, context: &mut Context<'_>) -> Poll<Report> {
@@ -362,8 +366,9 @@ impl DataPath for Kernel {
     fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
         let known = self.watch.worker(worker);
         let known = known.with_context(|| format!("worker {worker} is not known"))?;
-        diag::traffic(known.cgroup, &known.addresses, &self.moved_to(worker))
-            .context("count the connections of a worker")
+        let traffic = diag::traffic(known.cgroup, &known.addresses, &self.moved_to(worker))
+            .context("count the connections of a worker")?;
+        Ok(Traffic { spared: self.spared_since(worker), ..traffic })
     }
 
     fn drain(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
