@@ -35,6 +35,24 @@ pub fn least<T: Table>(
     best
 }
 
+/// The least burdened of the whole table, or, among very many entries, the less burdened of two at random. `start` and `len`
+/// as for [`least`].
+#[inline(always)]
+pub fn lightest<T: Table>(
+    table: T,
+    len: u32,
+    start: u32,
+    random: impl FnOnce() -> u32,
+    mut burden: impl FnMut(Entry) -> u64,
+) -> Entry {
+    if len <= COMPARED {
+        return least(table, len, start, COMPARED, burden);
+    }
+    let (one, other) = two(random(), len);
+    let (one, other) = (table.entry(one), table.entry(other));
+    if burden(one) <= burden(other) { one } else { other }
+}
+
 /// Two different places of a table with `len` entries, from one random number; the same place twice if there is only one.
 #[inline(always)]
 pub const fn two(random: u32, len: u32) -> (u32, u32) {
