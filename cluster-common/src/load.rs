@@ -102,7 +102,7 @@ pub const UNIT: u32 = 1 << 12;
 pub const fn burden(connections: u64, share: u32) -> u64 {
     let share = if share == 0 { UNIT } else { share };
     // Bounded, so that no product overflows.
-    let connections = connections & 0xffff_ffff;
+    let connections = connections & 0xff_ffff;
     (connections + 1) * share as u64
 }
 

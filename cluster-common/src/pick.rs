@@ -5,7 +5,8 @@ use crate::route::{Entry, Table};
 /// Workers that are compared one by one; among more, some are taken at random.
 pub const COMPARED: u32 = 64;
 
-/// The least burdened entry of the first [`COMPARED`] from `start` on, of a table with `len` entries, at least one.
+/// The least burdened entry of the first [`COMPARED`] from `start` on, of a table with `len` entries, at least one. Burdens
+/// are below 2^37.
 ///
 /// Among equals the first one after `start` wins, so that a `start` that moves lets ties rotate.
 #[inline(always)]
@@ -16,7 +17,7 @@ pub fn least<T: Table>(
     limit: u32,
     mut burden: impl FnMut(Entry) -> u64,
 ) -> Entry {
-    let mut best = Entry::NOBODY;
+    // A burden and whose it is in one word: there is one thing to compare and to keep, for the verifier as well.
     let mut lowest = u64::MAX;
     let mut index = 0;
     while index < COMPARED {
@@ -25,14 +26,13 @@ pub fn least<T: Table>(
         }
         let at = start + index;
         let entry = table.entry(if at >= len { at - len } else { at });
-        let burden = burden(entry);
-        if burden < lowest {
-            lowest = burden;
-            best = entry;
+        let word = (burden(entry) << Entry::BITS) + u64::from(entry.word());
+        if word >> Entry::BITS < lowest >> Entry::BITS {
+            lowest = word;
         }
         index += 1;
     }
-    best
+    Entry::from_word(lowest as u32 & ((1 << Entry::BITS) - 1))
 }
 
 /// The least burdened of the whole table, or, among very many entries, the less burdened of two at random. `start` and `len`

@@ -16,7 +16,7 @@ use cluster_ebpf::{read, write};
 use crate::maps::{LAYOUT, LOADS};
 
 /// Set in the burden of whoever could not be taken the last time: only when there is nobody else.
-const LAST: u64 = 1 << 62;
+const LAST: u64 = 1 << 36;
 
 /// The present tick.
 #[inline(always)]
@@ -81,6 +81,13 @@ pub(crate) fn expect(entry: Entry) {
 pub(crate) fn missed(entry: Entry) {
     let Some(load) = of(entry) else { return };
     write!(load.flags, GONE);
+}
+
+/// Whether its socket was found to be gone.
+#[inline(always)]
+pub(crate) fn is_gone(entry: Entry) -> bool {
+    let Some(load) = of(entry) else { return false };
+    read!(load.flags) & GONE != 0
 }
 
 /// Length of its accept queue; 0 until its socket was selected once.

@@ -1,7 +1,7 @@
 //! The route in the maps, and the cursors that walk it.
 
 use cluster_common::route::{
-    self, Cursor, Entry, Lane, Pick, ROUTE_ENTRIES, RouteTable, Table, Turn, look_up,
+    self, Cursor, Entry, Lane, Pick, RouteTable, TABLE_ENTRIES, Table, Turn, look_up,
 };
 
 use crate::maps::{CURSORS, ROUTES};
@@ -51,7 +51,7 @@ pub(crate) fn pick(cursor: Cursor, pick: impl FnOnce(Shared, u32) -> Entry) -> T
     let Some(table) = table(cursor) else { return Turn::Nobody };
     let len = table.length();
     if len == 0 {
-        return look_up(table, cursor, 0);
+        return turn(cursor, 0);
     }
     let entry = pick(table, len);
     if route::current(table, cursor) { Turn::Of(Pick { entry, cursor }) } else { Turn::Overtaken }
@@ -101,7 +101,7 @@ impl Table for Shared {
         // SAFETY: a valid entry of the map.
         let entries = unsafe { &raw const (*self.0).entries }.cast::<u32>();
         // SAFETY: the mask keeps the place inside the table, and shows it to the verifier.
-        let place = unsafe { entries.add(index as usize & (ROUTE_ENTRIES - 1)) };
+        let place = unsafe { entries.add(index as usize & (TABLE_ENTRIES - 1)) };
         // SAFETY: as above.
         Entry::from_word(unsafe { place.read_volatile() })
     }

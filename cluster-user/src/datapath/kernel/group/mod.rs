@@ -1,6 +1,7 @@
 //! One group: its program, the sockets in its slots, the route, and the waiting room.
 
 mod adopt;
+mod class;
 mod schedule;
 
 use std::{
@@ -21,6 +22,7 @@ use cluster_common::{
     stats::{GroupStats, SlotStats},
 };
 
+use self::class::Classes;
 use super::{
     bpf,
     hub::{Hub, Source},
@@ -58,6 +60,8 @@ pub(super) struct Group {
     config: OwnedFd,
     /// What the program has been told.
     told: abi::Config,
+    /// The classes that its program was loaded with, if it was and that is known.
+    classes: Option<Classes>,
     /// Maps of its program, by name.
     maps: Vec<(String, OwnedFd)>,
     pub(super) steering: Steering,
@@ -171,6 +175,7 @@ impl Group {
             sockets,
             config,
             told: abi::Config { abi: abi::VERSION, ..abi::Config::default() },
+            classes: None,
             maps: all,
             steering,
             board,
@@ -284,7 +289,8 @@ impl Group {
     /// When it is too long, or what waits cannot be handed over; the route is published then all the same.
     pub(super) fn publish(&mut self, route: &[Slot], meter: &Meter) -> anyhow::Result<()> {
         let entries = self.table(route, meter);
-        publish::publish(&mut self.board, &entries)?;
+        let behind = class::behind(entries.len(), &self.members(route));
+        publish::publish(&mut self.board, &entries, &behind)?;
         route.clone_into(&mut self.route);
         self.place_on_cpus(route)?;
         self.settle()

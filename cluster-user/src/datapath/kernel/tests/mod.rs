@@ -4,6 +4,7 @@
 
 mod adopting;
 mod balance;
+mod classes;
 mod draining;
 mod joining;
 mod owners;
