@@ -213,7 +213,7 @@ impl Host {
         let host = Self {
             health: Health::new(&home.id()),
             hooks: Hooks::new(),
-            upkeep: Upkeep::new(),
+            upkeep: Upkeep::new(vec![home.path().to_owned(), home.logs()]),
             home,
             datapath,
             missing,
