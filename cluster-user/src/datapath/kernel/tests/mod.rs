@@ -6,6 +6,7 @@ mod adopting;
 mod balance;
 mod draining;
 mod joining;
+mod metering;
 mod owners;
 mod puppet;
 mod scheduling;
