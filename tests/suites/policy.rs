@@ -2,11 +2,12 @@
 
 use cluster_tests::{
     built::fixture,
-    host::Host,
+    host::{Host, is_alive, signal},
     http::{Connection, local},
-    in_both_modes,
+    in_both_modes, wait,
 };
 use cluster_user::config::scheduling::{Guard, Scheduling};
+use nix::sys::signal::Signal;
 
 /// Exit code for a command line that makes no sense.
 const USAGE: i32 = 2;
@@ -172,6 +173,19 @@ fn clients_of_a_class_have_their_workers_through_deploys_deaths_and_daemons() {
     host.cluster(&["list"]).ok();
     check();
 
+    // The only worker of its class: whoever is there answers until it is back.
+    let killed = host.pids("app")[2];
+    signal(killed, Signal::SIGKILL);
+    // A connection that it accepts while it dies dies with it.
+    wait::until_true("the killed worker is gone", || !is_alive(killed));
+    for _ in 0..20 {
+        ask_from([127, 2, 0, 1]);
+    }
+    host.until("app", "has its third worker again", |app| {
+        app.online == 4 && app.workers.iter().all(|worker| worker.pid != Some(killed))
+    });
+    check();
+
     host.cluster(&["policy", "app", "class", "127.1.0.0/16=3", "*=0-2"]).ok();
     assert_eq!(turns_from(&host, [127, 1, 0, 1], 6), [0, 0, 0, 6]);
     assert_eq!(turns_from(&host, [127, 2, 0, 1], 6), [2, 2, 2, 0]);
@@ -294,7 +308,14 @@ fn turns_from(host: &Host, source: [u8; 4], requests: u32) -> Vec<u64> {
     };
     let before = selected();
     for _ in 0..requests {
-        Connection::open_from(source.into(), local(8080)).and_then(|mut it| it.get()).unwrap();
+        ask_from(source);
     }
     selected().iter().zip(before).map(|(now, before)| now - before).collect()
+}
+
+/// One request over a connection of its own, from a certain address of this host.
+#[track_caller]
+fn ask_from(source: [u8; 4]) {
+    let asked = Connection::open_from(source.into(), local(8080)).and_then(|mut it| it.get());
+    asked.unwrap_or_else(|error| panic!("from {source:?}: {error}"));
 }
