@@ -32,6 +32,8 @@ pub mod pick;
 
 pub mod cpu;
 
+pub mod custom;
+
 pub mod choose;
 
 // Only the supervisor builds tables.

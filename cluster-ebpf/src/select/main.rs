@@ -28,8 +28,8 @@ use crate::{
     group::Kernel,
     maps::CONFIG,
     policy::{
-        Policy, cpu_local::CpuLocal, hash::Hash, least_conn::LeastConn, p2c::P2c, queue::Queue,
-        random::Random, round_robin::RoundRobin, sticky::Sticky,
+        Policy, cpu_local::CpuLocal, custom::Custom, hash::Hash, least_conn::LeastConn, p2c::P2c,
+        queue::Queue, random::Random, round_robin::RoundRobin, sticky::Sticky,
     },
 };
 
@@ -53,6 +53,7 @@ programs! {
     Sticky: cluster_sticky;
     CpuLocal: cluster_cpu;
     Random: cluster_random;
+    Custom: cluster_custom;
 }
 
 /// As [`cluster_select`], and logs it. A program of its own: the verifier removes the branch of a switch that is off, but

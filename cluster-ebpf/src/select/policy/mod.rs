@@ -4,6 +4,7 @@
 //! what is too much, and counting ([`cluster_common::choose`]).
 
 pub(crate) mod cpu_local;
+pub(crate) mod custom;
 pub(crate) mod hash;
 pub(crate) mod least_conn;
 pub(crate) mod p2c;

@@ -5,7 +5,7 @@
 
 use std::{
     ffi::CStr,
-    io,
+    fmt, io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
@@ -13,6 +13,14 @@ use aya_obj::generated::{bpf_cmd, bpf_insn};
 
 /// Length of a name in the kernel, with its final zero (`BPF_OBJ_NAME_LEN`).
 const NAME: usize = 16;
+
+/// Of the kernel's `bpf_verifier.h`: each instruction as it is verified, or numbers only.
+const BPF_LOG_LEVEL1: u32 = 1;
+const BPF_LOG_STATS: u32 = 4;
+/// Bytes of the verifier's numbers.
+const STATISTICS_BYTES: usize = 4096;
+/// Bytes of a log, and of one that does not fit there.
+const LOG_BYTES: [usize; 2] = [1 << 20, 1 << 24];
 
 /// What a map is made of.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +51,41 @@ pub(super) struct ProgramShape<'a> {
     /// Decides which helpers it may call.
     pub(super) license: &'a CStr,
 }
+
+/// Whether the verifier is to tell what it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Statistics {
+    /// Only when it refuses.
+    No,
+    /// How much it had to do.
+    Yes,
+}
+
+/// A program that the verifier did not take.
+#[derive(Debug)]
+pub(super) struct Refused {
+    error: io::Error,
+    /// What the verifier wrote, as far as there was room for it.
+    pub(super) log: String,
+}
+
+impl Refused {
+    /// The last lines of the log before its statistics, as one line.
+    fn last_words(&self) -> String {
+        let is_count =
+            |line: &str| line.starts_with("processed ") || line.starts_with("verification time");
+        let lines: Vec<&str> = self.log.lines().filter(|line| !is_count(line)).collect();
+        lines[lines.len().saturating_sub(3)..].join("; ")
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.error, self.last_words())
+    }
+}
+
+impl std::error::Error for Refused {}
 
 #[repr(C)]
 struct MapCreate {
@@ -315,20 +358,43 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
 /// Loads a program.
 ///
 /// # Errors
-/// What the kernel said; the verifier's last words are in it when it was the verifier.
+/// What the kernel said; when it was the verifier, it is a [`Refused`] that has its last words.
 pub(super) fn load_program(shape: &ProgramShape<'_>) -> io::Result<OwnedFd> {
+    load_program_and_tell(shape, Statistics::No).map(|(program, _)| program)
+}
+
+/// Loads a program, and tells what the verifier did if that is asked for.
+///
+/// # Errors
+/// As [`load_program`].
+pub(super) fn load_program_and_tell(
+    shape: &ProgramShape<'_>,
+    statistics: Statistics,
+) -> io::Result<(OwnedFd, String)> {
     // Without a log first: writing one costs more than verifying.
-    let error = match load_logged(shape, &mut []) {
-        Ok(program) => return Ok(program),
+    let mut told = match statistics {
+        Statistics::No => Vec::new(),
+        Statistics::Yes => vec![0; STATISTICS_BYTES],
+    };
+    let error = match load_logged(shape, BPF_LOG_STATS, &mut told) {
+        Ok(program) => return Ok((program, text(&told))),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Err(error),
         Err(error) => error,
     };
-    let mut log = vec![0; 1 << 20];
-    match load_logged(shape, &mut log) {
-        // The log makes the call fail with ENOSPC when it does not fit; the first error is the real one.
-        Ok(program) => Ok(program),
-        Err(_) => Err(io::Error::new(error.kind(), format!("{error}: {}", last_words(&log)))),
+    for size in LOG_BYTES {
+        let mut log = vec![0; size];
+        match load_logged(shape, BPF_LOG_LEVEL1, &mut log) {
+            Ok(program) => return Ok((program, String::new())),
+            // It does not fit: older kernels keep its beginning only.
+            Err(again) if again.raw_os_error() == Some(libc::ENOSPC) && size < LOG_BYTES[1] => {}
+            // The first error is the real one.
+            Err(_) => {
+                let kind = error.kind();
+                return Err(io::Error::new(kind, Refused { error, log: text(&log) }));
+            }
+        }
     }
+    Err(error)
 }
 
 /// Attaches a program to a cgroup; closing the descriptor detaches it.
@@ -367,7 +433,7 @@ pub(super) fn attach_to_group(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn load_logged(shape: &ProgramShape<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+fn load_logged(shape: &ProgramShape<'_>, level: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
     let count = u32::try_from(shape.instructions.len()).map_err(io::Error::other)?;
     descriptor(
         bpf_cmd::BPF_PROG_LOAD,
@@ -376,7 +442,7 @@ fn load_logged(shape: &ProgramShape<'_>, log: &mut [u8]) -> io::Result<OwnedFd> 
             instruction_count: count,
             instructions: shape.instructions.as_ptr().expose_provenance() as u64,
             license: shape.license.as_ptr().expose_provenance() as u64,
-            log_level: u32::from(!log.is_empty()),
+            log_level: if log.is_empty() { 0 } else { level },
             log_size: u32::try_from(log.len()).map_err(io::Error::other)?,
             log: if log.is_empty() { 0 } else { log.as_mut_ptr().expose_provenance() as u64 },
             kernel_version: 0,
@@ -388,14 +454,9 @@ fn load_logged(shape: &ProgramShape<'_>, log: &mut [u8]) -> io::Result<OwnedFd> 
     )
 }
 
-/// The last lines of a verifier log before its statistics, as one line.
-fn last_words(log: &[u8]) -> String {
-    let text = CStr::from_bytes_until_nul(log).unwrap_or_default().to_string_lossy();
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.starts_with("processed ") && !line.starts_with("verification time"))
-        .collect();
-    lines[lines.len().saturating_sub(3)..].join("; ")
+/// What is written in a log.
+fn text(log: &[u8]) -> String {
+    CStr::from_bytes_until_nul(log).unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn object_name(name: &str) -> [u8; NAME] {

@@ -3,7 +3,7 @@
 //! In reading order: what is loaded ([`load`], through [`object`] and [`bpf`]), how a worker's socket is found
 //! ([`join`], [`watch`], [`report`]) and kept out of the groups of other apps ([`owners`]), what a group is ([`group`],
 //! [`waiting`]), what of it can be waited for ([`hub`], [`trace`]), and how the next supervisor takes all that over
-//! ([`adopt`], through [`ids`]). [`probe`] and [`selftest`] tell why a host cannot do all this, [`depth`] how deep in a
+//! ([`adopt`], through [`ids`]). [`custom`] reads programs of users that pick workers. [`probe`] and [`selftest`] tell why a host cannot do all this, [`depth`] how deep in a
 //! container it is.
 //!
 //! Nothing is pinned, and all that matters outlives the supervisor: a group's program and its maps for as long as the
@@ -12,6 +12,7 @@
 
 mod adopt;
 mod bpf;
+pub mod custom;
 pub mod depth;
 mod drain;
 mod group;
@@ -202,9 +203,10 @@ impl Kernel {
         };
         let maps = maps.map_err(JoinError::Failed)?;
         let hub = Arc::clone(&self.hub);
-        let group =
+        let mut group =
             Group::found(id, &founder.key, founder.socket.as_fd(), maps, hub, trace.as_deref())
                 .map_err(JoinError::Failed)?;
+        group.app.clone_from(&options.app);
         self.groups.insert(id, group);
         let (worker, key) = (founder.worker, founder.key.clone());
         if let Some((app, Some(cgroup))) =
@@ -405,7 +407,10 @@ impl DataPath for Kernel {
         let found = self.groups.get_mut(&group);
         let group = found.with_context(|| format!("there is no group {}", group.0))?;
         let key = group.key().clone();
-        group.schedule(scheduling, select, meter, |cookie| watch.duplicate(cookie, &key))
+        let log = self.logs.join(format!("{}-policy.log", group.app));
+        group
+            .schedule(scheduling, select, meter, |cookie| watch.duplicate(cookie, &key))
+            .map_err(|error| custom::keep_log(error, &log))
     }
 
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {

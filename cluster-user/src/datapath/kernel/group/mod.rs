@@ -52,6 +52,8 @@ const SLOT_WORDS: usize = size_of::<SlotStats>() / size_of::<u64>();
 pub(super) struct Group {
     id: GroupId,
     key: GroupKey,
+    /// What its app is called, as far as files are named by that.
+    pub(super) app: String,
     hub: Arc<Hub>,
     program: Program,
     sockets: OwnedFd,
@@ -166,6 +168,7 @@ impl Group {
         Self {
             id,
             key: key.clone(),
+            app: String::new(),
             hub,
             program,
             sockets,

@@ -21,6 +21,7 @@ use cluster_common::{
 use super::{
     super::{
         bpf,
+        ids::Program,
         load::{self, Select},
         meter::Meter,
     },
@@ -66,7 +67,8 @@ fn program_of(policy: &Policy) -> anyhow::Result<&'static str> {
         Policy::Sticky(_) => "sticky",
         Policy::CpuLocal => "cpu",
         Policy::Random => "random",
-        Policy::Class(_) | Policy::Custom(_) => {
+        Policy::Custom(_) => "custom",
+        Policy::Class(_) => {
             bail!("policy {} is not part of this version", policy.name())
         }
     };
@@ -98,6 +100,20 @@ impl Group {
         let traced = load::is_traced(&self.program.name);
         let wanted =
             if traced && wanted == names::ROUND_ROBIN { names::SELECT_TRACED } else { wanted };
+        // Read and verified first: until it is known to be good, nothing changes.
+        let custom = match &scheduling.policy {
+            Policy::Custom(path) => Some(select.load_custom(path, &self.maps)?),
+            Policy::RoundRobin
+            | Policy::LeastConn
+            | Policy::P2c
+            | Policy::Queue
+            | Policy::Hash
+            | Policy::Sticky(_)
+            | Policy::CpuLocal
+            | Policy::Random
+            | Policy::None
+            | Policy::Class(_) => None,
+        };
         let before = self.told;
         self.told.abstains = u32::from(scheduling.policy == Policy::None);
         self.told.shed = scheduling.shed.unwrap_or(0);
@@ -122,9 +138,16 @@ impl Group {
         self.told.prefix_v6 = sticky.v6.into();
         self.told.connection_id = sticky.quic.unwrap_or(0).into();
         self.tell()?;
-        if self.program.name != wanted
-            && let Err(error) = self.replace_program(wanted, select, duplicate)
-        {
+        let replaced = match custom {
+            // The one that runs goes on if it is the same, with what it has in its maps.
+            Some((program, _)) if self.program.is_like(&program).unwrap_or(false) => Ok(()),
+            Some(loaded) => self.replace_program(loaded, duplicate),
+            None if self.program.name == wanted => Ok(()),
+            None => select
+                .load_for(wanted, &self.maps, self.key.protocol)
+                .and_then(|loaded| self.replace_program(loaded, duplicate)),
+        };
+        if let Err(error) = replaced {
             self.told = before;
             self.tell()?;
             return Err(error);
@@ -135,11 +158,9 @@ impl Group {
 
     fn replace_program(
         &mut self,
-        name: &'static str,
-        select: &Select,
+        (program, made): (Program, Vec<(String, OwnedFd)>),
         duplicate: impl Fn(u64) -> Option<OwnedFd>,
     ) -> anyhow::Result<()> {
-        let (program, made) = select.load_for(name, &self.maps, self.key.protocol)?;
         let attached = if let Some(room) = &self.waiting_room {
             bpf::attach_to_group(program.as_fd(), room.as_fd())
         } else {
@@ -148,7 +169,7 @@ impl Group {
             let socket = sockets.next();
             socket.map_or(Ok(()), |socket| bpf::attach_to_group(program.as_fd(), socket.as_fd()))
         };
-        attached.with_context(|| format!("attach program {name}"))?;
+        attached.with_context(|| format!("attach program {}", program.name))?;
         self.program = program;
         self.maps.extend(made);
         Ok(())

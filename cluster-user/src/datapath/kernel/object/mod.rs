@@ -1,5 +1,7 @@
 //! A compiled object, read once and kept as what loading needs: map shapes, instructions, and which refers to which.
 
+mod splice;
+
 use std::{
     collections::HashSet,
     ffi::CString,
@@ -13,7 +15,7 @@ use aya_obj::{
     generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_insn, bpf_map_type},
 };
 
-use super::bpf::{self, MapShape, ProgramShape};
+use super::bpf::{self, MapShape, ProgramShape, Statistics};
 
 /// First opcode of the two-instruction load of a 64-bit constant (`BPF_LD | BPF_DW | BPF_IMM`), the one
 /// instruction that can refer to a map.
@@ -45,6 +47,8 @@ struct MapPlan {
     /// Contents of a section of constants or variables; empty for a map proper.
     data: Vec<u8>,
     constant: bool,
+    /// Made anew for each load, whatever maps are given.
+    own: bool,
 }
 
 #[derive(Debug)]
@@ -75,7 +79,12 @@ impl Prepared {
     ) -> anyhow::Result<Self> {
         let mut object = Object::parse(bytes)?;
         object.patch_map_data(globals.iter().map(|&(n, value)| (n, (value, true))).collect())?;
+        let planned: Vec<_> = wanted.iter().map(|&wanted| (wanted.name, wanted)).collect();
+        Self::of(object, &planned)
+    }
 
+    /// Plans these programs of an object, by the names that they have in it.
+    fn of(mut object: Object, wanted: &[(&str, Wanted)]) -> anyhow::Result<Self> {
         let maps: Vec<(String, aya_obj::Map)> = object.maps.drain().collect();
         let text: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
         // Indices stand in for descriptors, so that the instructions serve for every load.
@@ -85,8 +94,8 @@ impl Prepared {
         )?;
         object.relocate_calls(&text)?;
 
-        let programs =
-            wanted.iter().map(|&wanted| plan(&object, wanted)).collect::<anyhow::Result<_>>()?;
+        let programs = wanted.iter().map(|&(name, wanted)| plan(&object, name, wanted));
+        let programs = programs.collect::<anyhow::Result<_>>()?;
         let maps = maps.into_iter().map(|(name, map)| MapPlan::new(name, &map)).collect();
         Ok(Self { license: object.license, maps, programs })
     }
@@ -129,9 +138,25 @@ impl Prepared {
         name: &str,
         given: &[(String, OwnedFd)],
     ) -> anyhow::Result<(OwnedFd, Vec<(String, OwnedFd)>)> {
+        self.load_one_and_tell(name, given, Statistics::No)
+            .map(|(program, made, _)| (program, made))
+    }
+
+    /// As [`Self::load_one`]; also tells what the verifier did, if that is asked for.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn load_one_and_tell(
+        &self,
+        name: &str,
+        given: &[(String, OwnedFd)],
+        statistics: Statistics,
+    ) -> anyhow::Result<(OwnedFd, Vec<(String, OwnedFd)>, String)> {
         let program = self.programs.iter().find(|program| program.wanted.name == name);
         let program = program.with_context(|| format!("the object has no program {name}"))?;
         let mut made = Vec::new();
+        // Kept by the program alone, as soon as there is one.
+        let mut own = Vec::new();
         let mut numbers = vec![None; self.maps.len()];
         for &place in &program.references {
             let index = program.instructions[place].imm.cast_unsigned() as usize;
@@ -139,20 +164,25 @@ impl Prepared {
                 continue;
             }
             let plan = &self.maps[index];
-            let number = if let Some((_, map)) = given.iter().find(|(other, _)| *other == plan.name)
-            {
+            let given = given.iter().find(|(other, _)| !plan.own && *other == plan.name);
+            let number = if let Some((_, map)) = given {
                 map.as_raw_fd()
             } else {
                 let map = plan.create().with_context(|| format!("create map {}", plan.name))?;
                 let number = map.as_raw_fd();
-                made.push((plan.name.clone(), map));
+                if plan.own {
+                    own.push(map);
+                } else {
+                    made.push((plan.name.clone(), map));
+                }
                 number
             };
             numbers[index] = Some(number);
         }
-        let loaded = program.load_with(&self.license, |index| numbers[index].unwrap_or(-1));
-        let loaded = loaded.with_context(|| format!("load program {name}"))?;
-        Ok((loaded, made))
+        let number = |index: usize| numbers[index].unwrap_or(-1);
+        let loaded = program.load_with(&self.license, number, statistics);
+        let (loaded, told) = loaded.with_context(|| format!("load program {name}"))?;
+        Ok((loaded, made, told))
     }
 }
 
@@ -166,7 +196,7 @@ impl MapPlan {
             flags: map.map_flags(),
         };
         let constant = map.section_kind() == EbpfSectionKind::Rodata;
-        Self { name, shape, data: map.data().to_vec(), constant }
+        Self { name, shape, data: map.data().to_vec(), constant, own: false }
     }
 
     fn create(&self) -> io::Result<OwnedFd> {
@@ -187,22 +217,29 @@ impl MapPlan {
 
 impl ProgramPlan {
     fn load(&self, license: &CString, maps: &[(String, OwnedFd)]) -> io::Result<OwnedFd> {
-        self.load_with(license, |index| maps[index].1.as_raw_fd())
+        let map = |index: usize| maps[index].1.as_raw_fd();
+        self.load_with(license, map, Statistics::No).map(|(program, _)| program)
     }
 
-    fn load_with(&self, license: &CString, map: impl Fn(usize) -> RawFd) -> io::Result<OwnedFd> {
+    fn load_with(
+        &self,
+        license: &CString,
+        map: impl Fn(usize) -> RawFd,
+        statistics: Statistics,
+    ) -> io::Result<(OwnedFd, String)> {
         let mut instructions = self.instructions.clone();
         for &place in &self.references {
             let index = instructions[place].imm.cast_unsigned() as usize;
             instructions[place].imm = map(index);
         }
-        bpf::load_program(&ProgramShape {
+        let shape = ProgramShape {
             name: self.wanted.name,
             program_type: self.wanted.program_type,
             attach_type: self.wanted.attach_type,
             instructions: &instructions,
             license,
-        })
+        };
+        bpf::load_program_and_tell(&shape, statistics)
     }
 }
 
@@ -232,8 +269,7 @@ impl Loaded {
     }
 }
 
-fn plan(object: &Object, wanted: Wanted) -> anyhow::Result<ProgramPlan> {
-    let name = wanted.name;
+fn plan(object: &Object, name: &str, wanted: Wanted) -> anyhow::Result<ProgramPlan> {
     let program =
         object.programs.get(name).with_context(|| format!("the object has no program {name}"))?;
     let function = object
@@ -241,15 +277,17 @@ fn plan(object: &Object, wanted: Wanted) -> anyhow::Result<ProgramPlan> {
         .get(&program.function_key())
         .with_context(|| format!("the object has no code of {name}"))?;
     let instructions = function.instructions.clone();
-    let references = instructions
-        .iter()
-        .enumerate()
-        .filter(|(_, instruction)| {
-            let source = u32::from(instruction.src_reg());
-            instruction.code == LOAD_WIDE
-                && (source == BPF_PSEUDO_MAP_FD || source == BPF_PSEUDO_MAP_VALUE)
-        })
-        .map(|(place, _)| place)
-        .collect();
+    let references = references(&instructions);
     Ok(ProgramPlan { wanted, instructions, references })
+}
+
+/// Instructions that refer to maps.
+fn references(instructions: &[bpf_insn]) -> Vec<usize> {
+    let refers = |instruction: &bpf_insn| {
+        let source = u32::from(instruction.src_reg());
+        instruction.code == LOAD_WIDE
+            && (source == BPF_PSEUDO_MAP_FD || source == BPF_PSEUDO_MAP_VALUE)
+    };
+    let all = instructions.iter().enumerate();
+    all.filter(|(_, instruction)| refers(instruction)).map(|(place, _)| place).collect()
 }
