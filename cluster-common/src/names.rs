@@ -27,7 +27,9 @@ pub const BIND6: &str = "cluster_bind6";
 pub const POST_BIND4: &str = "cluster_bound4";
 /// Join object: after a worker's IPv6 bind.
 pub const POST_BIND6: &str = "cluster_bound6";
-/// Join object: a worker's TCP socket listens.
+/// Join object: somebody has read from a TCP socket.
+pub const FIRST: &str = "cluster_first";
+/// Join object: a worker's TCP socket listens, is connected, or changes its state.
 pub const SOCK_OPS: &str = "cluster_listen";
 
 /// Drain object: something arrives at a connection.

@@ -3,9 +3,11 @@
 use std::{
     collections::BTreeMap,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
 };
+
+use socket2::{Domain, Socket, Type};
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -75,7 +77,21 @@ impl Connection {
     /// # Errors
     /// Whatever kept it from connecting.
     pub fn open(to: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        Self::over(TcpStream::connect_timeout(&to, PATIENCE)?, to)
+    }
+
+    /// Connects from an address of this host.
+    ///
+    /// # Errors
+    /// Whatever kept it from connecting.
+    pub fn open_from(source: IpAddr, to: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+        socket.connect_timeout(&to.into(), PATIENCE)?;
+        Self::over(socket.into(), to)
+    }
+
+    fn over(stream: TcpStream, to: SocketAddr) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         Ok(Self { host: to, stream: BufReader::new(stream), closing: false })

@@ -65,7 +65,13 @@ mod logs_kept;
 #[cfg(test)]
 mod logs_places;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod midway;
+#[cfg(test)]
+mod policies;
+#[cfg(test)]
+mod policy;
 #[cfg(test)]
 mod ports;
 #[cfg(test)]

@@ -19,8 +19,8 @@ use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
     },
-    macros::{cgroup_sock, cgroup_sock_addr, sock_ops},
-    programs::{SockAddrContext, SockContext, SockOpsContext},
+    macros::{btf_tracepoint, cgroup_sock, cgroup_sock_addr, sock_ops},
+    programs::{BtfTracePointContext, SockAddrContext, SockContext, SockOpsContext},
 };
 use cluster_common::event::{IPV4, IPV6};
 // Brings in the licence and the panic handler.
@@ -67,6 +67,13 @@ fn cluster_listen(ctx: SockOpsContext) -> u32 {
         _ => {}
     }
     ALLOW as u32
+}
+
+/// A program has read from a TCP socket, of whomever.
+#[btf_tracepoint(function = "tcp_rcv_space_adjust")]
+fn cluster_first(ctx: BtfTracePointContext) -> i32 {
+    meter::read_from(ctx.arg(0));
+    0
 }
 
 #[cfg(not(target_arch = "bpf"))]

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use cluster_common::{
     load::{Load, Pending, average, tick},
-    meter::{COUNTED, Histogram, Meter, Tag, bucket},
+    meter::{COUNTED, Histogram, Meter, READ, Tag, bucket},
 };
 
 use cluster_ebpf::{count, read, write};
@@ -85,6 +85,24 @@ pub(crate) fn changed(ctx: &SockOpsContext) {
     if let Some(meter) = METERS.get_ptr_mut(seat) {
         note(ctx, meter, lasted);
     }
+}
+
+/// Somebody has read from a socket. If it is a connection of ours and this is the first time, the app has taken it up.
+///
+/// Nothing that a program may watch without a trampoline tells of `accept`; a server reads next.
+#[inline(always)]
+pub(crate) fn read_from(socket: *mut c_void) {
+    let Some(tag) = TAGS.of(socket) else { return };
+    let flags = read!(tag.flags);
+    if flags & (COUNTED | READ) != COUNTED {
+        return;
+    }
+    write!(tag.flags, flags | READ);
+    // SAFETY: has no arguments and no conditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(meter) = METERS.get_ptr_mut(read!(tag.seat)) else { return };
+    // SAFETY: a valid entry of the map.
+    sort(unsafe { &raw mut (*meter).wait }, now.wrapping_sub(read!(tag.established)) / 1000);
 }
 
 /// The tag of the connection in hand and its load, if it is counted.

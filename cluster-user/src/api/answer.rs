@@ -28,7 +28,10 @@ pub(super) fn one(line: &Line) -> Response {
         | Line::Notice(_)
         | Line::Done(_)
         | Line::Pong(_)
-        | Line::Event(_) => StatusCode::OK,
+        | Line::Event(_)
+        | Line::Telemetry(_)
+        | Line::Readiness(_)
+        | Line::Exporter(_) => StatusCode::OK,
     };
     with(status, ONE, Body::from(json(line)))
 }

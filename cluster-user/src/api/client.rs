@@ -114,9 +114,46 @@ impl Client {
                 | Line::Notice(_)
                 | Line::Done(_)
                 | Line::Pong(_)
-                | Line::Event(_),
+                | Line::Event(_)
+                | Line::Telemetry(_)
+                | Line::Readiness(_)
+                | Line::Exporter(_),
             )
             | None => Err(ClientError::Broken(format!("the daemon answered with status {status}"))),
+        }
+    }
+}
+
+impl Client {
+    /// Reads what is at a path as a whole, as text: for people and for programs of others.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn text(&mut self, path: &str) -> Result<String, ClientError> {
+        let request = hyper::Request::builder().uri(path).header(HOST, "cluster");
+        let request =
+            request.header(VERSION_HEADER, VERSION).body(Full::new(Bytes::new())).map_err(
+                |error| ClientError::Broken(format!("failed to write the request: {error}")),
+            )?;
+        let read = async {
+            let response = self.0.send_request(request).await?;
+            let (head, body) = response.into_parts();
+            Ok::<_, hyper::Error>((head, body.collect().await?.to_bytes()))
+        };
+        let (head, body) = timeout(NOUN_TIMEOUT, read)
+            .await
+            .map_err(|_elapsed| ClientError::Broken("the daemon does not answer".to_owned()))?
+            .map_err(|error| ClientError::Broken(format!("the daemon broke off: {error}")))?;
+        let response = Response::from_parts(head, ());
+        check_version(&response)?;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        if response.status() == StatusCode::OK {
+            return Ok(text);
+        }
+        // An answer of the API says why; one for probes does so in words.
+        match serde_json::from_slice(&body) {
+            Ok(Line::Failed(failure)) => Err(ClientError::Failed(failure)),
+            Ok(_) | Err(_) => Err(ClientError::Broken(text.trim().to_owned())),
         }
     }
 }
@@ -178,6 +215,7 @@ fn encode(request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError>
         | Request::Reset(targets) => (Method::POST, String::new(), json(targets)?),
         Request::Reload(reload) => (Method::POST, String::new(), json(reload)?),
         Request::Scale(scale) => (Method::POST, String::new(), json(scale)?),
+        Request::Policy(policy) => (Method::POST, String::new(), json(policy)?),
         Request::Signal(signal) => (Method::POST, String::new(), json(signal)?),
         Request::Upgrade(upgrade) => (Method::POST, String::new(), json(upgrade)?),
         Request::HandOver(hand_over) => (Method::POST, String::new(), json(hand_over)?),
@@ -210,7 +248,17 @@ fn encode(request: &Request) -> Result<hyper::Request<Full<Bytes>>, ClientError>
             query.append_pair("follow", if asked.follow { "true" } else { "false" });
             (Method::GET, query.finish(), Bytes::new())
         }
-        Request::Ping => (Method::GET, String::new(), Bytes::new()),
+        Request::Telemetry(asked) => {
+            let mut query = form_urlencoded::Serializer::new(String::from("?"));
+            for target in &asked.targets {
+                query.append_pair("target", target);
+            }
+            (Method::GET, query.finish(), Bytes::new())
+        }
+        Request::Export(export) => (Method::POST, String::new(), json(export)?),
+        Request::Readiness | Request::Exporter | Request::Ping => {
+            (Method::GET, String::new(), Bytes::new())
+        }
     };
     let mut builder = hyper::Request::builder()
         .method(method)
@@ -230,7 +278,7 @@ fn json<T: Serialize>(value: &T) -> Result<Bytes, ClientError> {
         .map_err(|error| ClientError::Broken(format!("failed to write the request: {error}")))
 }
 
-fn check_version(response: &Response<Incoming>) -> Result<(), ClientError> {
+fn check_version<T>(response: &Response<T>) -> Result<(), ClientError> {
     let sent = response.headers().get(VERSION_HEADER);
     let daemon = sent.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     match daemon {

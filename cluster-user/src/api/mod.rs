@@ -2,9 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod desk;
 pub mod board;
 pub mod client;
 pub mod message;
+mod telemetry;
+pub mod metrics;
+mod look;
+pub mod exporter;
 mod route;
 pub mod server;
 pub mod socket;

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Request as Incoming, State},
+    extract::{FromRef, Request as Incoming, State},
     http::{HeaderMap, HeaderValue, StatusCode},
     middleware,
     response::Response,
@@ -14,22 +14,23 @@ use axum::{
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
-use tokio::{
-    sync::mpsc::{self, UnboundedReceiver},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 use super::{
     VERSION_HEADER, answer,
     board::Board,
+    desk::Desk,
+    exporter::Exporter,
+    look::{self, Look},
     message::{
-        AppsRequest, Detail, EventsRequest, Failure, HandOverRequest, KillRequest, Line, Reason,
-        ReloadRequest, Request, ScaleRequest, SendRequest, SignalRequest, StartRequest,
-        TargetsRequest, UpgradeRequest, VERSION,
+        AppsRequest, Detail, EventsRequest, ExportRequest, Failure, HandOverRequest, KillRequest,
+        Line, PolicyRequest, Reason, ReloadRequest, Request, ScaleRequest, SendRequest,
+        SignalRequest, StartRequest, TargetsRequest, UpgradeRequest, VERSION,
     },
-    server::{Call, Peer},
+    telemetry::{self, Readers},
     validate,
 };
+use crate::config::metrics;
 
 /// Largest body: the largest specification the kernel would execute, several times over.
 const MAX_BODY: usize = 8 << 20;
@@ -40,11 +41,16 @@ const TOO_LARGE: (StatusCode, &str) =
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Every route, for one peer.
-pub(super) fn routes(calls: mpsc::Sender<Call>, board: Board, peer: Peer) -> Router {
+pub(super) fn routes(room: Room) -> Router {
     let router = Router::new()
         .route("/v1/apps", get(apps))
         .route("/v1/ping", get(ping))
         .route("/v1/events", get(events))
+        .route("/v1/telemetry", get(telemetry::once))
+        .route("/v1/telemetry/stream", get(telemetry::stream))
+        .route("/v1/readiness", get(readiness))
+        .route("/v1/metrics", get(exporter).post(export))
+        .merge(look::routes())
         .route("/v1/send", post(send))
         .route("/v1/start", post(start))
         .route("/v1/stop", post(|to, body| targets(to, body, Request::Stop)))
@@ -57,6 +63,7 @@ pub(super) fn routes(calls: mpsc::Sender<Call>, board: Board, peer: Peer) -> Rou
         .route("/v1/reopen", post(reopen))
         .route("/v1/reset", post(|to, body| targets(to, body, Request::Reset)))
         .route("/v1/scale", post(scale))
+        .route("/v1/policy", post(policy))
         .route("/v1/signal", post(signal))
         .route("/v1/upgrade", post(upgrade))
         .route("/v1/handover", post(hand_over))
@@ -72,7 +79,7 @@ pub(super) fn routes(calls: mpsc::Sender<Call>, board: Board, peer: Peer) -> Rou
                 Failure::new(Reason::BadRequest, message).hint("GET for nouns, POST for verbs"),
             )
         })
-        .with_state(Desk { calls, board, peer });
+        .with_state(room);
     finish(router)
 }
 
@@ -95,35 +102,48 @@ fn finish(router: Router) -> Router {
         }))
 }
 
-/// Where requests are handed to the supervisor.
+/// What routes need, each its own.
 #[derive(Clone)]
-struct Desk {
-    calls: mpsc::Sender<Call>,
+pub(super) struct Room {
+    desk: Desk,
     board: Board,
-    peer: Peer,
+    readers: Readers,
+    exporter: Exporter,
 }
 
-impl Desk {
-    /// Hands over a request and waits for the first line of its answer.
-    async fn ask(self, request: Request) -> Result<(Line, UnboundedReceiver<Line>), Response> {
-        let ending = || refused(Reason::Unavailable, "the daemon is ending".to_owned());
-        let (reply, mut lines) = mpsc::unbounded_channel();
-        let call = Call { request, peer: self.peer, reply };
-        self.calls.send(call).await.map_err(|_closed| ending())?;
-        let first = lines.recv().await.ok_or_else(ending)?;
-        Ok((first, lines))
+impl Room {
+    pub(super) fn new(desk: Desk, board: Board, readers: Readers, exporter: Exporter) -> Self {
+        Self { desk, board, readers, exporter }
     }
+}
 
-    async fn verb(self, request: Request) -> Response {
-        match self.ask(request).await {
-            Ok((failed @ Line::Failed(_), _)) => answer::one(&failed),
-            Ok((first, rest)) => answer::stream(first, rest),
-            Err(response) => response,
-        }
+impl FromRef<Room> for Desk {
+    fn from_ref(room: &Room) -> Self {
+        room.desk.clone()
     }
+}
 
-    async fn noun(self, request: Request) -> Response {
-        self.ask(request).await.map_or_else(|response| response, |(line, _)| answer::one(&line))
+impl FromRef<Room> for Board {
+    fn from_ref(room: &Room) -> Self {
+        room.board.clone()
+    }
+}
+
+impl FromRef<Room> for Readers {
+    fn from_ref(room: &Room) -> Self {
+        room.readers.clone()
+    }
+}
+
+impl FromRef<Room> for Exporter {
+    fn from_ref(room: &Room) -> Self {
+        room.exporter.clone()
+    }
+}
+
+impl FromRef<Room> for Look {
+    fn from_ref(room: &Room) -> Self {
+        Self::of_owner(room.desk.clone())
     }
 }
 
@@ -152,7 +172,7 @@ async fn apps(State(desk): State<Desk>, request: Incoming) -> Response {
     desk.noun(Request::Apps(asked)).await
 }
 
-async fn events(State(desk): State<Desk>, request: Incoming) -> Response {
+async fn events(State(board): State<Board>, request: Incoming) -> Response {
     let mut asked = EventsRequest { targets: Vec::new(), last: None, since_ms: 0, follow: true };
     for (key, value) in form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
     {
@@ -174,7 +194,7 @@ async fn events(State(desk): State<Desk>, request: Incoming) -> Response {
             return refused(Reason::BadRequest, format!("`{value}` makes no sense as `{key}`"));
         }
     }
-    match desk.board.read(&asked) {
+    match board.read(&asked) {
         Ok(lines) => answer::events(lines),
         Err(failure) => answer::one(&Line::Failed(failure)),
     }
@@ -190,6 +210,26 @@ async fn send(State(desk): State<Desk>, body: Body) -> Response {
         Ok(request) => desk.verb(Request::Send(request)).await,
         Err(response) => response,
     }
+}
+
+async fn readiness(State(desk): State<Desk>) -> Response {
+    desk.noun(Request::Readiness).await
+}
+
+async fn exporter(State(exporter): State<Exporter>) -> Response {
+    answer::one(&Line::Exporter(exporter.view()))
+}
+
+async fn export(State(exporter): State<Exporter>, body: Body) -> Response {
+    let request: ExportRequest = match decode(body).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    let address = match metrics::parse(&request.listen) {
+        Ok(address) => address,
+        Err(message) => return refused(Reason::BadRequest, message),
+    };
+    answer::one(&exporter.listen(address).map_or_else(Line::Failed, Line::Exporter))
 }
 
 async fn ping(State(desk): State<Desk>) -> Response {
@@ -248,6 +288,18 @@ async fn scale(State(desk): State<Desk>, body: Body) -> Response {
         return refused(Reason::BadRequest, message);
     }
     desk.verb(Request::Scale(request)).await
+}
+
+async fn policy(State(desk): State<Desk>, body: Body) -> Response {
+    match decode::<PolicyRequest>(body).await {
+        Ok(request) if request.targets.is_empty() => {
+            let failure =
+                Failure::new(Reason::BadRequest, "targets is empty").hint("`all` means every app");
+            answer::one(&Line::Failed(failure))
+        }
+        Ok(request) => desk.verb(Request::Policy(Box::new(request))).await,
+        Err(response) => response,
+    }
 }
 
 async fn signal(State(desk): State<Desk>, body: Body) -> Response {

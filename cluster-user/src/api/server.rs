@@ -17,8 +17,11 @@ use tokio::{
 
 use super::{
     board::Board,
+    desk::Desk,
+    exporter::Exporter,
     message::{Failure, Line, Reason, Request},
-    route,
+    route::{self, Room},
+    telemetry::Readers,
 };
 
 /// Connections served at a time; more are told to come back.
@@ -64,9 +67,11 @@ pub async fn serve(
     listener: UnixListener,
     calls: mpsc::Sender<Call>,
     board: Board,
+    exporter: Exporter,
     stop: impl Future<Output = ()>,
 ) {
     let graceful = GracefulShutdown::new();
+    let readers = Readers::default();
     let served = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let refused = Arc::new(Semaphore::new(MAX_REFUSALS));
     tokio::pin!(stop);
@@ -89,8 +94,9 @@ pub async fn serve(
         };
         match permit {
             Ok((permit, peer)) => {
-                let service =
-                    TowerToHyperService::new(route::routes(calls.clone(), board.clone(), peer));
+                let desk = Desk::new(calls.clone(), peer);
+                let room = Room::new(desk, board.clone(), readers.clone(), exporter.clone());
+                let service = TowerToHyperService::new(route::routes(room));
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_TIMEOUT)

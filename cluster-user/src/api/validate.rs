@@ -45,6 +45,7 @@ pub fn spec(spec: &AppSpec) -> Result<(), String> {
     spec.identity.check()?;
     listen::check(&spec.listen, &spec.ports)?;
     spec.resources.check()?;
+    spec.scheduling.check(spec.instances)?;
     for (name, value) in [
         ("listen_timeout", spec.listen_timeout),
         ("restart.min_uptime", spec.restart.min_uptime),

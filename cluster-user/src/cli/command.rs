@@ -23,9 +23,11 @@ use super::{
     list::List,
     logs::Logs,
     man::Man,
+    metrics::Metrics,
     pid::Pid,
     ping::Ping,
     pm2::Pm2,
+    policy::Policy,
     promote::{Promote, Rollback},
     reload::Reload,
     reload_logs::ReloadLogs,
@@ -110,6 +112,7 @@ pub(super) enum Command {
     #[command(visible_alias = "del")]
     Delete(Delete),
     Scale(Scale),
+    Policy(Policy),
     #[command(visible_alias = "expose")]
     Serve(Serve),
     Runtime(Runtime),
@@ -121,6 +124,7 @@ pub(super) enum Command {
     Describe(Describe),
     Logs(Logs),
     Events(Events),
+    Metrics(Metrics),
     Send(Send),
     Flush(Flush),
     #[command(name = "reloadLogs", visible_alias = "reload-logs")]
@@ -170,6 +174,7 @@ impl Command {
             Self::History(command) => command.run(),
             Self::Delete(command) => command.run(),
             Self::Scale(command) => command.run(),
+            Self::Policy(command) => command.run(),
             Self::Serve(command) => command.run(),
             Self::ServeFiles(command) => command.run(),
             Self::Runtime(command) => command.run(),
@@ -177,6 +182,7 @@ impl Command {
             Self::Describe(command) => command.run(),
             Self::Logs(command) => command.run(),
             Self::Events(command) => command.run(),
+            Self::Metrics(command) => command.run(),
             Self::Send(command) => command.run(),
             Self::Flush(command) => command.run(),
             Self::ReloadLogs(ReloadLogs {}) => ReloadLogs::run(),

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use clap::Args;
 
 use super::{
+    counted,
     error::Error,
-    human, list, output,
+    human, list, output, policy,
     selection::Selection,
     session::{Session, block_on},
     table::{Cell, Column, KEEP, Table},
@@ -26,7 +27,11 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Example: cluster describe web
 
-With --json: the shape of `cluster list --json`")]
+Below the workers: what the kernel counted for each and for all since the app's start, how long
+connections waited, lasted and took to and fro (buckets by powers of two, so p50, p90 and p99 are
+estimates), and for each port what its program did.
+
+With --json: the shape of `cluster list --verbose --json`")]
 pub(super) struct Describe {
     /// Names, ids, NAME:INSTANCE, namespaces, `all`, or /REGEX/
     #[arg(required = true, value_name = "TARGET")]
@@ -72,7 +77,9 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
         };
         pair("port", format!("{protocol} {}, served by {}", port.address, port.workers).into());
     }
-    pair("policy", (&app.policy).into());
+    for (name, value) in policy::settings_of(app) {
+        pair(name, value.into());
+    }
     pair("restarts", app.restarts.into());
     pair("cpu", human::percent(app.cpu_percent).into());
     pair("memory", human::bytes(app.memory_bytes).into());
@@ -140,6 +147,8 @@ fn draw(app: &AppView, selection: &Selection, width: Option<usize>, colour: bool
     [
         about.render(None, colour),
         workers.render(width, colour),
+        counted::sections(app, selection, width, colour),
+        counted::reasons(std::slice::from_ref(app)),
         logs.render(None, colour),
         last_words(app, selection),
     ]
@@ -299,6 +308,9 @@ mod tests {
         │ port               │ tcp [::]:8080, served by 1    │
         │ port               │ tcp 0.0.0.0:9090, served by 1 │
         │ policy             │ round-robin                   │
+        │ weights            │ equal                         │
+        │ guard              │ on                            │
+        │ shed               │ off                           │
         │ restarts           │ 3                             │
         │ cpu                │ 12.3%                         │
         │ memory             │ 52.4 MB                       │

@@ -135,7 +135,10 @@ impl Events {
                     | Line::Rolling(_)
                     | Line::Notice(_)
                     | Line::Done(_)
-                    | Line::Pong(_),
+                    | Line::Pong(_)
+                    | Line::Telemetry(_)
+                    | Line::Readiness(_)
+                    | Line::Exporter(_),
                 )) => {
                     return Err(Error::failed("the daemon's answer makes no sense"));
                 }
@@ -186,6 +189,7 @@ fn shown(happening: &Happening) -> String {
         | What::DaemonEnding
         | What::AppDeleted
         | What::AppScaled
+        | What::AppScheduled
         | What::ReloadBegun
         | What::RolledBack
         | What::ReloadSuperseded

@@ -6,10 +6,13 @@ use clap::Command;
 
 /// What each group is called, and its commands in the order in which people need them.
 const GROUPS: [(&str, &[&str]); 8] = [
-    ("Run apps", &["start", "stop", "restart", "reload", "scale", "delete", "serve", "runtime"]),
+    (
+        "Run apps",
+        &["start", "stop", "restart", "reload", "scale", "policy", "delete", "serve", "runtime"],
+    ),
     ("Deploy", &["promote", "rollback", "history", "startOrReload", "startOrRestart"]),
     ("Files of apps", &["init", "schema", "diff", "import", "pm2"]),
-    ("Look", &["list", "describe", "logs", "events", "pid", "id", "env", "jlist"]),
+    ("Look", &["list", "describe", "logs", "events", "metrics", "pid", "id", "env", "jlist"]),
     ("Reach into apps", &["send", "sendSignal", "flush", "reloadLogs", "reset"]),
     ("Boot", &["save", "resurrect", "cleardump", "startup", "unstartup"]),
     ("The daemon", &["ping", "version", "upgrade", "kill", "daemon"]),

@@ -4,6 +4,7 @@ use anstyle::Style;
 use clap::Args;
 
 use super::{
+    counted,
     error::Error,
     human, output,
     selection::Selection,
@@ -22,16 +23,26 @@ use crate::{
   cluster list -v                    every worker, with its pid and connections
   cluster list --sort memory:desc    the largest first
 
+Columns of -v: conns that are open; selected, accepted: connections since the worker's start (of the
+app: since its start); queue: connections that wait for accept now, and the most there were; in,
+out: bytes; rtt: half of the round trips were shorter; wait p99: 99 % waited less for accept.
+
 With --json: an array with one object per app. Its members:
   id, name, namespace, mode (kernel | plain), status, online, instances, generation, reload (null,
   or {generation, stage (canary | forward | back), canary, who, began_ms}), ports [{protocol,
   address, workers}], policy, restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
   workers [{instance, generation, pid, status, reason, restarts, unstable, cpu_percent,
-  memory_bytes, uptime_ms, connections (with -v), selected, migrated, logs {out, err},
+  memory_bytes, uptime_ms, connections (with -v), selected, migrated, logs {out, err}, and with -v
+  connections_per_second and telemetry,
   dropped_bytes, last_words, status_text, errno, main_pid, env, others [{pid, generation,
   status}]}]. status_text: what the worker says of itself. others: processes of a reload that are
   to take the worker's place, or had it and finish what they have.
   status: starting | ready | online | draining | stopping | backoff | errored | stopped.
+  With -v, telemetry is what the kernel counted, of the app since its start and of each worker:
+  {selected, accepted, live, queued, queued_peak, migrated_in, migrated_out, dropped, guarded,
+  bytes_in, bytes_out, lifetime, wait, round_trip, missing}, of ports {misses, waited, refused,
+  shed, other, hashed, runs}. null: this host cannot count it, and missing says why. Histograms
+  are {buckets, sum} in microseconds; buckets[n] counts values below 2^n that others do not.
   Members may be added, never changed. spec.env is left empty: see `cluster env`.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(super) struct List {
@@ -143,6 +154,9 @@ fn draw(apps: &[AppView], verbose: bool, width: Option<usize>, colour: bool) -> 
         let known = apps.iter().any(|app| app.mode == Mode::Kernel);
         columns.insert(7, column("selected", u8::from(known), true));
     }
+    if verbose {
+        columns.extend(counted::columns(apps));
+    }
     // Only when somebody says something.
     let says = verbose && apps.iter().flat_map(|app| &app.workers).any(|w| w.status_text.is_some());
     if says {
@@ -177,7 +191,11 @@ fn draw(apps: &[AppView], verbose: bool, width: Option<usize>, colour: bool) -> 
             }
         }
     }
-    table.render(width, colour)
+    let mut text = table.render(width, colour);
+    if verbose {
+        text.push_str(&counted::reasons(apps));
+    }
+    text
 }
 
 fn app_row(app: &AppView, verbose: bool) -> Vec<Cell> {
@@ -203,12 +221,14 @@ fn app_row(app: &AppView, verbose: bool) -> Vec<Cell> {
     ];
     if verbose {
         row.insert(7, selected.into());
+        let rates = app.workers.iter().filter_map(|worker| worker.connections_per_second);
+        row.extend(counted::cells(app.telemetry.as_ref(), rates.reduce(|a, b| a + b)));
     }
     row
 }
 
 fn worker_row(app: &AppView, worker: &WorkerView) -> Vec<Cell> {
-    vec![
+    let mut row = vec![
         format!("{}:{}", app.id, worker.instance).into(),
         format!("{}:{}", app.name, worker.instance).into(),
         "".into(),
@@ -222,12 +242,14 @@ fn worker_row(app: &AppView, worker: &WorkerView) -> Vec<Cell> {
         human::percent(worker.cpu_percent).into(),
         human::bytes(worker.memory_bytes).into(),
         uptime(worker.uptime_ms).into(),
-    ]
+    ];
+    row.extend(counted::cells(worker.telemetry.as_ref(), worker.connections_per_second));
+    row
 }
 
 /// A process beside a worker: its successor, or one that had its place.
 fn other_row(app: &AppView, worker: &WorkerView, other: &OtherView) -> Vec<Cell> {
-    let mut row = vec![Cell::from(""); 13];
+    let mut row = vec![Cell::from(""); 13 + counted::cells(None, None).len()];
     row[0] = format!("{}:{}", app.id, worker.instance).into();
     row[1] = format!("{}:{}", app.name, worker.instance).into();
     row[4] = other.pid.map_or_else(dash, |pid| pid.to_string()).into();
@@ -269,7 +291,10 @@ fn uptime(millis: Option<u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::sample::app, *};
+    use super::{
+        super::sample::{app, counted},
+        *,
+    };
     use crate::{
         api::message::{ReloadView, Stage, Status},
         id::Generation,
@@ -312,14 +337,15 @@ mod tests {
 
     #[test]
     fn verbose_shows_workers_with_pid_and_connections() {
-        insta::assert_snapshot!(draw(&[app()], true, None, false), @r"
-        ┌─────┬───────┬───────────┬────────┬──────┬────────────┬───────┬──────────┬────┬─────────┬───────┬─────────┬────────┬──────────────────────┐
-        │ id  │ name  │ namespace │ mode   │  pid │ ports      │ conns │ selected │  ↺ │ status  │   cpu │  memory │ uptime │ says                 │
-        ├─────┼───────┼───────────┼────────┼──────┼────────────┼───────┼──────────┼────┼─────────┼───────┼─────────┼────────┼──────────────────────┤
-        │ 0   │ web   │ default   │ kernel │  1/2 │ 8080, 9090 │     7 │      240 │  3 │ online  │ 12.3% │ 52.4 MB │     1h │                      │
-        │ 0:0 │ web:0 │           │        │ 4001 │            │     7 │      120 │  0 │ online  │ 12.3% │ 52.4 MB │     1h │ 7 requests in flight │
-        │ 0:1 │ web:1 │           │        │    - │            │     - │      120 │ 16 │ errored │ 12.3% │ 52.4 MB │      - │                      │
-        └─────┴───────┴───────────┴────────┴──────┴────────────┴───────┴──────────┴────┴─────────┴───────┴─────────┴────────┴──────────────────────┘
+        insta::assert_snapshot!(draw(&[counted()], true, None, false), @r"
+        ┌─────┬───────┬───────────┬────────┬──────┬────────────┬───────┬──────────┬────┬─────────┬───────┬─────────┬────────┬────────┬───────┬──────────┬──────────┬─────────┬───────┬──────────┬──────────────────────┐
+        │ id  │ name  │ namespace │ mode   │  pid │ ports      │ conns │ selected │  ↺ │ status  │   cpu │  memory │ uptime │ conn/s │ queue │ accepted │       in │     out │   rtt │ wait p99 │ says                 │
+        ├─────┼───────┼───────────┼────────┼──────┼────────────┼───────┼──────────┼────┼─────────┼───────┼─────────┼────────┼────────┼───────┼──────────┼──────────┼─────────┼───────┼──────────┼──────────────────────┤
+        │ 0   │ web   │ default   │ kernel │  1/2 │ 8080, 9090 │     7 │      240 │  3 │ online  │ 12.3% │ 52.4 MB │     1h │    3.2 │  4/31 │      236 │ 106.1 KB │ 14.6 MB │ 24 µs │   1.0 ms │                      │
+        │ 0:0 │ web:0 │           │        │ 4001 │            │     7 │      120 │  0 │ online  │ 12.3% │ 52.4 MB │     1h │    3.2 │  2/31 │      118 │  53.0 KB │  7.3 MB │ 24 µs │   1.0 ms │ 7 requests in flight │
+        │ 0:1 │ web:1 │           │        │    - │            │     - │      120 │ 16 │ errored │ 12.3% │ 52.4 MB │      - │      – │     – │        – │        – │       – │     – │        – │                      │
+        └─────┴───────┴───────────┴────────┴──────┴────────────┴───────┴──────────┴────┴─────────┴───────┴─────────┴────────┴────────┴───────┴──────────┴──────────┴─────────┴───────┴──────────┴──────────────────────┘
+        –: guarded: the app has no guard
         ");
     }
 

@@ -11,6 +11,7 @@ use super::{
     error::Error,
     human, list, output,
     past::{self, Wanted},
+    policy,
     session::{self, Session, block_on},
 };
 use crate::{
@@ -165,6 +166,7 @@ fn host() -> Vec<(&'static str, String)> {
 fn app(app: &AppView) -> App {
     let settings = describe::settings(&app.spec).into_iter();
     let mut settings: Vec<_> = settings.filter(|(name, _)| PUBLIC.contains(name)).collect();
+    settings.extend(policy::settings_of(app));
     settings.push(("arguments", app.spec.args.len().to_string()));
     let troubles = app.workers.iter().filter_map(|worker| {
         let reason = worker.reason.as_ref()?;

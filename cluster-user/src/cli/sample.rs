@@ -3,7 +3,10 @@
 use crate::{
     api::message::{AppView, LogFiles, PortView, Status, WorkerView},
     config::spec::AppSpec,
-    datapath::{Mode, Protocol},
+    datapath::{
+        Mode, Protocol,
+        telemetry::{GroupTelemetry, Histogram, Telemetry},
+    },
     id::{AppId, Generation, Instance},
 };
 
@@ -12,6 +15,7 @@ pub(super) fn app() -> AppView {
         protocol: Protocol::Tcp,
         address: address.parse().unwrap(),
         workers: 1,
+        telemetry: None,
     };
     AppView {
         id: AppId(0),
@@ -31,9 +35,46 @@ pub(super) fn app() -> AppView {
         memory_bytes: 54_945_382,
         uptime_ms: Some(3_600_000),
         created_ms: 1_790_000_000_000,
+        telemetry: None,
         workers: vec![worker(0, Some(4001), Status::Online), worker(1, None, Status::Errored)],
         spec: spec(),
     }
+}
+
+/// The same app, counted.
+pub(super) fn counted() -> AppView {
+    let histogram = |buckets: &[u64]| Some(Histogram { buckets: buckets.to_vec(), sum: 12_345 });
+    let telemetry = Telemetry {
+        selected: 120,
+        accepted: Some(118),
+        live: Some(7),
+        queued: Some(2),
+        queued_peak: Some(31),
+        migrated_in: 3,
+        migrated_out: Some(0),
+        dropped: Some(1),
+        guarded: None,
+        bytes_in: Some(54_321),
+        bytes_out: Some(7_654_321),
+        lifetime: histogram(&[]),
+        wait: histogram(&[0, 0, 0, 0, 10, 40, 30, 5, 0, 0, 1, 1]),
+        round_trip: histogram(&[0, 0, 0, 0, 0, 90, 10]),
+        missing: Some("guarded: the app has no guard".to_owned()),
+    };
+    let group = GroupTelemetry {
+        misses: 1,
+        waited: 2,
+        runs: Some((243, 20_000)),
+        ..GroupTelemetry::default()
+    };
+    let mut app = app();
+    let mut total = telemetry.clone();
+    total.add(&telemetry);
+    app.telemetry = Some(total);
+    app.workers[0].telemetry = Some(telemetry);
+    app.workers[0].connections_per_second = Some(3.25);
+    app.ports[0].telemetry = Some(group);
+    app
 }
 
 pub(super) fn spec() -> AppSpec {
@@ -64,6 +105,8 @@ fn worker(instance: u32, pid: Option<u32>, status: Status) -> WorkerView {
         connections: pid.map(|_| 7),
         selected: Some(120),
         migrated: Some(3),
+        telemetry: None,
+        connections_per_second: None,
         logs: LogFiles {
             out: format!("/var/lib/cluster/logs/web-out-{instance}.log").into(),
             err: format!("/var/lib/cluster/logs/web-error-{instance}.log").into(),

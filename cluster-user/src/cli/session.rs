@@ -159,7 +159,11 @@ impl Session {
                 Line::Notice(notice) => bar.aside(|| self.tell(&notice)),
                 Line::Done(done) => return Ok(done),
                 Line::Failed(failure) => return Err(failure.into()),
-                Line::Pong(_) | Line::Event(_) => break,
+                Line::Pong(_)
+                | Line::Event(_)
+                | Line::Telemetry(_)
+                | Line::Readiness(_)
+                | Line::Exporter(_) => break,
             }
         }
         Err(Error::failed(format!("the daemon ended before {} was done", doing.verb))
@@ -181,7 +185,11 @@ impl Session {
                 Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) => {}
                 Line::Done(_) => return Ok(()),
                 Line::Failed(failure) => return Err(failure.into()),
-                Line::Pong(_) | Line::Event(_) => break,
+                Line::Pong(_)
+                | Line::Event(_)
+                | Line::Telemetry(_)
+                | Line::Readiness(_)
+                | Line::Exporter(_) => break,
             }
         }
         Err(Error::failed("the daemon ended before it was done"))
@@ -222,7 +230,14 @@ pub(super) async fn ping(client: &mut Client) -> Result<Pong, Error> {
         Some(Line::Pong(pong)) => Ok(pong),
         Some(Line::Failed(failure)) => Err(failure.into()),
         Some(
-            Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Done(_) | Line::Event(_),
+            Line::Progress(_)
+            | Line::Rolling(_)
+            | Line::Notice(_)
+            | Line::Done(_)
+            | Line::Event(_)
+            | Line::Telemetry(_)
+            | Line::Readiness(_)
+            | Line::Exporter(_),
         )
         | None => Err(nonsense()),
     }
@@ -239,7 +254,14 @@ pub(super) async fn apps(
         Some(Line::Done(done)) => Ok(done.apps),
         Some(Line::Failed(failure)) => Err(failure.into()),
         Some(
-            Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Pong(_) | Line::Event(_),
+            Line::Progress(_)
+            | Line::Rolling(_)
+            | Line::Notice(_)
+            | Line::Pong(_)
+            | Line::Event(_)
+            | Line::Telemetry(_)
+            | Line::Readiness(_)
+            | Line::Exporter(_),
         )
         | None => Err(nonsense()),
     }

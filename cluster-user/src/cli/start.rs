@@ -8,7 +8,7 @@ use super::{
     apply::{self, How, Wish},
     describe,
     error::Error,
-    human, list, output,
+    human, list, output, policy,
     session::{Doing, Session, block_on},
     table::Table,
 };
@@ -178,7 +178,15 @@ impl Start {
                 }
                 Ok(vec![Plan::Start(Box::new(resolved.spec))])
             }
-            Err(_) if !known.is_empty() => Ok(vec![Plan::Restart(ids(&known))]),
+            Err(_) if !known.is_empty() => {
+                if self.typed.definition().scheduling != Definition::default().scheduling {
+                    let name = human::plain(script);
+                    let message = format!("`{name}` keeps how it is scheduled");
+                    let hint = Some(format!("cluster policy {name} POLICY KEY=VALUE changes that"));
+                    output::notice(&Notice { message, hint });
+                }
+                Ok(vec![Plan::Restart(ids(&known))])
+            }
             Err(refusal) => Err(refusal.into()),
         }
     }
@@ -197,6 +205,8 @@ impl Start {
             let name = human::plain(&app.name);
             let mut spec = change.apply(&app.spec);
             spec.instances = instances.unwrap_or(spec.instances);
+            let fits = spec.scheduling.resize(spec.instances);
+            fits.map_err(|why| Error::usage(format!("app `{name}`: {why}")))?;
             let is_changed = spec != app.spec;
             if is_changed && idle(app) {
                 plans.push(Plan::Start(Box::new(spec)));
@@ -205,6 +215,8 @@ impl Start {
             }
             let hint = if is_changed && !idle(app) {
                 format!("it runs: cluster scale {name} N, cluster reload {name} --env KEY=VALUE")
+            } else if rest.scheduling != Definition::default().scheduling {
+                format!("cluster policy {name} POLICY KEY=VALUE changes how it is scheduled")
             } else if rest != Definition::default() {
                 format!(
                     "cluster delete {name}, then start the script; or keep it in a cluster.toml"
@@ -288,6 +300,9 @@ impl Start {
                     table.row(vec!["name".into(), spec.name.as_str().into()]);
                     table.row(vec!["namespace".into(), spec.namespace.as_str().into()]);
                     table.row(vec!["instances".into(), spec.instances.into()]);
+                    for (name, value) in policy::settings(&spec.scheduling) {
+                        table.row(vec![name.into(), value.into()]);
+                    }
                     for (name, value) in describe::settings(&spec) {
                         table.row(vec![name.into(), value.into()]);
                     }

@@ -26,13 +26,15 @@ pub struct Change {
 }
 
 impl Change {
-    /// The app as it shall be. Its name, its namespace and its number of workers stay.
+    /// The app as it shall be. Its name, its namespace, its number of workers and how it is scheduled stay: these are
+    /// changed without replacing a worker.
     #[must_use]
     pub fn apply(&self, old: &AppSpec) -> AppSpec {
         let mut new = self.spec.as_deref().unwrap_or(old).clone();
         new.name.clone_from(&old.name);
         new.namespace.clone_from(&old.namespace);
         new.instances = old.instances;
+        new.scheduling.clone_from(&old.scheduling);
         if let Some(inherited) = &self.inherited {
             new.env.retain(|key, _| !inherited.contains_key(key));
             new.inherited.clone_from(inherited);

@@ -71,7 +71,8 @@ pub fn show(list: &BTreeSet<u32>) -> String {
     ranges.into_iter().map(one).collect::<Vec<_>>().join(",")
 }
 
-fn list(text: &str) -> Option<BTreeSet<u32>> {
+/// Reads numbers in the kernel's form; `None` when it is something else.
+pub(super) fn list(text: &str) -> Option<BTreeSet<u32>> {
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         digits.then(|| text.parse::<u32>().ok())?.filter(|cpu| *cpu <= LAST)

@@ -119,6 +119,11 @@ impl Home {
         self.0.join("dump.json")
     }
 
+    /// Where metrics can be read besides the socket.
+    pub fn metrics(&self) -> PathBuf {
+        self.0.join("metrics.json")
+    }
+
     /// Locked by the daemon while it lives; holds its pid.
     pub fn lock(&self) -> PathBuf {
         self.0.join("daemon.lock")

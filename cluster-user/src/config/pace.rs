@@ -142,7 +142,8 @@ impl Canary {
         .clamp(1, instances.max(1))
     }
 
-    /// Turns of each new and of each old worker, so that the new ones together have exactly their share.
+    /// Turns of each new and of each old worker, so that the new ones together have exactly their share. `new` and `old`
+    /// are how many there are, or what their weights add up to: each has so many turns for each of its weight.
     pub fn turns(self, new: u32, old: u32) -> (u32, u32) {
         match self {
             Self::Workers(_) => (1, 1),

@@ -20,6 +20,7 @@ use super::{
     name::Name,
     readiness::{self, time},
     refusal::Refusal,
+    scheduling,
     script::{self, Lookup},
     shell,
     spec::{AppSpec, RestartPolicy, StopPolicy},
@@ -121,6 +122,8 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
     let usual = AppSpec::usual(name);
     let is_on = |switch: Option<Switch>, usual: bool| switch.map_or(usual, |Switch(on)| on);
     let logs = logging::resolve(logs, &cwd)?;
+    let instances = instances(run.instances.unwrap_or(Instances::Exactly(1)), around.cpus);
+    let scheduling = scheduling::resolve::resolve(&said.scheduling, &cwd, instances)?;
     let spec = AppSpec {
         namespace: run.namespace.clone().unwrap_or(usual.namespace),
         script: script.to_owned(),
@@ -131,7 +134,7 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
         inherited: environment.inherited,
         env: environment.variables,
         user,
-        instances: instances(run.instances.unwrap_or(Instances::Exactly(1)), around.cpus),
+        instances,
         autostart: is_on(restarting.autostart, usual.autostart),
         ports: balanced,
         identity: who,
@@ -162,6 +165,7 @@ pub fn resolve(said: &Definition, around: &Surroundings) -> Result<Resolved, Ref
         hooks: upkeep::hooks(&said.hooks, &lookup)?,
         resources: upkeep::resources(&said.resources)?,
         wait_timeout: time(ports.wait_timeout, usual.wait_timeout),
+        scheduling,
         trace: is_on(kernel.trace, usual.trace),
         require_kernel: is_on(kernel.require_kernel, usual.require_kernel),
         ..usual

@@ -9,6 +9,7 @@ pub mod feature;
 pub mod record;
 pub mod socket;
 pub mod telemetry;
+mod sum;
 pub mod activity;
 pub mod diag;
 pub mod holder;
@@ -191,6 +192,9 @@ pub struct SlotCounters {
     pub selected: u64,
     /// Connections that moved here from a socket that closed.
     pub migrated_in: u64,
+    /// Connections that the guard kept away.
+    #[serde(default)]
+    pub guarded: u64,
 }
 
 /// Why a socket could not be joined to a group.
@@ -333,6 +337,9 @@ pub trait DataPath {
     /// # Errors
     /// When the kernel cannot be asked.
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>>;
+
+    /// The same for one worker that has ended, to be asked before it is dismissed: its counters, and not what it has now.
+    fn counted(&mut self, worker: WorkerId) -> Telemetry;
 
     /// What the kernel counted for a group; nothing in plain mode.
     fn group_telemetry(&self, group: GroupId) -> Option<GroupTelemetry>;

@@ -78,7 +78,14 @@ async fn known(home: &Home) -> Result<Vec<AppView>, ClientError> {
         Some(Line::Done(done)) => Ok(done.apps),
         Some(Line::Failed(failure)) => Err(ClientError::Failed(failure)),
         Some(
-            Line::Progress(_) | Line::Rolling(_) | Line::Notice(_) | Line::Pong(_) | Line::Event(_),
+            Line::Progress(_)
+            | Line::Rolling(_)
+            | Line::Notice(_)
+            | Line::Pong(_)
+            | Line::Event(_)
+            | Line::Telemetry(_)
+            | Line::Readiness(_)
+            | Line::Exporter(_),
         )
         | None => Err(ClientError::Broken("the daemon's answer makes no sense".to_owned())),
     }
@@ -175,7 +182,13 @@ async fn carry_out(
             Line::Notice(notice) => notices.push(notice),
             Line::Done(_) => return Ok(()),
             Line::Failed(failure) => return Err(failure),
-            Line::Progress(_) | Line::Rolling(_) | Line::Pong(_) | Line::Event(_) => {}
+            Line::Progress(_)
+            | Line::Rolling(_)
+            | Line::Pong(_)
+            | Line::Event(_)
+            | Line::Telemetry(_)
+            | Line::Readiness(_)
+            | Line::Exporter(_) => {}
         }
     }
     Err(Failure::new(Reason::Unavailable, "the daemon ended before it was started"))

@@ -39,6 +39,26 @@ pub fn measure<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> Vec<Usage> {
     trees.into_iter().map(usage).collect()
 }
 
+/// What this process uses itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// CPU time and memory.
+    pub usage: Usage,
+    /// Descriptors it has open.
+    pub descriptors: u64,
+}
+
+/// Measures this process.
+pub fn own() -> Own {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let cpu = Duration::try_from(time).unwrap_or_default();
+    let memory = proc::resident(std::process::id()) * page();
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    // One of them is what they are read from.
+    let descriptors = u64::try_from(open.saturating_sub(1)).unwrap_or_default();
+    Own { usage: Usage { cpu, memory }, descriptors }
+}
+
 /// Bytes of a page.
 pub(super) fn page() -> u64 {
     units().page

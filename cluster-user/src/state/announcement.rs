@@ -11,7 +11,7 @@ use super::{
     worker::{Ending, Worker},
 };
 use crate::{
-    config::spec::recycle::Worn,
+    config::{scheduling::Scheduling, spec::recycle::Worn},
     id::{AppId, Generation, Instance, WorkerId},
 };
 
@@ -54,6 +54,16 @@ pub enum What {
     Scaled {
         /// How many.
         to: u32,
+    },
+    /// Workers are picked by another rule.
+    Scheduled {
+        /// Which.
+        scheduling: Scheduling,
+    },
+    /// A rule that is the app's is not that of one of its groups.
+    NotScheduled {
+        /// Why.
+        why: String,
     },
     /// A reload or rollback began.
     Deploying {

@@ -7,7 +7,7 @@ use super::{
     announcement::What,
     app::{App, Seat, SeatState},
     call::{Call, Goal},
-    effect::{Effect, Refusal, Tale},
+    effect::{Aside, Effect, Refusal, Tale},
     event::{CallId, Command},
     worker::{Input, Leave},
 };
@@ -60,8 +60,14 @@ impl State {
                 deleted = self.names(&apps);
                 (Goal::Down, self.delete(now, &apps), wait)
             }),
+            Command::Switch { targets, switch } => {
+                return match self.switch(call, &targets, &switch) {
+                    Ok(()) => {}
+                    Err(refusal) => self.refuse(call, refusal),
+                };
+            }
             Command::Scale { target, to, wait } => {
-                self.scale(now, &target, to).map(|(goal, seats)| (goal, seats, wait))
+                self.scale(now, call, &target, to).map(|(goal, seats)| (goal, seats, wait))
             }
             Command::Flush { targets } => self.select(&targets).map(|seats| {
                 self.flush(&seats);
@@ -104,6 +110,7 @@ impl State {
         let idle = idle || !spec.autostart;
         let mut id = AppId(self.next_app);
         if let Some(app) = self.apps.values().find(|app| app.spec().name == spec.name) {
+            self.not_switching(app.id)?;
             if app.stopped() {
                 let id = app.id;
                 return Ok((id, self.define_anew(now, id, spec, idle)));
@@ -126,13 +133,15 @@ impl State {
     /// Another definition of an app that is stopped.
     fn define_anew(&mut self, now: Moment, id: AppId, spec: Arc<AppSpec>, idle: bool) -> Seats {
         let Some(app) = self.apps.get_mut(&id) else { return Seats::new() };
-        let instances = spec.instances;
+        let (instances, scheduling) = (spec.instances, spec.scheduling.clone());
         if **app.spec() != *spec {
             let generation = app.define(spec);
             app.previous = Some(std::mem::replace(&mut app.generation, generation));
             // As with a scale: what is gone back to has as many workers as there are seats.
             for definition in app.definitions.values_mut() {
-                Arc::make_mut(definition).instances = instances;
+                let definition = Arc::make_mut(definition);
+                definition.instances = instances;
+                definition.scheduling.clone_from(&scheduling);
             }
         }
         let generation = app.generation;
@@ -238,7 +247,13 @@ impl State {
         seats
     }
 
-    fn scale(&mut self, now: Moment, target: &Target, to: Scale) -> Result<(Goal, Seats), Refusal> {
+    fn scale(
+        &mut self,
+        now: Moment,
+        call: CallId,
+        target: &Target,
+        to: Scale,
+    ) -> Result<(Goal, Seats), Refusal> {
         let ids: Vec<_> = self.select_apps(std::slice::from_ref(target))?.into_iter().collect();
         let &[id] = ids.as_slice() else {
             let names = ids
@@ -262,6 +277,8 @@ impl State {
         else {
             return Err(Refusal::BadScale { from, to: count });
         };
+        self.reschedule(call, id, count)?;
+        let Some(app) = self.apps.get_mut(&id) else { return Ok((Goal::Up, Seats::new())) };
         // Also for the generation that is being rolled out.
         for definition in app.definitions.values_mut() {
             Arc::make_mut(definition).instances = count;
@@ -280,6 +297,24 @@ impl State {
             return Ok((Goal::Down, leaving));
         }
         Ok((Goal::Up, (0..count).map(|instance| self.sit(now, id, Instance(instance))).collect()))
+    }
+
+    /// Fits how an app is scheduled to another number of workers.
+    fn reschedule(&mut self, call: CallId, id: AppId, count: u32) -> Result<(), Refusal> {
+        self.not_switching(id)?;
+        let Some(before) = self.apps.get(&id).map(|app| app.spec().scheduling.clone()) else {
+            return Ok(());
+        };
+        let mut scheduling = before.clone();
+        if let Err(why) = scheduling.resize(count) {
+            return Err(Refusal::Unschedulable { name: self.name(id), why });
+        }
+        if scheduling != before {
+            let (name, weights) = (self.name(id), scheduling.weights.clone());
+            self.tell(call, Tale::Aside(Aside::Weights { name, weights }));
+            self.define_scheduling(id, &scheduling);
+        }
+        Ok(())
     }
 
     fn flush(&mut self, seats: &Seats) {

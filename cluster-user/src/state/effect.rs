@@ -12,6 +12,7 @@ use super::{
 use crate::{
     config::{
         pace::Canary,
+        scheduling::{Policy, Scheduling},
         spec::{AppSpec, Probe, hooks::Hook},
     },
     datapath::{OnMiss, Protocol},
@@ -121,6 +122,15 @@ pub enum Effect {
         app: String,
         /// Whether decisions are logged.
         trace: bool,
+        /// By which rule workers are picked there. Where the data path refuses it, nothing is opened.
+        scheduling: Box<Scheduling>,
+    },
+    /// Pick workers by another rule. Answer: `Scheduled`.
+    Schedule {
+        /// In which group.
+        group: GroupId,
+        /// The rule.
+        scheduling: Box<Scheduling>,
     },
     /// Put a socket into a slot. Answer: `Joined` or `JoinFailed`.
     Join {
@@ -222,6 +232,8 @@ pub enum Tale {
         /// Why, when it is a failure.
         why: Option<(Instance, Why)>,
     },
+    /// Something to know while it goes on.
+    Aside(Aside),
     /// It is done.
     Done {
         /// Apps concerned that are still there.
@@ -247,6 +259,30 @@ pub enum Tale {
         rolled_back: bool,
         /// An address the worker tried to bind and never listened on.
         binding: Option<(Protocol, SocketAddr)>,
+    },
+}
+
+/// Something to know besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Aside {
+    /// Datagrams of one client may reach more than one worker.
+    Datagrams {
+        /// Where they arrive.
+        address: SocketAddr,
+        /// The rule, which is not the one that keeps them together.
+        policy: Policy,
+    },
+    /// Weights were fitted to another number of workers.
+    Weights {
+        /// Name of the app.
+        name: String,
+        /// What they are now.
+        weights: Vec<u32>,
+    },
+    /// Weights ended with the rule that they are for.
+    WeightsEnded {
+        /// Name of the app.
+        name: String,
     },
 }
 
@@ -331,6 +367,20 @@ pub enum Refusal {
         name: String,
         /// By whom.
         who: String,
+    },
+    /// A rule contradicts itself, or the number of workers.
+    Unschedulable {
+        /// Name of the app.
+        name: String,
+        /// How.
+        why: String,
+    },
+    /// The data path does not take a rule; the one before holds.
+    NotScheduled {
+        /// Name of the app.
+        name: String,
+        /// Why.
+        why: String,
     },
     /// There is no canary.
     NothingToPromote {

@@ -5,6 +5,7 @@ use crate::{
         change::Change,
         instances::Scale,
         pace::Pace,
+        scheduling::Switch,
         spec::{AppSpec, recycle::Worn},
         target::Target,
     },
@@ -83,6 +84,13 @@ pub enum Event {
         reason: String,
         /// Whether trying again is in vain.
         fatal: bool,
+    },
+    /// Answer to `Effect::Schedule`: whether the data path has taken the rule. It has the one before when it has not.
+    Scheduled {
+        /// Which group.
+        group: GroupId,
+        /// Why it has not.
+        result: Result<(), String>,
     },
     /// `Effect::Join` was carried out.
     Joined {
@@ -251,6 +259,13 @@ pub enum Command {
         to: Scale,
         /// Whether to answer only when it is done.
         wait: bool,
+    },
+    /// Workers picked by another rule, from now on and without replacing any.
+    Switch {
+        /// Of which apps.
+        targets: Vec<Target>,
+        /// What is to be different.
+        switch: Box<Switch>,
     },
     /// Log files emptied.
     Flush {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use cluster_common::slot::Slot;
 use serde::{Deserialize, Serialize};
 
-use super::route::{self, Turns};
+use super::{
+    route::{self, Turns},
+    scheduling::Rule,
+};
 use crate::{
     datapath::GroupKey,
     id::{AppId, GroupId, Ticket, WorkerId},
@@ -29,6 +32,9 @@ pub(super) struct Group {
     /// What was published last. A supervisor that takes over publishes anew.
     #[serde(skip)]
     pub(super) route: Vec<Slot>,
+    /// By which rule workers are picked there. A supervisor that takes over says so anew.
+    #[serde(skip)]
+    pub(super) rule: Rule,
     /// Whether and how long an empty route is bridged.
     pub(super) vacancy: Vacancy,
 }
@@ -65,7 +71,8 @@ pub(super) enum Vacancy {
 impl Group {
     pub(super) fn new(id: GroupId, key: GroupKey, app: AppId) -> Self {
         let (queue, slots, route) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Self { id, key, app, open: false, queue, slots, route, vacancy: Vacancy::None }
+        let (rule, vacancy) = (Rule::default(), Vacancy::None);
+        Self { id, key, app, open: false, queue, slots, route, rule, vacancy }
     }
 
     /// The lowest free slot, now taken; `None` when all are.

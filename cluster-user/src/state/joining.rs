@@ -1,6 +1,9 @@
 //! Sockets into slots, slots into routes.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use cluster_common::slot::Slot;
 
@@ -9,6 +12,7 @@ use super::{
     effect::Effect,
     group::{Group, MemberState, Vacancy},
     rollout::Stage,
+    scheduling::Rule,
     why::Why,
     worker::{Input, Phase, Worker},
 };
@@ -72,9 +76,14 @@ impl State {
         self.next_group += 1;
         let (app, trace) = (founder.spec.name.to_string(), founder.spec.trace);
         let mut entry = Group::new(group, key, founder.app);
+        // That of the app: what the worker knows of itself may be older.
+        let scheduling = self.apps.get(&founder.app).map(|app| app.spec().scheduling.clone());
+        let scheduling = scheduling.unwrap_or_default();
+        entry.rule = Rule::opened(scheduling.clone());
         entry.queue.push((ticket, worker));
         self.groups.insert(group, entry);
-        self.effects.push(Effect::Open { group, ticket, app, trace });
+        let scheduling = Box::new(scheduling);
+        self.effects.push(Effect::Open { group, ticket, app, trace, scheduling });
     }
 
     pub(super) fn opened(&mut self, now: Moment, group: GroupId, founder: Ticket) {
@@ -88,6 +97,7 @@ impl State {
         for (ticket, worker) in std::mem::take(&mut entry.queue) {
             self.join(now, group, ticket, worker);
         }
+        self.tell_of_opened(group);
     }
 
     pub(super) fn open_failed(&mut self, now: Moment, group: GroupId, reason: &str, fatal: bool) {
@@ -185,7 +195,7 @@ impl State {
         Some((missing.address, instead.map(|key| key.address).collect()))
     }
 
-    /// How many turns a worker has in a route of its app, against the others: a canary has its share.
+    /// How many turns a worker has in a route of its app, against the others: by its weight, and a canary has its share.
     fn weights(&self, group: &Group) -> impl Fn(WorkerId) -> u32 {
         let rollout = self.apps.get(&group.app).and_then(|app| app.rollout.as_ref());
         let canary = rollout.and_then(|rollout| match rollout.stage {
@@ -195,21 +205,33 @@ impl State {
             | Stage::Back(_)
             | Stage::Counting(_) => None,
         });
-        let new: Vec<WorkerId> = canary.map_or_else(Vec::new, |(_, target)| {
-            let members = group.served_by(|id| self.is_online(id)).into_iter().map(|(id, _)| id);
-            members
-                .filter(|id| self.workers.get(id).is_some_and(|w| w.generation == target))
-                .collect()
-        });
-        let all = group.served_by(|id| self.is_online(id)).len();
-        let count = |workers: usize| u32::try_from(workers).unwrap_or(u32::MAX);
+        let scheduling = self.apps.get(&group.app).map(|app| &app.spec().scheduling);
+        let weight = |id: WorkerId| {
+            let instance = self.workers.get(&id).map(|worker| worker.instance);
+            scheduling.zip(instance).map_or(1, |(of, instance)| of.weight(instance.0))
+        };
+        let is_plain = canary.is_none() && scheduling.is_none_or(|of| of.weights.is_empty());
+        let members = if is_plain { Vec::new() } else { group.served_by(|id| self.is_online(id)) };
+        let weights: BTreeMap<_, _> = members.into_iter().map(|(id, _)| (id, weight(id))).collect();
+        let is_new = |id: &WorkerId| {
+            let of = self.workers.get(id).map(|worker| worker.generation);
+            canary.is_some_and(|(_, target)| of == Some(target))
+        };
+        let new: BTreeSet<_> = weights.keys().copied().filter(is_new).collect();
+        let sum = |of_new: bool| -> u32 {
+            let side = weights.iter().filter(|(id, _)| new.contains(id) == of_new);
+            side.map(|(_, weight)| weight).sum()
+        };
         let (for_new, for_old) = match canary {
-            Some((canary, _)) if !new.is_empty() && new.len() < all => {
-                canary.turns(count(new.len()), count(all - new.len()))
+            Some((canary, _)) if !new.is_empty() && new.len() < weights.len() => {
+                canary.turns(sum(true), sum(false))
             }
             Some(_) | None => (1, 1),
         };
-        move |id| if new.contains(&id) { for_new } else { for_old }
+        move |id| {
+            let turns = if new.contains(&id) { for_new } else { for_old };
+            turns.saturating_mul(weights.get(&id).copied().unwrap_or(1))
+        }
     }
 
     pub(super) fn is_online(&self, id: WorkerId) -> bool {

@@ -10,7 +10,8 @@
 //! 6. Every waiting command is answered once.
 //! 7. While an app is reloaded, every address it served has a worker in its route that is ready, if it had one before and
 //!    that did not fail by itself (with `--overlap off`: the waiting room).
-//! 8. What the journal keeps of the core, with what is found of its workers and groups, is enough to go on from.
+//! 8. Every open group has the rule of its app's definition, or is told so; a switch that one refuses is made nowhere.
+//! 9. What the journal keeps of the core, with what is found of its workers and groups, is enough to go on from.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -27,6 +28,7 @@ mod route;
 mod command;
 mod call;
 mod joining;
+mod scheduling;
 mod seating;
 mod rollout;
 mod restart;
@@ -53,6 +55,8 @@ mod tests_settled;
 #[cfg(test)]
 mod tests_adopt;
 #[cfg(test)]
+mod tests_scheduling;
+#[cfg(test)]
 mod world;
 
 use std::collections::BTreeMap;
@@ -66,6 +70,7 @@ use self::{
     effect::{Effect, Refusal, Tale},
     event::{CallId, Event, Word},
     group::{Group, Vacancy},
+    scheduling::Switching,
     why::Why,
     worker::{Input, Worker},
 };
@@ -88,6 +93,9 @@ pub struct State {
     next_app: u32,
     next_worker: u64,
     next_group: u32,
+    /// Switches to another rule that are under way. Whoever wants them is gone with the supervisor that died.
+    #[serde(skip)]
+    switches: Vec<Switching>,
     /// The daemon is ending.
     ending: bool,
     /// What the event in hand asks for, in order.
@@ -118,6 +126,7 @@ impl State {
             Event::OpenFailed { group, reason, fatal } => {
                 self.open_failed(now, group, &reason, fatal);
             }
+            Event::Scheduled { group, result } => self.scheduled(group, result),
             Event::Joined { group, slot } => self.joined(now, group, slot),
             Event::JoinFailed { group, slot, reason } => self.join_failed(now, group, slot, reason),
             Event::Lost { group, slot } => self.lost(group, slot),
@@ -218,6 +227,7 @@ impl State {
         self.settle_restarts(now);
         self.settle_renewals(now);
         self.settle_rollouts(now);
+        self.settle_schedulings();
         let publications = self.settle_groups(now);
         // A route never names a worker that is being told to end: publications come before signals.
         self.effects.splice(0..0, publications);

@@ -14,6 +14,7 @@ use crate::{
         change::Change,
         instances::Scale,
         pace::{Batch, Canary, Pace},
+        scheduling::{Guard, Shed, Switch},
         spec::{AppSpec, hooks::Hooks, recycle::Worn},
         target::Target,
     },
@@ -33,6 +34,7 @@ enum Move {
     Crash { effects: u32 },
     Delete { app: u8 },
     Scale { app: u8, by: i32 },
+    Switch { app: Option<u8>, switch: Switch },
     Listen { nth: usize, port: u16 },
     Exit { nth: usize, code: i32 },
     CloseSocket { nth: usize },
@@ -41,7 +43,7 @@ enum Move {
     Traffic { busy: u32 },
     Worn { nth: usize },
     Reset { app: u8 },
-    Faults { spawn: bool, open: bool, join: bool },
+    Faults(Faults),
 }
 
 proptest! {
@@ -70,6 +72,11 @@ proptest! {
         for call in world.told.keys() {
             prop_assert!(world.answer(*call).is_some(), "{call:?} was never answered");
         }
+        // Whatever was refused meanwhile: the next supervisor tells every group.
+        world.take_over();
+        come_to_rest(&mut world);
+        prop_assert!(world.stale.is_empty());
+        world.check_rules();
         let call = world.command(Command::Kill);
         come_to_rest(&mut world);
         prop_assert!(world.ended && world.answer(call).is_some());
@@ -204,8 +211,31 @@ fn any_move() -> impl Strategy<Value = Move> {
         1 => (0..2u32).prop_map(|busy| Move::Traffic { busy }),
         2 => (0..16usize).prop_map(|nth| Move::Worn { nth }),
         1 => (0..3u8).prop_map(|app| Move::Reset { app }),
-        1 => any::<(bool, bool, bool)>().prop_map(|(spawn, open, join)| Move::Faults { spawn, open, join }),
+        3 => (prop::option::of(0..3u8), any_switch()).prop_map(|(app, switch)| Move::Switch { app, switch }),
+        1 => any::<(bool, bool, bool, bool)>().prop_map(|(spawn, open, join, schedule)| {
+            Move::Faults(Faults { spawn, open, join, schedule })
+        }),
     ]
+}
+
+/// Weights are right for some numbers of workers only.
+fn any_switch() -> impl Strategy<Value = Switch> {
+    let policy = prop_oneof![
+        Just("round-robin"),
+        Just("least-conn"),
+        Just("sticky prefix=24"),
+        Just("class 10.0.0.0/8=0 *=1"),
+    ];
+    let policy = prop::option::of(policy.prop_map(|text| text.parse().unwrap()));
+    let weights = prop::option::of(prop::collection::vec(1..5u32, 0..4));
+    let guard = prop::option::of(Just(Guard::OFF));
+    let shed = prop::option::of(prop_oneof![Just(Shed::Off), Just(Shed::At(7))]);
+    (policy, weights, guard, shed).prop_map(|(policy, weights, guard, shed)| Switch {
+        policy,
+        weights,
+        guard,
+        shed,
+    })
 }
 
 fn any_pace() -> impl Strategy<Value = Pace> {
@@ -273,6 +303,10 @@ fn play(world: &mut World, next: Move) {
             let target = Target::parse(&name(app)).unwrap();
             world.command(Command::Scale { target, to: Scale::By(by), wait: true });
         }
+        Move::Switch { app, switch } => {
+            let target = app.map_or_else(|| "all".to_owned(), name);
+            world.command(Command::Switch { targets: targets(&target), switch: Box::new(switch) });
+        }
         Move::Listen { nth, port } => {
             let workers: Vec<_> =
                 world.alive.keys().copied().filter(|id| !world.dying.contains(id)).collect();
@@ -298,7 +332,7 @@ fn play(world: &mut World, next: Move) {
         }
         Move::Deliver { nth } => world.deliver(nth),
         Move::Pass { millis } => world.pass(Duration::from_millis(millis)),
-        Move::Faults { spawn, open, join } => world.faults = Faults { spawn, open, join },
+        Move::Faults(faults) => world.faults = faults,
         Move::Worn { nth } => wear(world, nth),
         Move::Reset { app } => {
             world.command(Command::Reset { targets: targets(&name(app)) });

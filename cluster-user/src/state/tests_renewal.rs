@@ -254,6 +254,8 @@ fn what_happens_is_told_once() {
         What::Phase(status) => format!("{status:?}"),
         What::Gone { failed, .. } => format!("gone {failed}"),
         other @ (What::Scaled { .. }
+        | What::Scheduled { .. }
+        | What::NotScheduled { .. }
         | What::Deploying { .. }
         | What::Deployed { .. }
         | What::Worn(_)

@@ -84,6 +84,8 @@ pub struct SeatView<'a> {
     pub worker: Option<WorkerId>,
     /// That worker's process id.
     pub pid: Option<u32>,
+    /// Whether a worker should be online there: one that was stopped or has ended as it may should not.
+    pub wanted: bool,
     /// Since when it is online.
     pub online_since: Option<Moment>,
     /// Workers after the first.
@@ -153,9 +155,21 @@ impl State {
         self.groups.values().any(|group| matches!(group.vacancy, Vacancy::Waiting(_)))
     }
 
+    /// Every group: whose it is, and where.
+    pub fn places(&self) -> impl Iterator<Item = (GroupId, AppId, Protocol, SocketAddr)> + '_ {
+        let groups = self.groups.values();
+        groups.map(|group| (group.id, group.app, group.key.protocol, group.key.address))
+    }
+
     /// Every open group.
     pub fn open_groups(&self) -> impl Iterator<Item = GroupId> + '_ {
         self.groups.values().filter(|group| group.open).map(|group| group.id)
+    }
+
+    /// The app of a group.
+    #[cfg(test)]
+    pub(super) fn app_of_group(&self, group: GroupId) -> Option<AppId> {
+        self.groups.get(&group).map(|group| group.app)
     }
 
     /// Addresses of the TCP groups that a worker has a socket in.
@@ -264,6 +278,7 @@ impl State {
             reason: seat.reason.as_ref(),
             worker: worker.map(|worker| worker.id),
             pid: worker.and_then(|worker| worker.pid),
+            wanted: seat.wanted && seat.state != SeatState::Empty { failed: false },
             online_since: worker.and_then(|worker| match worker.phase {
                 Phase::Online { since } => Some(since),
                 Phase::Spawning

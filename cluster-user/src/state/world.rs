@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     config::{
+        scheduling::Scheduling,
         spec::{AppSpec, hooks::Hook},
         target::Target,
     },
@@ -40,6 +41,10 @@ pub(super) struct World {
     pub(super) routes: BTreeMap<GroupId, Vec<Slot>>,
     pub(super) sockets: BTreeMap<(GroupId, Slot), WorkerId>,
     pub(super) on_miss: BTreeMap<GroupId, OnMiss>,
+    /// By which rule the data path picks in each group.
+    pub(super) rules: BTreeMap<GroupId, Scheduling>,
+    /// Groups that were refused the rule of their app since they had it, and were not told again.
+    pub(super) stale: BTreeSet<GroupId>,
     tickets: BTreeMap<Ticket, (WorkerId, u16)>,
     pub(super) told: BTreeMap<CallId, Vec<Tale>>,
     pub(super) signals: Vec<(WorkerId, i32)>,
@@ -66,10 +71,12 @@ pub(super) struct World {
 
 /// Effects that fail while they are set.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one effect")]
 pub(super) struct Faults {
     pub(super) spawn: bool,
     pub(super) open: bool,
     pub(super) join: bool,
+    pub(super) schedule: bool,
 }
 
 impl World {
@@ -84,6 +91,8 @@ impl World {
             routes: BTreeMap::new(),
             sockets: BTreeMap::new(),
             on_miss: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            stale: BTreeSet::new(),
             tickets: BTreeMap::new(),
             told: BTreeMap::new(),
             signals: Vec::new(),
@@ -209,6 +218,8 @@ impl World {
         // Groups that nobody will ask for are found to be orphans and ended; so are workers.
         let known: BTreeSet<_> = found.groups.keys().copied().collect();
         self.routes.retain(|group, _| known.contains(group));
+        self.rules.retain(|group, _| known.contains(group));
+        self.stale.clear();
         self.sockets.retain(|(group, _), _| known.contains(group));
         let workers: BTreeSet<_> = state.known_workers().iter().map(|known| known.worker).collect();
         self.alive.retain(|worker, _| workers.contains(worker));
@@ -263,16 +274,18 @@ impl World {
                 }
                 self.answers.push_back(Event::Measured { worker, traffic: Some(self.traffic) });
             }
-            Effect::Open { group, ticket, .. } => {
-                if self.faults.open {
+            Effect::Open { group, ticket, scheduling, .. } => {
+                if self.faults.open || self.faults.schedule {
                     self.tickets.remove(&ticket);
                     let reason = "the port is held".to_owned();
                     let failed = Event::OpenFailed { group, reason, fatal: true };
                     return self.answers.push_back(failed);
                 }
                 assert!(self.routes.insert(group, Vec::new()).is_none(), "opened twice");
+                self.rules.insert(group, *scheduling);
                 self.answers.push_back(Event::Opened { group, ticket });
             }
+            Effect::Schedule { group, scheduling } => self.schedule(group, *scheduling),
             Effect::Join { ticket, group, slot } => {
                 let failure = self.faults.join.then(|| "no room".to_owned());
                 let event = match self.tickets.remove(&ticket).filter(|_| failure.is_none()) {
@@ -296,6 +309,8 @@ impl World {
             Effect::OnMiss { group, on_miss } => drop(self.on_miss.insert(group, on_miss)),
             Effect::Close { group } => {
                 self.routes.remove(&group).expect("closed once");
+                self.rules.remove(&group);
+                self.stale.remove(&group);
                 self.sockets.retain(|(of, _), _| *of != group);
             }
             Effect::Forget { app } => {
@@ -332,6 +347,20 @@ impl World {
         }
     }
 
+    fn schedule(&mut self, group: GroupId, scheduling: Scheduling) {
+        assert!(self.routes.contains_key(&group), "only an open group has a rule");
+        let result = if self.faults.schedule {
+            // What it has stays. When that is not what its app has, nobody asks again before the next takeover.
+            self.stale.insert(group);
+            Err("this host lacks it".to_owned())
+        } else {
+            self.stale.remove(&group);
+            self.rules.insert(group, scheduling);
+            Ok(())
+        };
+        self.answers.push_back(Event::Scheduled { group, result });
+    }
+
     /// A seat has one worker, one successor, and whoever leaves it.
     fn assert_there_is_a_place(&self, worker: WorkerId, app: AppId, instance: Instance) {
         let staying = self.alive.iter().filter(|(id, seat)| {
@@ -344,16 +373,21 @@ impl World {
     /// What must be true after every event.
     fn check(&self) {
         for (group, route) in &self.routes {
-            let mut turns = BTreeMap::new();
+            let mut turns: BTreeMap<WorkerId, u32> = BTreeMap::new();
             let owner = |slot: &Slot| self.sockets.get(&(*group, *slot));
             // One that has ended is in the route until that is known.
             for worker in route.iter().filter_map(owner) {
-                *turns.entry(worker).or_insert(0) += 1;
+                *turns.entry(*worker).or_insert(0) += 1;
             }
-            let (least, most) = (turns.values().min(), turns.values().max());
             let gone = route.iter().any(|slot| owner(slot).is_none());
             let canary = self.state.apps(&[]).iter().any(|app| app.rollout.is_some());
-            assert!(least == most || gone || canary, "{group:?} favours a worker: {turns:?}");
+            let shares = turns.iter().map(|(worker, turns)| (*turns, self.weight(*worker)));
+            let shares: Vec<_> = shares.collect();
+            let even = shares.windows(2).all(|two| two[0].0 * two[1].1 == two[1].0 * two[0].1);
+            assert!(even || gone || canary, "{group:?} favours a worker: {turns:?}");
+        }
+        if self.answers.is_empty() {
+            self.check_rules();
         }
         for view in self.state.apps(&[]) {
             for seat in view.seats.iter().filter(|seat| seat.online_since.is_some()) {
@@ -367,6 +401,23 @@ impl World {
                     );
                 }
             }
+        }
+    }
+
+    /// The weight that a worker shall have.
+    fn weight(&self, worker: WorkerId) -> u32 {
+        let view = self.alive.get(&worker).and_then(|(app, instance)| {
+            Some(self.state.app_of(*app)?.spec.scheduling.weight(instance.0))
+        });
+        view.unwrap_or(1)
+    }
+
+    /// When everything is answered, each group has the rule of its app.
+    pub(super) fn check_rules(&self) {
+        for group in self.state.open_groups().filter(|group| !self.stale.contains(group)) {
+            let app = self.state.app_of_group(group).expect("a group has an app");
+            let wanted = &self.state.app_of(app).expect("an app is there").spec.scheduling;
+            assert_eq!(self.rules.get(&group), Some(wanted), "{group:?} of app {app}");
         }
     }
 
@@ -409,7 +460,10 @@ impl World {
 }
 
 fn is_progress(tale: &Tale) -> bool {
-    matches!(tale, Tale::Progress { .. } | Tale::Rolling { .. } | Tale::Back { .. })
+    matches!(
+        tale,
+        Tale::Progress { .. } | Tale::Rolling { .. } | Tale::Back { .. } | Tale::Aside(_)
+    )
 }
 
 fn pid(worker: WorkerId) -> u32 {

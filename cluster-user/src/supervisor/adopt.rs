@@ -97,7 +97,8 @@ impl Host {
 
     /// By the journal; how many workers were found that it does not know.
     fn adopt_known(&mut self, entry: Entry<State>) -> (State, Vec<Effect>, usize) {
-        let Entry { mut state, groups, trees, .. } = entry;
+        let Entry { mut state, groups, trees, ledger, .. } = entry;
+        self.ledger = ledger;
         let mut found = adopt::Found::default();
         let known = state.known_workers();
         let numbers = known.iter().map(|known| known.worker).collect();

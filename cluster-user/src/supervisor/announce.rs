@@ -41,6 +41,10 @@ fn told(what: Core) -> (What, Option<String>) {
         Core::Deleted => (What::AppDeleted, None),
         Core::Scaled { to: 1 } => (What::AppScaled, Some("to 1 worker".to_owned())),
         Core::Scaled { to } => (What::AppScaled, Some(format!("to {to} workers"))),
+        Core::Scheduled { scheduling } => (What::AppScheduled, Some(scheduling.to_string())),
+        Core::NotScheduled { why } => {
+            (What::Trouble, Some(format!("its policy is not that of all its ports: {why}")))
+        }
         Core::Deploying { generation, kind: of, who } => {
             let detail = format!("{} to generation {generation}, by {who}", kind(of));
             (What::ReloadBegun, Some(detail))

@@ -7,12 +7,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::run::Supervisor;
 use crate::{
     api::message::{Detail, Done, Failure, Line, Notice, Progress, Reason, Rolling, Step},
-    config::{instances::MAX_INSTANCES, pace::Canary, spec::Readiness},
-    datapath::{Protocol, holder, socket},
+    config::{instances::MAX_INSTANCES, pace::Canary, scheduling::Policy, spec::Readiness},
+    datapath::{Mode, Protocol, holder, socket},
     id::{AppId, Instance, WorkerId},
     moment::Moment,
     state::{
-        effect::{Doing, Refusal, Tale},
+        effect::{Aside, Doing, Refusal, Tale},
         event::{CallId, Exit},
         why::Why,
     },
@@ -64,6 +64,12 @@ impl Supervisor {
                 let (name, why) = (name.unwrap_or_default(), why.unwrap_or_default());
                 let message = format!("rolling app `{name}` back{why}");
                 drop(reply.send(Line::Notice(Notice { message, hint: None })));
+                return;
+            }
+            Tale::Aside(aside) => {
+                if let Some(notice) = notice(&aside, self.host.datapath.mode()) {
+                    drop(reply.send(Line::Notice(notice)));
+                }
                 return;
             }
             Tale::Failed { app, name, instance, worker, why, binding, rolled_back } => {
@@ -218,6 +224,31 @@ fn step(doing: &Doing) -> (Step, Option<String>) {
     }
 }
 
+/// Something to know besides; in plain mode the kernel's hash keeps datagrams of a client together.
+fn notice(aside: &Aside, mode: Mode) -> Option<Notice> {
+    let (message, hint) = match aside {
+        Aside::Datagrams { .. } if mode == Mode::Plain => return None,
+        Aside::Datagrams { address, policy: Policy::Hash | Policy::None } => (
+            format!("udp {address}: flows move to other workers when workers come or go"),
+            Some("--policy sticky keeps flows together".to_owned()),
+        ),
+        Aside::Datagrams { address, policy: _ } => (
+            format!("udp {address} is balanced per datagram; --policy sticky keeps flows together"),
+            None,
+        ),
+        Aside::Weights { name, weights } => {
+            let weights: Vec<_> = weights.iter().map(u32::to_string).collect();
+            let message = format!("app `{name}` has weights {} now", weights.join(","));
+            (message, Some(format!("cluster policy {name} weights=N,… sets others")))
+        }
+        Aside::WeightsEnded { name } => (
+            format!("the weights of app `{name}` have ended: they go with policy round-robin"),
+            None,
+        ),
+    };
+    Some(Notice { message, hint })
+}
+
 fn refused(refusal: &Refusal) -> Failure {
     match refusal {
         Refusal::Unknown { target, names } => unknown(target, names),
@@ -236,6 +267,14 @@ fn refused(refusal: &Refusal) -> Failure {
         .hint("cluster stop ends all workers of an app"),
         Refusal::Ambiguous { names } => {
             Failure::new(Reason::BadRequest, format!("one app is expected, but the target means {}", names.join(", ")))
+        }
+        Refusal::Unschedulable { name, why } => {
+            Failure::new(Reason::BadRequest, format!("app `{name}`: {why}"))
+                .hint(format!("cluster policy {name} shows how it is scheduled, and what there is"))
+        }
+        Refusal::NotScheduled { name, why } => {
+            Failure::new(Reason::Failed, format!("app `{name}`: {why}; its policy stays as it was"))
+                .hint("cluster doctor shows what this kernel supports")
         }
         Refusal::NotRunning { name } => {
             Failure::new(Reason::Conflict, format!("app `{name}` is not running"))

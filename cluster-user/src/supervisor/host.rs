@@ -14,8 +14,8 @@ use cluster_common::slot::Slot;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use super::{
-    health::Health, hooks::Hooks, journal::TreeRecord, manager::Manager, options::DaemonOptions,
-    upkeep::Upkeep,
+    health::Health, hooks::Hooks, journal::TreeRecord, ledger::Ledger, manager::Manager,
+    options::DaemonOptions, upkeep::Upkeep,
 };
 use crate::{
     api::{
@@ -42,6 +42,9 @@ use crate::{
     state::event::CallId,
 };
 
+/// A rate over less than this is noise.
+pub(super) const SHORTEST: Duration = Duration::from_millis(200);
+
 /// Everything that effects act upon.
 pub(super) struct Host {
     pub(super) home: Home,
@@ -58,6 +61,8 @@ pub(super) struct Host {
     pub(super) hooks: Hooks,
     pub(super) upkeep: Upkeep,
     pub(super) workers: BTreeMap<WorkerId, Running>,
+    /// What was counted for those that have gone.
+    pub(super) ledger: Ledger,
     /// What workers wrote last before they ended.
     pub(super) last_words: BTreeMap<(AppId, Instance), Vec<String>>,
     /// The same of the workers that ended last, whichever seat they had.
@@ -89,6 +94,37 @@ pub(super) struct Running {
     pub(super) last: (Instant, Usage),
     /// CPU in per cent at the last look.
     pub(super) cpu_percent: f64,
+    /// The most CPU time that was seen: without a cgroup it shrinks when a process ends.
+    pub(super) cpu: Duration,
+    /// Connections that come to it.
+    pub(super) rate: Rate,
+    /// The most accepted connections that were told of.
+    pub(super) accepted: u64,
+}
+
+/// How often something is counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rate {
+    last: Option<(Instant, u64)>,
+    /// Since the look before the last one; absent until there were two.
+    pub(super) per_second: Option<f64>,
+}
+
+impl Rate {
+    /// Takes in what a counter shows now.
+    pub(super) fn look(&mut self, now: Instant, count: u64) {
+        let Some((before, last)) = self.last else {
+            self.last = Some((now, count));
+            return;
+        };
+        let passed = now.saturating_duration_since(before);
+        // A rate over less than this is noise: the one before it is shown again.
+        if passed >= SHORTEST {
+            let more = u32::try_from(count.saturating_sub(last)).unwrap_or(u32::MAX);
+            self.per_second = Some(f64::from(more) / passed.as_secs_f64());
+            self.last = Some((now, count));
+        }
+    }
 }
 
 /// What tasks tell the loop.
@@ -186,6 +222,7 @@ impl Host {
             hierarchy,
             output,
             workers: BTreeMap::new(),
+            ledger: Ledger::default(),
             last_words: BTreeMap::new(),
             words_of: BTreeMap::new(),
             shared: BTreeMap::new(),
@@ -213,7 +250,11 @@ impl Host {
     ) -> io::Result<()> {
         let watcher = ExitWatcher::new(tree.process())?;
         let last = (Instant::now(), Usage::default());
-        self.workers.insert(worker, Running { tree, app, instance, last, cpu_percent: 0.0 });
+        let (cpu_percent, cpu, rate) = (0.0, Duration::ZERO, Rate::default());
+        self.workers.insert(
+            worker,
+            Running { tree, app, instance, last, cpu_percent, cpu, rate, accepted: 0 },
+        );
         let news = self.news.clone();
         tokio::spawn(async move {
             match watcher.exit().await {

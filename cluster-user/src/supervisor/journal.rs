@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::succession;
+use super::{ledger::Ledger, succession};
 use crate::{
     config::home::Home,
     datapath::record::GroupRecord,
@@ -44,6 +44,9 @@ pub(super) struct Entry<S> {
     pub(super) groups: BTreeMap<GroupId, GroupRecord>,
     /// What is needed to find processes and their output again.
     pub(super) trees: BTreeMap<WorkerId, TreeRecord>,
+    /// What was counted for those that have gone.
+    #[serde(default)]
+    pub(super) ledger: Ledger,
 }
 
 /// What is needed to find a worker's processes and their output again.
@@ -164,10 +167,12 @@ impl<'a> Entry<&'a State> {
         state: &'a State,
         groups: BTreeMap<GroupId, GroupRecord>,
         trees: BTreeMap<WorkerId, TreeRecord>,
+        ledger: Ledger,
     ) -> Self {
         let release = env!("CARGO_PKG_VERSION").to_owned();
         let program = succession::own_program();
-        Self { format: FORMAT, release, boot: boot_id(), program, mode, state, groups, trees }
+        let boot = boot_id();
+        Self { format: FORMAT, release, boot, program, mode, state, groups, trees, ledger }
     }
 }
 
@@ -272,6 +277,6 @@ mod tests {
     }
 
     fn entry(state: &State) -> Entry<&State> {
-        Entry::new(Mode::Plain, state, BTreeMap::new(), BTreeMap::new())
+        Entry::new(Mode::Plain, state, BTreeMap::new(), BTreeMap::new(), Ledger::default())
     }
 }

@@ -53,6 +53,7 @@ impl Supervisor {
             | Request::Promote(_)
             | Request::Rollback(_)
             | Request::Delete(_)
+            | Request::Policy(_)
             | Request::Flush(_)
             | Request::Reopen
             | Request::Signal(_)
@@ -61,6 +62,10 @@ impl Supervisor {
             | Request::HandOver(_)
             | Request::Kill(_)
             | Request::Apps(_)
+            | Request::Telemetry(_)
+            | Request::Readiness
+            | Request::Exporter
+            | Request::Export(_)
             | Request::Ping => Ok(None),
         }
     }

@@ -22,9 +22,12 @@ mod upkeep;
 mod manager;
 mod makeshift;
 mod source;
+mod scheduling;
 mod perform;
 mod signal;
 mod answer;
 mod view;
+mod telemetry;
+mod ledger;
 
 pub use self::run::run;

@@ -1,6 +1,11 @@
 //! What the core asks for, carried out: one of the two files that know both worlds.
 
-use std::{os::fd::AsFd as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    os::fd::AsFd as _,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 
@@ -12,15 +17,18 @@ use super::{
     sockets,
 };
 use crate::{
-    config::spec::{AppSpec, hooks::Hook},
+    config::{
+        scheduling::Scheduling,
+        spec::{AppSpec, hooks::Hook},
+    },
     datapath::{Admission, GroupOptions, JoinError, Place, Traffic, plain::filter},
-    id::{AppId, Instance, WorkerId},
+    id::{AppId, GroupId, Instance, Ticket, WorkerId},
     process::{
         cgroup::{Lacking, WorkerCgroup},
         output::{Files, Origin},
         spawn::{self, Bounds, Launch},
         tree::{Marker, Tree},
-        watch,
+        usage, watch,
     },
     state::{announcement::About, effect::Effect, event::Event},
 };
@@ -98,16 +106,18 @@ impl Supervisor {
                 let moved = counters.map(|counters| counters.migrated_in).sum();
                 return Some(Event::Counted { app, moved });
             }
-            Effect::Open { group, ticket, app, trace } => {
-                return Some(
-                    match host.datapath.open(group, ticket, &GroupOptions { app, trace }) {
-                        Ok(()) => Event::Opened { group, ticket },
-                        Err(error) => {
-                            let fatal = matches!(error, JoinError::Stranger { .. });
-                            Event::OpenFailed { group, reason: error.to_string(), fatal }
-                        }
-                    },
-                );
+            Effect::Open { group, ticket, app, trace, scheduling } => {
+                let options = GroupOptions { app, trace };
+                let opened = host.open(group, ticket, &options, &scheduling);
+                if matches!(opened, Event::Opened { .. }) {
+                    self.learn_groups();
+                }
+                return Some(opened);
+            }
+            Effect::Schedule { group, scheduling } => {
+                let scheduled = host.datapath.schedule(group, &scheduling);
+                let result = scheduled.map_err(|error| format!("{error:#}"));
+                return Some(Event::Scheduled { group, result });
             }
             Effect::Join { ticket, group, slot } => {
                 return Some(match host.datapath.join(ticket, group, slot) {
@@ -131,7 +141,10 @@ impl Supervisor {
             }
             Effect::Vacate { group, slot } => host.datapath.vacate(group, slot),
             Effect::OnMiss { group, on_miss } => host.datapath.on_miss(group, on_miss),
-            Effect::Close { group } => host.datapath.close(group),
+            Effect::Close { group } => {
+                host.ledger.closed(group, host.datapath.group_telemetry(group));
+                host.datapath.close(group);
+            }
             Effect::Hook { about, app, spec, hook, why } => {
                 let About { worker, instance, generation, pid } = about;
                 let reason = why.map(|why| why.to_string());
@@ -300,8 +313,35 @@ impl Host {
             drop(tree.remove());
             return Err(error).context("failed to watch the worker");
         }
+        if let Some(running) = self.workers.get_mut(&worker) {
+            // The first look tells the rate since its start.
+            running.rate.look(Instant::now(), 0);
+        }
         self.health.started(worker, equipment);
         Ok(pid)
+    }
+
+    /// Founds a group with its rule; nothing is left of it when it cannot have that.
+    fn open(
+        &mut self,
+        group: GroupId,
+        ticket: Ticket,
+        options: &GroupOptions,
+        scheduling: &Scheduling,
+    ) -> Event {
+        if let Err(error) = self.datapath.open(group, ticket, options) {
+            let fatal = matches!(error, JoinError::Stranger { .. });
+            return Event::OpenFailed { group, reason: error.to_string(), fatal };
+        }
+        match self.datapath.schedule(group, scheduling) {
+            Ok(()) => Event::Opened { group, ticket },
+            Err(error) => {
+                self.datapath.refuse(ticket);
+                self.datapath.close(group);
+                // It would be no other the next time.
+                Event::OpenFailed { group, reason: format!("{error:#}"), fatal: true }
+            }
+        }
     }
 
     /// Has a worker's connections closed where nothing is lost, and says what is left.
@@ -346,6 +386,7 @@ impl Host {
     /// Lets go of everything that an app had.
     fn forget_app(&mut self, app: AppId) {
         self.last_words.retain(|(of, _), _| *of != app);
+        self.ledger.forget(app);
         if let Some(hierarchy) = &self.hierarchy
             && let Err(error) = hierarchy.remove_app(app)
             // The last hook takes it away.
@@ -362,6 +403,10 @@ impl Host {
         self.output.detach(worker);
         self.datapath.dismiss(worker);
         let Some(running) = self.workers.remove(&worker) else { return };
+        let usage = usage::measure([running.tree.as_ref()]);
+        let cpu = usage.first().map_or(running.cpu, |usage| usage.cpu.max(running.cpu));
+        let cpu_us = u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX);
+        self.ledger.used(running.app, running.instance, cpu_us);
         self.words_of.insert(worker, words.clone());
         if self.words_of.len() > WORDS_KEPT {
             self.words_of.pop_first();

@@ -28,11 +28,12 @@ use super::{
 use crate::{
     api::{
         board::Note,
+        exporter::Exporter,
         message::What,
         server::{self, Call},
         socket::{self, Lock},
     },
-    config::home::Home,
+    config::{home::Home, metrics},
     moment::Moment,
     process::{limits, watch},
     state::{
@@ -83,15 +84,27 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     board.post(
         Note::new(What::DaemonStarted).detail(concat!("release ", env!("CARGO_PKG_VERSION"))),
     );
-    let server = tokio::spawn(server::serve(listener, calls, board.clone(), async {
-        // A sender that is dropped says the same.
-        drop(stopped.await);
-    }));
+    let exporter = Exporter::new(home.metrics(), calls.clone());
+    let variable = std::env::var(metrics::VARIABLE).ok();
+    exporter.resume(variable.as_deref());
+    let server =
+        tokio::spawn(server::serve(listener, calls, board.clone(), exporter.clone(), async {
+            // A sender that is dropped says the same.
+            drop(stopped.await);
+        }));
     let signals = Signals::new().context("failed to wait for signals")?;
     // Whoever started it may have gone.
     drop(options.announce());
-    let mut supervisor =
-        Supervisor { state, host, journal, next_call: 0, mode_told: false, end: None };
+    let mut supervisor = Supervisor {
+        state,
+        host,
+        journal,
+        next_call: 0,
+        mode_told: false,
+        begun: false,
+        end: None,
+    };
+    supervisor.learn_groups();
     supervisor.carry_out(effects);
     let begun: Pin<Box<dyn Future<Output = ()>>> = if resurrects {
         Box::pin(manager::resurrect_saved(home.clone()))
@@ -106,6 +119,7 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     };
     board.post(Note::new(What::DaemonEnding).detail(how));
     board.close();
+    exporter.close();
     match supervisor.end.take() {
         Some(End::Upgrade(program)) => {
             drop(stop);
@@ -146,6 +160,8 @@ pub(super) struct Supervisor {
     pub(super) next_call: u64,
     /// Whether a user has heard how connections are carried.
     pub(super) mode_told: bool,
+    /// Whether the apps that were saved are started.
+    pub(super) begun: bool,
     /// Why the loop is left.
     pub(super) end: Option<End>,
 }
@@ -217,6 +233,7 @@ impl Supervisor {
                 }
                 () = &mut begun, if !has_begun => {
                     has_begun = true;
+                    self.begun = true;
                     self.announce_begin();
                     None
                 }
@@ -268,7 +285,8 @@ impl Supervisor {
     /// finds out how far it was.
     pub(super) fn write_down(&mut self) {
         let (groups, trees) = self.host.records(self.state.open_groups());
-        let entry = Entry::new(self.host.datapath.mode(), &self.state, groups, trees);
+        let ledger = self.host.ledger.clone();
+        let entry = Entry::new(self.host.datapath.mode(), &self.state, groups, trees, ledger);
         match self.journal.write(&entry) {
             Ok(()) => self.host.journal_fails = None,
             Err(error) => {

@@ -5,7 +5,7 @@ use crate::{
     api::{
         message::{
             AppsRequest, Detail, Done, Failure, Line, Notice, Pong, Reason, ReloadRequest, Request,
-            StartRequest, TargetsRequest, VERSION,
+            StartRequest, TargetsRequest, TelemetryRequest, VERSION,
         },
         server::{Call, Peer},
     },
@@ -14,7 +14,7 @@ use crate::{
         target::{Target, TargetError},
     },
     datapath::{Mode, Report},
-    id::Instance,
+    id::{AppId, Instance},
     process::{pid_file, watch::ExitStatus},
     state::event::{Command, Event, Exit, Reload},
 };
@@ -42,6 +42,7 @@ impl Supervisor {
         match news {
             News::Exited(worker, status) => {
                 // Its sockets that were not joined yet must not outlive it: their queues could not move.
+                self.settle_account(worker);
                 self.host.datapath.dismiss(worker);
                 let exit = match status {
                     ExitStatus::Code(code) => Exit::Code(code),
@@ -88,6 +89,9 @@ impl Supervisor {
         {
             drop(reply.send(Line::Notice(notice)));
         }
+        self.in_vain(&command)
+            .into_iter()
+            .for_each(|notice| drop(reply.send(Line::Notice(notice))));
         let found = std::mem::take(&mut self.host.untold);
         for notice in found.into_iter().chain(std::mem::take(&mut self.host.upkeep.untold)) {
             drop(reply.send(Line::Notice(notice)));
@@ -148,6 +152,7 @@ impl Supervisor {
             Request::Scale(scale) => {
                 Command::Scale { target: one(&scale.target)?, to: scale.to, wait: scale.wait }
             }
+            Request::Policy(asked) => self.switch(some(&asked.targets)?, *asked)?,
             Request::Flush(TargetsRequest { targets, .. }) => {
                 Command::Flush { targets: some(&targets)? }
             }
@@ -171,11 +176,31 @@ impl Supervisor {
                 let message = "events are not the supervisor's to tell";
                 return Err(Failure::new(Reason::BadRequest, message));
             }
+            Request::Telemetry(TelemetryRequest { targets }) => {
+                return self.snapshot(&targets).map(Asked::Answer);
+            }
+            Request::Readiness => {
+                return Ok(Asked::Answer(Line::Readiness(self.readiness())));
+            }
+            // The API has them itself.
+            Request::Exporter | Request::Export(_) => {
+                let message = "where metrics are read is not the supervisor's to tell";
+                return Err(Failure::new(Reason::BadRequest, message));
+            }
             Request::Ping => return Ok(Asked::Answer(Line::Pong(self.pong()))),
         }))
     }
 
     fn apps(&mut self, targets: &[String], detail: Detail) -> Result<Line, Failure> {
+        let ids = self.meant(targets)?;
+        Ok(Line::Done(Done { apps: self.views(&ids, detail), ..Done::default() }))
+    }
+
+    /// The apps that targets mean, all when there are none.
+    ///
+    /// # Errors
+    /// When a target means nothing.
+    pub(super) fn meant(&self, targets: &[String]) -> Result<Vec<AppId>, Failure> {
         let targets = targets.iter().map(|target| one(target)).collect::<Result<Vec<_>, _>>()?;
         for target in &targets {
             if !target.is_all() && self.state.apps(std::slice::from_ref(target)).is_empty() {
@@ -184,8 +209,7 @@ impl Supervisor {
                 return Err(super::answer::unknown(target.as_str(), &names));
             }
         }
-        let ids: Vec<_> = self.state.apps(&targets).iter().map(|app| app.id).collect();
-        Ok(Line::Done(Done { apps: self.views(&ids, detail), ..Done::default() }))
+        Ok(self.state.apps(&targets).iter().map(|app| app.id).collect())
     }
 
     fn pong(&mut self) -> Pong {
@@ -222,6 +246,7 @@ impl Supervisor {
         if spec.require_kernel && self.host.datapath.mode() == Mode::Plain {
             return Err(self.no_kernel());
         }
+        self.can_schedule(&spec.scheduling)?;
         self.check_logs(spec)?;
         check_pid_files(spec)?;
         self.can_limit(spec)

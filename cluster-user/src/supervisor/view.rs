@@ -1,19 +1,20 @@
 //! Apps and workers as users see them: the core's view, with what the host knows beyond it.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use super::{
     environment,
-    host::{millis, wall},
+    host::{SHORTEST, millis, wall},
     perform,
     run::Supervisor,
+    telemetry::{Counted, need},
 };
 use crate::{
     api::message::{
         AppView, DeploymentView, Detail, LogFiles, OtherView, PortView, ReloadView, Stage, Status,
         WorkerView,
     },
-    id::{AppId, WorkerId},
+    id::AppId,
     moment::Moment,
     process::usage,
     state::{
@@ -23,23 +24,39 @@ use crate::{
     },
 };
 
-/// A rate over less than this is noise: the one before it is shown again.
-const SHORTEST: std::time::Duration = std::time::Duration::from_millis(200);
-
 impl Supervisor {
     /// The apps of those numbers as they are now.
     pub(super) fn views(&mut self, ids: &[AppId], detail: Detail) -> Vec<AppView> {
-        let now = Instant::now();
-        self.measure(now, ids);
-        let connections = match detail {
-            Detail::Usual | Detail::History => BTreeMap::new(),
-            Detail::Connections => self.host.datapath.connections().unwrap_or_else(|error| {
-                log::warn!("{error:#}");
-                BTreeMap::new()
-            }),
+        let counted = match detail {
+            Detail::Usual | Detail::History => Counted::new(),
+            Detail::Connections => self.count(),
         };
+        self.views_with(ids, detail, &counted)
+    }
+
+    /// The same, when it is known what was counted.
+    pub(super) fn views_with(
+        &mut self,
+        ids: &[AppId],
+        detail: Detail,
+        counted: &Counted,
+    ) -> Vec<AppView> {
+        self.measure(Instant::now(), ids, counted);
         let apps = ids.iter().filter_map(|id| self.state.app_of(*id));
-        let mut views: Vec<_> = apps.map(|app| self.app(&app, &connections)).collect();
+        let mut views: Vec<_> = apps.map(|app| self.app(&app, counted)).collect();
+        if detail == Detail::Connections {
+            for view in &mut views {
+                if let Some(app) = self.state.app_of(view.id) {
+                    view.telemetry = Some(self.total(&app, counted));
+                }
+                let totals = self.port_totals(view.id);
+                for port in &mut view.ports {
+                    let of = (port.protocol, port.address);
+                    let total = totals.iter().find(|total| (total.protocol, total.address) == of);
+                    port.telemetry = total.and_then(|total| total.telemetry.clone());
+                }
+            }
+        }
         if detail == Detail::History {
             for view in &mut views {
                 let history = self.state.app_of(view.id).map(|app| app.history);
@@ -91,7 +108,7 @@ impl Supervisor {
     }
 
     /// Looks at the CPU time and memory of the workers of those apps.
-    fn measure(&mut self, now: Instant, ids: &[AppId]) {
+    fn measure(&mut self, now: Instant, ids: &[AppId], counted: &Counted) {
         let (workers, trees): (Vec<_>, Vec<_>) = self
             .host
             .workers
@@ -102,6 +119,10 @@ impl Supervisor {
         let usages = usage::measure(trees.iter().map(AsRef::as_ref));
         for (id, usage) in workers.into_iter().zip(usages) {
             let Some(running) = self.host.workers.get_mut(&id) else { continue };
+            running.cpu = running.cpu.max(usage.cpu);
+            if let Some(counted) = counted.get(&id) {
+                running.rate.look(now, counted.selected);
+            }
             let (before, last) = running.last;
             let passed = now.saturating_duration_since(before);
             if passed < SHORTEST {
@@ -114,12 +135,22 @@ impl Supervisor {
         }
     }
 
-    fn app(&self, app: &view::AppView<'_>, connections: &BTreeMap<WorkerId, u32>) -> AppView {
+    fn app(&self, app: &view::AppView<'_>, counted: &Counted) -> AppView {
         let seats = app.seats.iter();
         let workers: Vec<_> = seats
-            .map(|seat| WorkerView {
-                connections: seat.worker.and_then(|worker| connections.get(&worker).copied()),
-                ..self.worker(app, seat)
+            .map(|seat| {
+                let telemetry = seat.worker.and_then(|worker| counted.get(&worker));
+                let view = self.worker(app, seat);
+                let Some(telemetry) = telemetry else { return view };
+                let live = telemetry.live.map(|live| u32::try_from(live).unwrap_or(u32::MAX));
+                let running = seat.worker.and_then(|worker| self.host.workers.get(&worker));
+                let rate = running.filter(|_| view.selected.is_some());
+                WorkerView {
+                    connections: live,
+                    telemetry: Some(telemetry.clone()),
+                    connections_per_second: rate.and_then(|running| running.rate.per_second),
+                    ..view
+                }
             })
             .collect();
         let online = workers.iter().filter(|worker| worker.status == Status::Online).count();
@@ -127,6 +158,7 @@ impl Supervisor {
             protocol: *protocol,
             address: *address,
             workers: *workers,
+            telemetry: None,
         });
         AppView {
             id: app.id,
@@ -141,7 +173,7 @@ impl Supervisor {
             history: None,
             ports: ports.collect(),
             policy: match self.host.datapath.mode() {
-                crate::datapath::Mode::Kernel => "round-robin".to_owned(),
+                crate::datapath::Mode::Kernel => app.spec.scheduling.policy.name().to_owned(),
                 crate::datapath::Mode::Plain => "hash".to_owned(),
             },
             restarts: workers.iter().map(|worker| worker.restarts).sum(),
@@ -149,6 +181,7 @@ impl Supervisor {
             memory_bytes: workers.iter().map(|worker| worker.memory_bytes).sum(),
             uptime_ms: workers.iter().filter_map(|worker| worker.uptime_ms).max(),
             created_ms: wall(app.created),
+            telemetry: None,
             workers,
             spec: app.spec.clone(),
         }
@@ -190,6 +223,8 @@ impl Supervisor {
             memory_bytes: running.map_or(0, |running| running.last.1.memory),
             uptime_ms: seat.online_since.map(|since| millis(Moment::now().since(since))),
             connections: None,
+            telemetry: None,
+            connections_per_second: None,
             selected: kernel.then_some(selected),
             migrated: kernel.then_some(migrated),
             logs: self.logs(app, seat),
@@ -231,16 +266,11 @@ fn is_explained(seat: &SeatView<'_>) -> bool {
 
 /// The state of an app: that of the worker that needs the user most.
 fn worst(workers: &[WorkerView]) -> Status {
-    let need = |status: &Status| match status {
-        Status::Stopped => 0,
-        Status::Online => 1,
-        Status::Stopping => 2,
-        Status::Draining => 3,
-        Status::Ready | Status::Starting => 4,
-        Status::Backoff => 5,
-        Status::Errored => 6,
-    };
-    workers.iter().map(|worker| worker.status).max_by_key(need).unwrap_or(Status::Stopped)
+    workers
+        .iter()
+        .map(|worker| worker.status)
+        .max_by_key(|status| need(*status))
+        .unwrap_or(Status::Stopped)
 }
 
 /// A state in the words of the API.

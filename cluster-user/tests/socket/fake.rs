@@ -11,6 +11,7 @@ use std::{
 use cluster_user::{
     api::{
         board::Board,
+        exporter::Exporter,
         message::{AppView, Done, Line, LogFiles, Pong, Request, Status, VERSION, WorkerView},
         server::{self, Call},
         socket::{self, Lock},
@@ -76,7 +77,9 @@ impl Daemon {
                         }
                     });
                     let board = Board::default();
-                    server::serve(listener, calls, board, async move { drop(stopped.await) }).await;
+                    let exporter = Exporter::new(home.metrics(), calls.clone());
+                    let stop = async move { drop(stopped.await) };
+                    server::serve(listener, calls, board, exporter, stop).await;
                     socket::unbind(&home, &lock);
                 });
             }
@@ -185,6 +188,7 @@ pub(crate) fn app(id: u32, name: &str, pids: &[u32]) -> AppView {
         memory_bytes: 1 << 20,
         uptime_ms: Some(1000),
         created_ms: 0,
+        telemetry: None,
         workers,
         spec: spec(),
     }
@@ -217,6 +221,8 @@ fn worker(pid: u32, instance: u32) -> WorkerView {
         connections: None,
         selected: None,
         migrated: None,
+        telemetry: None,
+        connections_per_second: None,
         logs: LogFiles {
             out: "/nowhere/out.log".into(),
             err: "/nowhere/err.log".into(),

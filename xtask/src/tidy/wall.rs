@@ -46,6 +46,7 @@ const WALL: &[Side] = &[
             "crate::config",
             "crate::datapath::Mode",
             "crate::datapath::Protocol",
+            "crate::datapath::telemetry",
         ],
     },
 ];

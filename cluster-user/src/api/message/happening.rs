@@ -63,6 +63,8 @@ pub enum What {
     AppDeleted,
     /// An app has another number of workers.
     AppScaled,
+    /// An app's workers are picked by another rule.
+    AppScheduled,
     /// A reload has begun.
     ReloadBegun,
     /// A reload is done.
@@ -126,6 +128,7 @@ impl fmt::Display for What {
             Self::AppStarted => "app started",
             Self::AppDeleted => "app deleted",
             Self::AppScaled => "app scaled",
+            Self::AppScheduled => "app scheduled",
             Self::ReloadBegun => "reload begun",
             Self::ReloadDone => "reload done",
             Self::ReloadFailed => "reload failed",

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppView, Happening, Status};
+use super::{AppView, ExporterView, Happening, Readiness, Snapshot, Status};
 use crate::{
     datapath::Mode,
     id::{Generation, Instance},
@@ -28,6 +28,12 @@ pub enum Line {
     Pong(Pong),
     /// Something happened; one of the answers to `events`, which has no last one.
     Event(Box<Happening>),
+    /// Answer to `telemetry`, or one of its stream, which has no last one.
+    Telemetry(Box<Snapshot>),
+    /// Answer to `readiness`.
+    Readiness(Readiness),
+    /// Answer to `metrics`.
+    Exporter(ExporterView),
 }
 
 /// A worker moved on.

@@ -5,6 +5,7 @@
 
 mod happening;
 mod line;
+mod telemetry;
 mod view;
 
 use std::path::PathBuf;
@@ -15,15 +16,21 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     happening::{Happening, Subject, What},
     line::{Done, Failure, Line, Notice, Pong, Progress, Reason, Rolling, Step},
+    telemetry::{
+        AppReadiness, AppTelemetry, DaemonTelemetry, ExporterView, OtherTelemetry, PortTelemetry,
+        Readiness, Snapshot, WorkerTelemetry,
+    },
     view::{
         AppView, DeploymentView, LogFiles, OtherView, PortView, ReloadView, Stage, Status,
         WorkerView,
     },
 };
-use crate::config::{change::Change, instances::Scale, pace::Pace, spec::AppSpec};
+use crate::config::{
+    change::Change, instances::Scale, pace::Pace, scheduling::Switch, spec::AppSpec,
+};
 
 /// Version of these messages; a command and a daemon that differ refuse each other.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// A request to the supervisor, decoded.
 #[derive(Clone, Debug)]
@@ -44,6 +51,8 @@ pub enum Request {
     Delete(TargetsRequest),
     /// `POST /v1/scale`
     Scale(ScaleRequest),
+    /// `POST /v1/policy`: workers picked by another rule, without replacing any.
+    Policy(Box<PolicyRequest>),
     /// `POST /v1/flush`: log files emptied.
     Flush(TargetsRequest),
     /// `POST /v1/reopen`: log files opened anew, after something has renamed them; answers `done` at once.
@@ -64,6 +73,15 @@ pub enum Request {
     Events(EventsRequest),
     /// `POST /v1/send`: a message for workers with an IPC channel.
     Send(SendRequest),
+    /// `GET /v1/telemetry`, with `?target=` any number of times; answers `telemetry`. `/v1/telemetry/stream` with
+    /// `?every=1s` answers so again and again.
+    Telemetry(TelemetryRequest),
+    /// `GET /v1/readiness`; answers `readiness`. `/readyz` says the same in the words of probes.
+    Readiness,
+    /// `GET /v1/metrics`; answers `exporter`.
+    Exporter,
+    /// `POST /v1/metrics`: where metrics can be read besides the daemon's own socket; answers `exporter`.
+    Export(ExportRequest),
     /// `GET /v1/ping`; answers `pong`.
     Ping,
 }
@@ -82,6 +100,7 @@ impl Request {
             | Self::Rollback(_)
             | Self::Delete(_)
             | Self::Scale(_)
+            | Self::Policy(_)
             | Self::Flush(_)
             | Self::Reopen
             | Self::Signal(_)
@@ -89,6 +108,10 @@ impl Request {
             | Self::Kill(_)
             | Self::Events(_)
             | Self::Send(_)
+            | Self::Telemetry(_)
+            | Self::Readiness
+            | Self::Exporter
+            | Self::Export(_)
             | Self::Apps(_) => false,
         }
     }
@@ -104,6 +127,7 @@ impl Request {
             Self::Rollback(_) => "/v1/rollback",
             Self::Delete(_) => "/v1/delete",
             Self::Scale(_) => "/v1/scale",
+            Self::Policy(_) => "/v1/policy",
             Self::Flush(_) => "/v1/flush",
             Self::Reopen => "/v1/reopen",
             Self::Signal(_) => "/v1/signal",
@@ -114,6 +138,9 @@ impl Request {
             Self::Apps(_) => "/v1/apps",
             Self::Events(_) => "/v1/events",
             Self::Send(_) => "/v1/send",
+            Self::Telemetry(_) => "/v1/telemetry",
+            Self::Readiness => "/v1/readiness",
+            Self::Exporter | Self::Export(_) => "/v1/metrics",
             Self::Ping => "/v1/ping",
         }
     }
@@ -178,6 +205,21 @@ pub struct EventsRequest {
     pub follow: bool,
 }
 
+/// Asks what was counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TelemetryRequest {
+    /// Of which apps; none means all.
+    pub targets: Vec<String>,
+}
+
+/// Says where metrics can be read besides the daemon's own socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportRequest {
+    /// `127.0.0.1:9400`, `9400`, `[::1]:9400`, or `off`.
+    pub listen: String,
+}
+
 /// Sends workers a message.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -198,7 +240,8 @@ pub enum Detail {
     /// Nothing.
     #[default]
     Usual,
-    /// `?detail=connections`: how many connections each worker has, which takes a look at all there are.
+    /// `?detail=connections`: how many connections each worker has and what was counted for it, which takes a look at all
+    /// there are.
     Connections,
     /// `?detail=history`: what was deployed.
     History,
@@ -215,6 +258,16 @@ pub struct ScaleRequest {
     /// Whether to answer only when it is done.
     #[serde(default = "yes")]
     pub wait: bool,
+}
+
+/// Has workers picked by another rule.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyRequest {
+    /// Which apps; at least one. All of them switch, or none.
+    pub targets: Vec<String>,
+    /// What is to be different.
+    pub switch: Switch,
 }
 
 /// Replaces workers by new ones.

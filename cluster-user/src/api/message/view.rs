@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::spec::AppSpec,
-    datapath::{Mode, Protocol},
+    datapath::{
+        Mode, Protocol,
+        telemetry::{GroupTelemetry, Telemetry},
+    },
     id::{AppId, Generation, Instance},
 };
 
@@ -85,6 +88,10 @@ pub struct AppView {
     pub uptime_ms: Option<u64>,
     /// When it was started, milliseconds since the epoch.
     pub created_ms: u64,
+    /// What was counted for all workers that there are and were; absent unless
+    /// [`Detail::Connections`](super::Detail::Connections) was asked for.
+    #[serde(default)]
+    pub telemetry: Option<Telemetry>,
     /// Its workers, by instance.
     pub workers: Vec<WorkerView>,
     /// The specification, environment included.
@@ -150,6 +157,10 @@ pub struct PortView {
     pub address: SocketAddr,
     /// Workers that serve it.
     pub workers: u32,
+    /// What was counted for it; absent in plain mode, and unless
+    /// [`Detail::Connections`](super::Detail::Connections) was asked for.
+    #[serde(default)]
+    pub telemetry: Option<GroupTelemetry>,
 }
 
 /// A worker as shown.
@@ -186,6 +197,13 @@ pub struct WorkerView {
     /// `selected` they are its turns, which is what round robin keeps equal.
     #[serde(default)]
     pub migrated: Option<u64>,
+    /// What was counted for it; absent unless [`Detail::Connections`](super::Detail::Connections) was asked for.
+    #[serde(default)]
+    pub telemetry: Option<Telemetry>,
+    /// Connections sent to it per second since the last look; absent where they are not counted, and unless
+    /// [`Detail::Connections`](super::Detail::Connections) was asked for.
+    #[serde(default)]
+    pub connections_per_second: Option<f64>,
     /// Its log files.
     pub logs: LogFiles,
     /// Bytes that the running one wrote and that could not be kept, because the disk was full for example.

@@ -5,14 +5,19 @@ use std::{
     fmt,
 };
 
-use super::super::{describe, human};
-use crate::{api::message::AppView, config::spec::AppSpec};
+use super::super::{describe, human, policy};
+use crate::{
+    api::message::AppView,
+    config::{scheduling::Scheduling, spec::AppSpec},
+};
 
 /// What is different about an app.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::cli) struct Difference {
     /// Another number of workers, from and to; it needs no reload.
     pub(super) instances: Option<(u32, u32)>,
+    /// How it is scheduled, by name of the setting, from and to; it needs no reload.
+    scheduling: Vec<(&'static str, String, String)>,
     /// Settings by name, from and to.
     settings: Vec<(String, String, String)>,
     /// Variables that are new, that have another value, and that are gone.
@@ -28,6 +33,7 @@ impl Difference {
         // What does not change what runs: where it is defined, and what it is called.
         let alike = |spec: &AppSpec| AppSpec {
             instances: 1,
+            scheduling: Scheduling::default(),
             autostart: true,
             source: None,
             namespace: old.namespace.clone(),
@@ -50,9 +56,14 @@ impl Difference {
                 "changed".to_owned(),
             ));
         }
+        let scheduling = policy::settings(&old.scheduling).into_iter();
+        let scheduling = scheduling
+            .zip(policy::settings(&new.scheduling))
+            .filter_map(|((name, from), (_, to))| (from != to).then_some((name, from, to)));
         let instances = (known.instances, new.instances);
         Self {
             instances: (instances.0 != instances.1).then_some(instances),
+            scheduling: scheduling.collect(),
             settings,
             variables: variables(old, new),
             reload: false,
@@ -66,12 +77,17 @@ impl Difference {
 
     /// Whether nothing is different.
     pub(in crate::cli) fn is_none(&self) -> bool {
-        self.instances.is_none() && !self.is_deep()
+        self.instances.is_none() && !self.reschedules() && !self.is_deep()
     }
 
     /// Whether workers have to be replaced.
     pub(in crate::cli) fn reloads(&self) -> bool {
         self.reload || self.is_deep()
+    }
+
+    /// Whether workers are to be picked by another rule.
+    pub(in crate::cli) fn reschedules(&self) -> bool {
+        !self.scheduling.is_empty()
     }
 
     fn is_deep(&self) -> bool {
@@ -99,6 +115,9 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((from, to)) = self.instances {
             writeln!(f, "  instances: {from} -> {to}")?;
+        }
+        for (name, from, to) in &self.scheduling {
+            writeln!(f, "  {name}: {} -> {}", human::plain(from), human::plain(to))?;
         }
         for (name, from, to) in &self.settings {
             writeln!(f, "  {name}: {} -> {}", human::plain(from), human::plain(to))?;
@@ -135,6 +154,20 @@ mod tests {
         );
         new.env.clear();
         assert!(Difference::between(&app, &new).to_string().contains("- variable TOKEN"));
+    }
+
+    #[test]
+    fn another_rule_is_a_difference_that_needs_no_reload() {
+        let app = sample::app();
+        let mut new = app.spec.clone();
+        new.scheduling.policy = "sticky prefix=24".parse().unwrap();
+        new.scheduling.shed = Some(200);
+        let change = Difference::between(&app, &new);
+        assert!(!change.is_none() && !change.reloads() && change.reschedules());
+        assert_eq!(
+            change.to_string(),
+            "  policy: round-robin -> sticky prefix=24\n  shed: off -> 200\n"
+        );
     }
 
     #[test]

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     api::message::{
-        AppView, Detail, Notice, ReloadRequest, Request, ScaleRequest, StartRequest, TargetsRequest,
+        AppView, Detail, Notice, PolicyRequest, ReloadRequest, Request, ScaleRequest, StartRequest,
+        TargetsRequest,
     },
     config::{
         change::Change,
@@ -23,6 +24,7 @@ use crate::{
         pace::Pace,
         refusal::Refusal,
         resolve::{Surroundings, resolve},
+        scheduling::Switch,
         spec::AppSpec,
     },
 };
@@ -240,6 +242,7 @@ fn requests(plan: Plan, how: How) -> Vec<(Request, &'static str, &'static str)> 
         }
         Plan::Change { spec, change } => {
             let target = spec.name.to_string();
+            let switch = Switch::to(&spec.scheduling);
             let reload = change.reloads().then(|| {
                 let (targets, spec) = (vec![target.clone()], Some(spec));
                 let change = Change { spec, ..Change::default() };
@@ -250,7 +253,12 @@ fn requests(plan: Plan, how: How) -> Vec<(Request, &'static str, &'static str)> 
                 let scale = ScaleRequest { target: target.clone(), to: Scale::To(to), wait };
                 (Request::Scale(scale), "scaling", "there")
             });
-            reload.into_iter().chain(scale).collect()
+            // When there are as many workers as the weights are for.
+            let policy = change.reschedules().then(|| {
+                let policy = PolicyRequest { targets: vec![target], switch };
+                (Request::Policy(Box::new(policy)), "switching", "switched")
+            });
+            reload.into_iter().chain(scale).chain(policy).collect()
         }
     }
 }

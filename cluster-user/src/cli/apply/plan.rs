@@ -83,6 +83,9 @@ impl Plan {
             Self::Change { change, .. } if change.reloads() => {
                 format!("{name}: changes, by a reload\n{change}")
             }
+            Self::Change { change, .. } if change.reschedules() => {
+                format!("{name}: changes at once, no worker is replaced\n{change}")
+            }
             Self::Change { change, .. } => format!("{name}: is scaled\n{change}"),
             Self::Restart { .. } => format!("{name}: is started again as it is\n"),
             Self::Keep { why, .. } => format!("{name}: {why}\n"),

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::{
     api::message::AppView,
     cli::{human, session},
-    config::home::Home,
+    config::{home::Home, scheduling::known::POLICIES},
 };
 
 /// How long Tab may wait for the daemon.
@@ -34,6 +34,8 @@ pub(super) fn prepare(command: Command) -> Command {
                 [name] if name.starts_with("SCRIPT") || name.starts_with("FILE") => {
                     argument.add(ArgValueCompleter::new(scripts))
                 }
+                ["POLICY"] => argument.add(ArgValueCompleter::new(policies)),
+                ["POLICY|KEY=VALUE"] => argument.add(ArgValueCompleter::new(policies_and_settings)),
                 ["FOLDER" | "DIR"] => argument.add(ArgValueCompleter::new(PathCompleter::dir())),
                 ["PATH" | "PROGRAM"] => argument,
                 _ => nothing(argument),
@@ -97,6 +99,38 @@ fn signals_and_targets(typed: &OsStr) -> Vec<CompletionCandidate> {
     targets(typed).into_iter().chain(signals(typed)).collect()
 }
 
+fn policies(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(typed) = typed.to_str() else { return Vec::new() };
+    let named =
+        POLICIES.iter().filter(|known| known.name != "custom" && known.name.starts_with(typed));
+    let named =
+        named.map(|known| CompletionCandidate::new(known.name).help(Some(known.picks.into())));
+    named.chain(PathCompleter::any().complete(OsStr::new(typed))).collect()
+}
+
+fn policies_and_settings(typed: &OsStr) -> Vec<CompletionCandidate> {
+    const WORDS: [(&str, &str); 12] = [
+        ("guard=on", "the usual guard"),
+        ("guard=off", "no guard at all"),
+        ("guard=stalled=", "after so long without accepting"),
+        ("guard=queue=", "with more than so many in the accept queue"),
+        ("guard=slow-start=", "so long after it became ready"),
+        ("shed=", "refuse when every worker has so many"),
+        ("shed=off", "never refuse"),
+        ("weights=", "shares of the workers by their numbers"),
+        ("weights=off", "equal shares"),
+        ("prefix=", "sticky: bits of an IPv4 address"),
+        ("prefix6=", "sticky: bits of an IPv6 address"),
+        ("quic=", "sticky: bytes of a connection id"),
+    ];
+    let words = WORDS
+        .iter()
+        .filter(|(word, _)| typed.to_str().is_some_and(|typed| word.starts_with(typed)));
+    let words =
+        words.map(|(word, help)| CompletionCandidate::new(*word).help(Some((*help).into())));
+    policies(typed).into_iter().chain(words).collect()
+}
+
 fn scripts(typed: &OsStr) -> Vec<CompletionCandidate> {
     PathCompleter::any().complete(typed).into_iter().chain(targets(typed)).collect()
 }
@@ -138,6 +172,17 @@ mod tests {
         };
         assert_eq!(offered("hu"), ["HUP"]);
         assert_eq!(offered("SIGUSR"), ["SIGUSR1", "SIGUSR2"]);
+    }
+
+    #[test]
+    fn policies_are_offered_with_what_they_pick_and_settings_with_their_keys() {
+        let offered = |typed: &str| -> Vec<String> {
+            let offered = policies_and_settings(OsStr::new(typed));
+            offered.iter().map(|one| one.get_value().to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(offered("least"), ["least-conn"]);
+        assert_eq!(offered("shed="), ["shed=", "shed=off"]);
+        assert!(offered("cus").is_empty(), "it is named by its file");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod recycling;
 mod resources;
 mod restarting;
 mod run;
+pub mod scheduling;
 mod stopping;
 pub mod value;
 mod watching;
@@ -37,6 +38,7 @@ pub use self::{
     resources::Resources,
     restarting::Restarting,
     run::Run,
+    scheduling::Scheduling,
     stopping::Stopping,
     watching::{Watched, Watching},
 };
@@ -77,6 +79,9 @@ pub struct Definition {
     /// What each worker may use.
     #[command(flatten)]
     pub resources: Resources,
+    /// How a worker is picked for each connection.
+    #[command(flatten)]
+    pub scheduling: Scheduling,
     /// How the kernel is used.
     #[command(flatten)]
     pub kernel: Kernel,
@@ -108,6 +113,7 @@ macro_rules! groups {
         $each!(watching: Watching);
         $each!(hooks: Hooks);
         $each!(resources: Resources);
+        $each!(scheduling: Scheduling);
         $each!(kernel: Kernel);
     };
 }

@@ -10,7 +10,6 @@ pub mod import;
 mod javascript;
 mod json;
 mod native;
-mod nearest;
 mod place;
 pub mod pm2;
 mod schema;

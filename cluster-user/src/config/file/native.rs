@@ -1,13 +1,12 @@
 //! The own form: tables `apps.NAME` with the keys of a definition.
 
 use super::{
-    nearest::nearest,
     place::Problem,
     pm2::attributes,
     shape::{App, Shaped},
     tree::{Data, Node, Table},
 };
-use crate::config::definition::Definition;
+use crate::config::{definition::Definition, nearest::nearest};
 
 /// What tools put into the root of a file: editors their schema, and people what they only refer to.
 pub(super) fn is_for_others(key: &str) -> bool {

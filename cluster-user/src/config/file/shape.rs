@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use super::{
     native,
-    nearest::nearest,
     place::{Place, Problem},
     pm2,
     source::Format,
     tree::{Data, Node, Table},
 };
+use crate::config::nearest::nearest;
 
 /// An app of a file, in the own form, before one of its environments is chosen.
 #[derive(Clone, Debug)]

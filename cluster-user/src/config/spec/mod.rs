@@ -15,7 +15,7 @@ pub use self::logs::Logs;
 use self::{
     hooks::Hooks, identity::Identity, recycle::Recycle, resources::Resources, watch::Watch,
 };
-use super::{listen::Listen, name::Name};
+use super::{listen::Listen, name::Name, scheduling::Scheduling};
 
 /// An app as the daemon keeps it. Durations are whole milliseconds on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +98,9 @@ pub struct AppSpec {
     /// What each worker may use of the host.
     #[serde(default)]
     pub resources: Resources,
+    /// How connections are spread over its workers. It is the same in every generation: a reload leaves it alone.
+    #[serde(default)]
+    pub scheduling: Scheduling,
     /// Whether the kernel program logs each decision.
     pub trace: bool,
     /// Whether plain mode is an error.
@@ -167,6 +170,7 @@ impl AppSpec {
             recycle: Recycle::default(),
             hooks: Hooks::default(),
             resources: Resources::default(),
+            scheduling: Scheduling::default(),
             trace: false,
             require_kernel: false,
         }

@@ -46,6 +46,8 @@ pub(super) struct ProgramShape<'a> {
     pub(super) program_type: u32,
     /// `BPF_…`, the attach type the verifier expects.
     pub(super) attach_type: u32,
+    /// The kernel's number of the type that describes what it is attached to; 0 for most kinds.
+    pub(super) target: u32,
     /// With the descriptors of its maps in place.
     pub(super) instructions: &'a [bpf_insn],
     /// Decides which helpers it may call.
@@ -144,6 +146,22 @@ struct ProgramLoad {
     name: [u8; NAME],
     interface: u32,
     attach_type: u32,
+    types: RawFd,
+    function_size: u32,
+    functions: u64,
+    function_count: u32,
+    line_size: u32,
+    lines: u64,
+    line_count: u32,
+    target: u32,
+}
+
+#[repr(C)]
+struct TracepointOpen {
+    name: u64,
+    program: RawFd,
+    padding: u32,
+    cookie: u64,
 }
 
 #[repr(C)]
@@ -416,6 +434,15 @@ pub(super) fn link_to_cgroup(
     )
 }
 
+/// Attaches a program to the tracepoint that it was verified for; closing the descriptor detaches it.
+pub(super) fn link_to_tracepoint(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let program = program.as_raw_fd();
+    descriptor(
+        bpf_cmd::BPF_RAW_TRACEPOINT_OPEN,
+        &TracepointOpen { name: 0, program, padding: 0, cookie: 0 },
+    )
+}
+
 /// Attaches a program to the reuseport group of a socket, in place of whatever program it had.
 pub(super) fn attach_to_group(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()> {
     const LENGTH: libc::socklen_t = 4;
@@ -450,6 +477,14 @@ fn load_logged(shape: &ProgramShape<'_>, level: u32, log: &mut [u8]) -> io::Resu
             name: object_name(shape.name),
             interface: 0,
             attach_type: shape.attach_type,
+            types: 0,
+            function_size: 0,
+            functions: 0,
+            function_count: 0,
+            line_size: 0,
+            lines: 0,
+            line_count: 0,
+            target: shape.target,
         },
     )
 }

@@ -69,6 +69,7 @@ pub fn depth(top: &Path) -> io::Result<u32> {
         name: "cluster_depth",
         program_type: bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT as u32,
         attach_type: bpf_attach_type::BPF_CGROUP_INET_INGRESS as u32,
+        target: 0,
         instructions: &instructions,
         license: c"GPL",
     })?;

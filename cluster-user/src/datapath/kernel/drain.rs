@@ -42,16 +42,19 @@ const PROGRAMS: [Wanted; 3] = [
         name: names::ARRIVE,
         program_type: program::BPF_PROG_TYPE_CGROUP_SKB as u32,
         attach_type: attach::BPF_CGROUP_INET_INGRESS as u32,
+        target: 0,
     },
     Wanted {
         name: names::READ,
         program_type: program::BPF_PROG_TYPE_CGROUP_SKB as u32,
         attach_type: attach::BPF_CGROUP_INET_INGRESS as u32,
+        target: 0,
     },
     Wanted {
         name: names::DEPART,
         program_type: program::BPF_PROG_TYPE_SK_MSG as u32,
         attach_type: attach::BPF_SK_MSG_VERDICT as u32,
+        target: 0,
     },
 ];
 

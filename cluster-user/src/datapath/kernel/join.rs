@@ -28,7 +28,8 @@ use super::{
 };
 
 /// The compiled object.
-static JOIN: &[u8] = aya::include_bytes_aligned!("../../../../cluster-ebpf/object/join.bpf.o");
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!("../../../../cluster-ebpf/object/join.bpf.o");
 
 /// The map of constants, as the compiler names it.
 const CONSTANTS: &str = ".rodata";
@@ -70,7 +71,7 @@ impl Join {
     pub(super) fn attach(root: &Path, worker_level: u32) -> anyhow::Result<Joined> {
         let cgroup = File::open(root).with_context(|| format!("open {}", root.display()))?;
         let level = worker_level.to_ne_bytes();
-        let object = Prepared::new(JOIN, &[(names::WORKER_LEVEL, &level)], &JOIN_PROGRAMS)?;
+        let object = Prepared::new(OBJECT, &[(names::WORKER_LEVEL, &level)], &JOIN_PROGRAMS)?;
         let mut loaded = object.load()?;
         let fresh = loaded.take_programs().into_iter();
         let fresh: Vec<(Wanted, Program)> = fresh
@@ -170,7 +171,8 @@ impl Joined {
         let joining = Map::LruHashMap(map(names::JOINING, size_of::<u64>())?).try_into()?;
         let overflow = open(names::LOST_EVENTS, size_of::<u64>())?;
         let overflow = Mapping::new(overflow.as_fd(), size_of::<u64>(), false)?;
-        let meter = Meter::new(&mut open)?;
+        let mut meter = Meter::new(&mut open)?;
+        meter.watch_reads();
         let join = Join { links, filters, joining, remembers: false };
         Ok(Self { join, events, overflow, owners, meter })
     }
@@ -283,25 +285,30 @@ const JOIN_PROGRAMS: [Wanted; 5] = [
         name: names::BIND4,
         program_type: program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32,
         attach_type: attach::BPF_CGROUP_INET4_BIND as u32,
+        target: 0,
     },
     Wanted {
         name: names::BIND6,
         program_type: program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32,
         attach_type: attach::BPF_CGROUP_INET6_BIND as u32,
+        target: 0,
     },
     Wanted {
         name: names::POST_BIND4,
         program_type: program::BPF_PROG_TYPE_CGROUP_SOCK as u32,
         attach_type: attach::BPF_CGROUP_INET4_POST_BIND as u32,
+        target: 0,
     },
     Wanted {
         name: names::POST_BIND6,
         program_type: program::BPF_PROG_TYPE_CGROUP_SOCK as u32,
         attach_type: attach::BPF_CGROUP_INET6_POST_BIND as u32,
+        target: 0,
     },
     Wanted {
         name: names::SOCK_OPS,
         program_type: program::BPF_PROG_TYPE_SOCK_OPS as u32,
         attach_type: attach::BPF_CGROUP_SOCK_OPS as u32,
+        target: 0,
     },
 ];

@@ -89,6 +89,18 @@ impl Select {
         Ok(Self { usual, layout, shared, blind })
     }
 
+    /// Makes programs do without what they read of the kernel's memory, for this reason.
+    ///
+    /// # Errors
+    /// The reason, if they do without it already.
+    pub(super) fn make_blind(&mut self, why: &anyhow::Error) -> anyhow::Result<()> {
+        anyhow::ensure!(self.blind.is_none(), "{why:#}");
+        let blind = prepare(names::ROUND_ROBIN, Layout::default(), Protocol::Tcp)?;
+        (self.usual, self.layout, self.blind) =
+            (blind, Layout::default(), Some(format!("{why:#}")));
+        Ok(())
+    }
+
     /// Loads the usual one for one more group.
     ///
     /// # Errors
@@ -154,6 +166,7 @@ fn prepare(name: &'static str, layout: Layout, protocol: Protocol) -> anyhow::Re
         // By this type the kernel migrates queues without the tcp_migrate_req sysctl (Linux 5.14,
         // `reuseport_migrate_sock`).
         attach_type: attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE as u32,
+        target: 0,
     };
     let Layout { selected, backlog } = layout;
     let mut bytes = [0; size_of::<Layout>()];

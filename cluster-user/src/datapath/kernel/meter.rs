@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use aya_obj::generated::{bpf_attach_type as attach, bpf_prog_type as program};
 use cluster_common::{
     load::{Load, SEATS, Seat, UNIT, tick},
     meter::{self, BUCKETS, TAG_BYTES, Tag},
@@ -18,7 +19,11 @@ use cluster_common::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{bpf, ids};
+use super::{
+    bpf, ids, join,
+    object::{Prepared, Wanted},
+    types,
+};
 use crate::datapath::telemetry::Histogram;
 
 const LOAD_WORDS: usize = size_of::<Load>() / size_of::<u64>();
@@ -32,6 +37,8 @@ pub(super) struct Meter {
     moved: OwnedFd,
     tags: OwnedFd,
     taken: BTreeSet<Seat>,
+    /// What sees that something is read, or why nothing does.
+    reads: Result<OwnedFd, String>,
 }
 
 /// What is counted in one seat.
@@ -49,8 +56,8 @@ pub(super) struct Reading {
     pub(super) bytes_out: u64,
     /// As in [`Telemetry`](crate::datapath::telemetry::Telemetry).
     pub(super) lifetime: Histogram,
-    /// As above.
-    pub(super) wait: Histogram,
+    /// As above; `None` where nothing sees it.
+    pub(super) wait: Option<Histogram>,
     /// As above.
     pub(super) round_trip: Histogram,
 }
@@ -69,7 +76,37 @@ impl Meter {
             moved: open(names::MOVED, size_of::<u32>())?,
             tags: open(names::TAGS, size_of::<Tag>())?,
             taken: BTreeSet::new(),
+            reads: Err("nobody looks".to_owned()),
         })
+    }
+
+    /// Begins to see when something is read from connections, if that can be seen here.
+    pub(super) fn watch_reads(&mut self) {
+        self.reads = self.try_watch_reads().map_err(|error| format!("{error:#}"));
+        if let Err(why) = &self.reads {
+            log::info!("how long connections wait is not counted: {why}");
+        }
+    }
+
+    fn try_watch_reads(&self) -> anyhow::Result<OwnedFd> {
+        let wanted = Wanted {
+            name: names::FIRST,
+            program_type: program::BPF_PROG_TYPE_TRACING as u32,
+            attach_type: attach::BPF_TRACE_RAW_TP as u32,
+            target: types::tracepoint("tcp_rcv_space_adjust")?,
+        };
+        let given = [
+            (names::TAGS.to_owned(), self.tags.try_clone()?),
+            (names::METERS.to_owned(), self.meters.try_clone()?),
+        ];
+        let object = Prepared::new(join::OBJECT, &[], &[wanted])?;
+        let (program, _) = object.load_one(names::FIRST, &given)?;
+        bpf::link_to_tracepoint(program.as_fd()).context("attach to tcp_rcv_space_adjust")
+    }
+
+    /// Why something is not counted, if something is not.
+    pub(super) fn missing(&self) -> Option<&str> {
+        self.reads.as_ref().err().map(String::as_str)
     }
 
     /// The maps that programs of groups share, by name.
@@ -175,7 +212,7 @@ impl Meter {
             bytes_in: of(offset_of!(meter::Meter, bytes_in)),
             bytes_out: of(offset_of!(meter::Meter, bytes_out)),
             lifetime: histogram(offset_of!(meter::Meter, lifetime)),
-            wait: histogram(offset_of!(meter::Meter, wait)),
+            wait: self.reads.is_ok().then(|| histogram(offset_of!(meter::Meter, wait))),
             round_trip: histogram(offset_of!(meter::Meter, round_trip)),
         })
     }

@@ -336,6 +336,7 @@ impl DataPath for Kernel {
     }
 
     fn vacate(&mut self, group: GroupId, slot: Slot) {
+        self.keep_counted(group, slot);
         if let Some(group) = self.groups.get_mut(&group) {
             group.vacate(slot, &mut self.meter);
         }
@@ -415,6 +416,10 @@ impl DataPath for Kernel {
 
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {
         self.all_telemetry()
+    }
+
+    fn counted(&mut self, worker: WorkerId) -> Telemetry {
+        self.counted_for(worker)
     }
 
     fn group_telemetry(&self, group: GroupId) -> Option<GroupTelemetry> {

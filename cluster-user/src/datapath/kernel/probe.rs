@@ -20,6 +20,7 @@ use super::{
     drain::Programs,
     ids,
     selftest::{self, Moved},
+    types,
 };
 use crate::datapath::{diag, feature::Feature, socket};
 
@@ -50,6 +51,18 @@ pub fn features(root: Option<&Path>) -> Vec<Feature> {
                 "5.14, built with BPF_STREAM_PARSER and DEBUG_INFO_BTF, and CAP_PERFMON",
             )
         },
+    ));
+    features.push(tried(
+        "looking at accept queues (kernel types)",
+        "the guard against stalled workers, and policy queue",
+        types::layout().map(drop),
+        |error| privileges_or(error, "6.1, built with DEBUG_INFO_BTF, and CAP_PERFMON"),
+    ));
+    features.push(tried(
+        "seeing when connections are taken up (tp_btf)",
+        "telling how long they wait",
+        types::tracepoint("tcp_rcv_space_adjust").and_then(tracepoint),
+        |error| privileges_or(error, "5.11, built with DEBUG_INFO_BTF, and CAP_PERFMON"),
     ));
     features.push(tried(
         "finding programs in the kernel again by their number",
@@ -269,20 +282,31 @@ const SHARE: [[u8; 8]; 9] = [
 ];
 
 fn tiny(program_type: program, attach_type: attach) -> anyhow::Result<()> {
-    load(program_type, attach_type, &ALLOW).map(drop)
+    load(program_type, attach_type, 0, &ALLOW).map(drop)
 }
 
 fn hook_program() -> anyhow::Result<OwnedFd> {
-    load(program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET4_BIND, &SHARE)
+    load(program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET4_BIND, 0, &SHARE)
 }
 
-fn load(program_type: program, attach_type: attach, code: &[[u8; 8]]) -> anyhow::Result<OwnedFd> {
+fn tracepoint(target: u32) -> anyhow::Result<()> {
+    let program = load(program::BPF_PROG_TYPE_TRACING, attach::BPF_TRACE_RAW_TP, target, &ALLOW)?;
+    Ok(bpf::link_to_tracepoint(program.as_fd()).map(drop)?)
+}
+
+fn load(
+    program_type: program,
+    attach_type: attach,
+    target: u32,
+    code: &[[u8; 8]],
+) -> anyhow::Result<OwnedFd> {
     let bytes = code.concat();
     let instructions: Vec<bpf_insn> = aya_obj::obj::copy_instructions(&bytes)?;
     Ok(bpf::load_program(&ProgramShape {
         name: "cluster_probe",
         program_type: program_type as u32,
         attach_type: attach_type as u32,
+        target,
         instructions: &instructions,
         license: c"GPL",
     })?)

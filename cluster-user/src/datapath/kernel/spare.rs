@@ -29,8 +29,13 @@ impl Spare {
     ///
     /// # Errors
     /// What the kernel said.
-    pub(super) fn new(select: Select) -> anyhow::Result<Self> {
-        let state = State::Loaded(Box::new(select.load(false)?));
+    pub(super) fn new(mut select: Select) -> anyhow::Result<Self> {
+        let loaded = select.load(false).or_else(|error| {
+            // Without CAP_PERFMON a program may not read the kernel's memory. It does without that.
+            select.make_blind(&error)?;
+            select.load(false)
+        })?;
+        let state = State::Loaded(Box::new(loaded));
         Ok(Self { select: Arc::new(select), state })
     }
 

@@ -4,10 +4,16 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 
-use super::{Kernel, group::Group, meter::Reading};
+use cluster_common::slot::Slot;
+
+use super::{
+    Kernel,
+    group::{Group, Seated},
+    meter::Reading,
+};
 use crate::{
     datapath::{
-        Protocol, diag,
+        Protocol, SlotCounters, diag,
         telemetry::{GroupTelemetry, Histogram, Telemetry},
     },
     id::{GroupId, WorkerId},
@@ -24,29 +30,50 @@ impl Kernel {
         Ok(self.watch.workers().map(told).collect())
     }
 
+    /// See [`DataPath::counted`](crate::datapath::DataPath::counted).
+    pub(super) fn counted_for(&self, id: WorkerId) -> Telemetry {
+        let counted = self.telemetry_of(id, &BTreeMap::new());
+        Telemetry { live: None, queued: None, ..counted }
+    }
+
+    /// Keeps what was counted for a socket whose slot is being emptied: its worker may go on without it.
+    pub(super) fn keep_counted(&mut self, group: GroupId, slot: Slot) {
+        let Some(group) = self.groups.get(&group) else { return };
+        let Some(socket) = group.sockets().find(|socket| socket.slot == slot) else { return };
+        let counted = self.telemetry_in(group, &socket, 0);
+        let counted = Telemetry { live: None, queued: None, ..counted };
+        self.watch.left(socket.cookie, &counted);
+    }
+
     fn telemetry_of(&self, id: WorkerId, queues: &BTreeMap<u64, u32>) -> Telemetry {
-        let mut sum = Telemetry::default();
-        let Some(worker) = self.watch.worker(id) else { return sum };
-        let sockets = self.groups.values().flat_map(|group| {
-            let own = group.sockets().filter(|socket| worker.seen.contains(&socket.cookie));
-            own.map(move |socket| (group, socket))
-        });
-        for (group, socket) in sockets {
-            let counters = group.counters(socket.slot);
-            sum.selected += counters.selected;
-            sum.migrated_in += counters.migrated_in;
-            *sum.guarded.get_or_insert(0) += group.guarded(socket.slot);
-            if group.key().protocol == Protocol::Udp {
-                continue;
+        let Some(worker) = self.watch.worker(id) else { return Telemetry::default() };
+        let mut sum = worker.left.clone();
+        for group in self.groups.values() {
+            for socket in group.sockets().filter(|socket| worker.seen.contains(&socket.cookie)) {
+                let queued = u64::from(queues.get(&socket.cookie).copied().unwrap_or(0));
+                sum.add(&self.telemetry_in(group, &socket, queued));
             }
-            let Some(reading) = self.meter.read(socket.seat) else {
-                sum.missing = Some("there was no room to count it in".to_owned());
-                continue;
-            };
-            let queued = u64::from(queues.get(&socket.cookie).copied().unwrap_or(0));
-            add(&mut sum, &reading, queued);
+        }
+        if sum.wait.is_none() && sum.missing.is_none() {
+            sum.missing =
+                self.meter.missing().map(|why| format!("how long connections wait: {why}"));
         }
         sum
+    }
+
+    /// What was counted for one socket.
+    fn telemetry_in(&self, group: &Group, socket: &Seated, queued: u64) -> Telemetry {
+        let SlotCounters { selected, migrated_in, guarded } = group.counters(socket.slot);
+        let guarded = Some(guarded);
+        let mut one = Telemetry { selected, migrated_in, guarded, ..Telemetry::default() };
+        if group.key().protocol == Protocol::Udp {
+            return one;
+        }
+        match self.meter.read(socket.seat) {
+            Some(reading) => add(&mut one, &reading, queued),
+            None => one.missing = Some("there was no room to count it in".to_owned()),
+        }
+        one
     }
 
     /// See [`DataPath::group_telemetry`](crate::datapath::DataPath::group_telemetry).
@@ -65,7 +92,9 @@ fn add(sum: &mut Telemetry, reading: &Reading, queued: u64) {
     *peak = (*peak).max(reading.peak).max(queued);
     more(&mut sum.bytes_in, reading.bytes_in);
     more(&mut sum.bytes_out, reading.bytes_out);
-    merge(&mut sum.wait, &reading.wait);
+    if let Some(wait) = &reading.wait {
+        merge(&mut sum.wait, wait);
+    }
     merge(&mut sum.lifetime, &reading.lifetime);
     merge(&mut sum.round_trip, &reading.round_trip);
 }

@@ -12,6 +12,7 @@ const PATH: &str = "/sys/kernel/btf/vmlinux";
 // linux/btf.h
 const MAGIC: u32 = 0xeb9f;
 const STRUCT: u32 = 4;
+const TYPEDEF: u32 = 8;
 /// Bytes of `struct btf_type` and of `struct btf_member`.
 const TYPE: usize = 12;
 const MEMBER: usize = 12;
@@ -38,6 +39,27 @@ pub(super) fn layout() -> anyhow::Result<Layout> {
     let [selected] = offsets(&bytes, "sk_reuseport_kern", ["selected_sk"])?;
     let [backlog] = offsets(&bytes, "sock", ["sk_ack_backlog"])?;
     Ok(Layout { selected, backlog })
+}
+
+/// The number of the type by which a tracepoint is known (`btf_trace_…`, a `typedef`).
+///
+/// # Errors
+/// When this kernel does not describe its types, or has no such tracepoint.
+pub(super) fn tracepoint(name: &str) -> anyhow::Result<u32> {
+    let bytes = fs::read(PATH).with_context(|| format!("read {PATH}"))?;
+    let types = Types::new(&bytes).context("the kernel's description of its types is damaged")?;
+    let wanted = format!("btf_trace_{name}");
+    let (mut rest, mut number) = (types.types, 0);
+    while let Some(size) = size_of_type(rest) {
+        let (this, others) = rest.split_at_checked(size).context("a type is cut off")?;
+        rest = others;
+        // The first one has the number 1; 0 is `void`, which is not described.
+        number += 1;
+        if kind(this) == Some(TYPEDEF) && types.name(this) == Some(wanted.as_bytes()) {
+            return Ok(number);
+        }
+    }
+    anyhow::bail!("the kernel has no tracepoint {name}")
 }
 
 /// The offsets of fields in a structure, in bytes. Fields inside of unnamed ones are not found.

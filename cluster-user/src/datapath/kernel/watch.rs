@@ -26,6 +26,7 @@ use crate::{
     datapath::{
         GroupKey, Place, Protocol, Report, diag,
         socket::{self, OpenSocket},
+        telemetry::Telemetry,
     },
     id::{AppId, Ticket, WorkerId},
 };
@@ -64,6 +65,8 @@ pub(super) struct Worker {
     pid: Option<u32>,
     /// Cookies of the sockets that were reported.
     pub(super) seen: BTreeSet<u64>,
+    /// What was counted for sockets of it that it has closed.
+    pub(super) left: Telemetry,
 }
 
 /// A socket whose ticket has not been answered.
@@ -121,6 +124,7 @@ impl Watch {
             cgroup_path: place.cgroup_path.map(Path::to_owned),
             pid: None,
             seen: BTreeSet::new(),
+            left: Telemetry::default(),
         };
         self.workers.insert(id, worker);
         Ok(())
@@ -143,6 +147,14 @@ impl Watch {
             | Report::Binding { worker, .. }
             | Report::Unusable { worker, .. } => *worker != id,
         });
+    }
+
+    /// Learns what was counted for a socket whose slot is being emptied.
+    pub(super) fn left(&mut self, cookie: u64, counted: &Telemetry) {
+        let mut workers = self.workers.values_mut();
+        if let Some(worker) = workers.find(|worker| worker.seen.contains(&cookie)) {
+            worker.left.add(counted);
+        }
     }
 
     /// What policies go by of a worker.

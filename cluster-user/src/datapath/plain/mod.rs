@@ -362,6 +362,10 @@ impl DataPath for Plain {
         Ok(connections.into_iter().map(|(worker, live)| (worker, told(live))).collect())
     }
 
+    fn counted(&mut self, _worker: WorkerId) -> Telemetry {
+        Telemetry::default()
+    }
+
     fn group_telemetry(&self, _group: GroupId) -> Option<GroupTelemetry> {
         None
     }

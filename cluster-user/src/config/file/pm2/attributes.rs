@@ -1,10 +1,8 @@
 //! Every attribute of an app in PM2's files, and what becomes of it: one table, for reading and for the documentation.
 // tidy: long, because it is a registry: one entry per attribute
 
-use super::{
-    super::{nearest::nearest, tree::Node},
-    convert,
-};
+use super::{super::tree::Node, convert};
+use crate::config::nearest::nearest;
 
 use self::{
     Becomes::{Converted, Key, Nothing, Part},

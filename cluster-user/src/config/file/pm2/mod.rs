@@ -10,11 +10,11 @@ use std::path::Path;
 use self::attributes::{Attribute, Becomes};
 use super::{
     native,
-    nearest::nearest,
     place::{Place, Problem},
     shape::{App, Shaped},
     tree::{Data, Entry, Node, Table},
 };
+use crate::config::nearest::nearest;
 
 /// Sections of a file besides its apps.
 const SECTIONS: [&str; 4] = ["apps", "pm2", "deploy", "static"];

@@ -233,14 +233,16 @@ fn by_socket(record: &GroupRecord) -> BTreeMap<(u16, u64), SlotRecord> {
     record.slots.iter().map(|known| ((known.slot, known.cookie), *known)).collect()
 }
 
-/// What a program of whatever version has counted for a slot. In every version the first two words are these.
+/// What a program of whatever version has counted for a slot. In every version the first two words are these, and the
+/// fourth is zero where there is no guard yet.
 fn counted(program: &Program, slot: Slot) -> Option<SlotCounters> {
     let value = program.value(names::SLOT_STATS, slot.index()).ok()?;
     let (words, _) = value.as_chunks::<8>();
-    let [selected, migrated_in, ..] = words else { return None };
+    let [selected, migrated_in, _, guarded, ..] = words else { return None };
     Some(SlotCounters {
         selected: u64::from_ne_bytes(*selected),
         migrated_in: u64::from_ne_bytes(*migrated_in),
+        guarded: u64::from_ne_bytes(*guarded),
     })
 }
 
@@ -248,6 +250,7 @@ fn since(now: SlotCounters, before: SlotCounters) -> SlotCounters {
     SlotCounters {
         selected: now.selected.saturating_sub(before.selected),
         migrated_in: now.migrated_in.saturating_sub(before.migrated_in),
+        guarded: now.guarded.saturating_sub(before.guarded),
     }
 }
 
@@ -255,5 +258,6 @@ fn add(one: SlotCounters, other: SlotCounters) -> SlotCounters {
     SlotCounters {
         selected: one.selected + other.selected,
         migrated_in: one.migrated_in + other.migrated_in,
+        guarded: one.guarded + other.guarded,
     }
 }

@@ -375,6 +375,7 @@ impl Group {
         SlotCounters {
             selected: total.selected.saturating_sub(before.selected) + carried.selected,
             migrated_in: total.migrated_in.saturating_sub(before.migrated_in) + carried.migrated_in,
+            guarded: total.guarded.saturating_sub(before.guarded) + carried.guarded,
         }
     }
 
@@ -399,13 +400,6 @@ impl Group {
             cookie: filled.cookie,
             seat: filled.seat,
         })
-    }
-
-    /// How often the guard has kept connections away from a slot, whoever was in it.
-    pub(super) fn guarded(&self, slot: Slot) -> u64 {
-        let words: [u64; SLOT_WORDS] =
-            bpf::lookup(self.slot_stats.as_fd(), slot.index()).unwrap_or_default();
-        words[offset_of!(SlotStats, guarded) / 8]
     }
 
     /// Number of its program.
@@ -478,6 +472,7 @@ impl Group {
         SlotCounters {
             selected: words[offset_of!(SlotStats, selected) / 8],
             migrated_in: words[offset_of!(SlotStats, migrated_in) / 8],
+            guarded: words[offset_of!(SlotStats, guarded) / 8],
         }
     }
 }

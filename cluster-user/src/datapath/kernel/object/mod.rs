@@ -30,6 +30,8 @@ pub(super) struct Wanted {
     pub(super) program_type: u32,
     /// `BPF_…`
     pub(super) attach_type: u32,
+    /// The kernel's number of the type that describes what it is attached to; 0 for most kinds.
+    pub(super) target: u32,
 }
 
 /// An object that can be loaded any number of times.
@@ -236,6 +238,7 @@ impl ProgramPlan {
             name: self.wanted.name,
             program_type: self.wanted.program_type,
             attach_type: self.wanted.attach_type,
+            target: self.wanted.target,
             instructions: &instructions,
             license,
         };

@@ -2,14 +2,19 @@
 
 /// The nearest word, if one is near enough to have been meant.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let lower = word.to_lowercase().replace('-', "_");
+    let lower = plain(word);
     let length = word.chars().count();
     known
         .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(&lower, &known.to_lowercase()), known))
+        .map(|known| (strsim::damerau_levenshtein(&lower, &plain(known)), known))
         .filter(|(distance, known)| *distance <= (length.min(known.len()) / 3).clamp(1, 3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, known)| known)
+}
+
+/// Keys have underscores where options and policies have dashes.
+fn plain(word: &str) -> String {
+    word.to_lowercase().replace('-', "_")
 }
 
 #[cfg(test)]

@@ -1,8 +1,25 @@
 //! Scheduling: by which rule the worker of each connection is picked.
 
+mod check;
+mod class;
+mod guard;
+pub mod known;
+mod matching;
+pub mod resolve;
+mod switch;
+mod text;
+
 use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+pub use self::{
+    check::MAX_WEIGHT,
+    matching::Match,
+    switch::{Shed, Switch},
+    text::SchedulingError,
+};
+use super::spec::millis;
 
 /// How connections are spread over an app's workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +58,8 @@ pub enum Policy {
     Random,
     /// The kernel's own hash over the whole group.
     None,
-    /// By kind of client, each kind with workers and a rule of its own.
+    /// By kind of client, each kind with workers and a rule of its own: the first class that fits. Whom none fits reaches
+    /// all workers, one after the other.
     Class(Vec<Class>),
     /// A program of the user's: absolute path of a compiled object.
     Custom(PathBuf),
@@ -63,9 +81,10 @@ pub struct Sticky {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Class {
-    /// How they are told: `10.0.0.0/8`, `dscp:46`, `bytes:474554`; none of all for the rest.
+    /// How they are told, each a [`Match`]: `10.0.0.0/8`, `dscp:46`, `bytes:474554`. One that fits is enough; none at all
+    /// is for the rest, whom the classes before do not fit.
     pub matches: Vec<String>,
-    /// Numbers of the workers that serve them.
+    /// Numbers of the workers that serve them, in order; at least one.
     pub workers: Vec<u32>,
     /// The rule among these.
     pub policy: Inner,
@@ -91,10 +110,12 @@ pub enum Inner {
 #[serde(deny_unknown_fields, default)]
 pub struct Guard {
     /// Those that have not accepted a waiting connection for this long; zero for no such guard.
+    #[serde(with = "millis")]
     pub stalled: Duration,
     /// Those with more than this many connections in their accept queue.
     pub queue: Option<u32>,
-    /// Those that have just become ready get their full share only after this time, and less before.
+    /// Those that have just become ready get their full share only after this time, and less before; zero for at once.
+    #[serde(with = "millis")]
     pub slow_start: Duration,
 }
 

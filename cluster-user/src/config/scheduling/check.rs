@@ -1,0 +1,224 @@
+//! What the types of a scheduling leave open.
+
+use std::{ffi::OsStr, path::Path};
+
+use super::{Class, Guard, Match, Policy, Scheduling, Sticky, text::LONGEST};
+use crate::config::duration;
+
+/// Largest weight: the route of an app has a few thousand turns in all.
+pub const MAX_WEIGHT: u32 = 1000;
+
+impl Scheduling {
+    /// Checks it for an app of so many workers.
+    ///
+    /// # Errors
+    /// A lowercase fragment that names the two things that disagree.
+    pub fn check(&self, instances: u32) -> Result<(), String> {
+        self.policy.check(instances)?;
+        self.check_weights(instances)?;
+        let Guard { stalled, queue, slow_start } = self.guard;
+        if stalled > duration::MAX || slow_start > duration::MAX {
+            return Err("guard has a time that is longer than a year".to_owned());
+        }
+        if queue == Some(0) {
+            return Err(
+                "guard: queue is 0, which would keep every worker from connections".to_owned()
+            );
+        }
+        if self.shed == Some(0) {
+            return Err("shed is 0, which would refuse every connection".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_weights(&self, instances: u32) -> Result<(), String> {
+        if self.weights.is_empty() {
+            return Ok(());
+        }
+        if self.policy != Policy::RoundRobin {
+            return Err(format!(
+                "weights go with policy round-robin, and the policy is {}",
+                self.policy.name()
+            ));
+        }
+        if let Some(weight) = self.weights.iter().find(|weight| !(1..=MAX_WEIGHT).contains(*weight))
+        {
+            return Err(format!("weights has {weight}, not 1 to {MAX_WEIGHT}"));
+        }
+        let count = self.weights.len();
+        if usize::try_from(instances).ok() == Some(count) {
+            return Ok(());
+        }
+        let weights = if count == 1 { "1 number" } else { &format!("{count} numbers") };
+        let workers =
+            if instances == 1 { "is 1 worker" } else { &format!("are {instances} workers") };
+        Err(format!("weights has {weights}, and there {workers}: each has one"))
+    }
+
+    /// The weight of a worker; 1 where none is said.
+    pub fn weight(&self, instance: u32) -> u32 {
+        let nth = usize::try_from(instance).unwrap_or(usize::MAX);
+        self.weights.get(nth).copied().unwrap_or(1).max(1)
+    }
+
+    /// Fits it to another number of workers: new ones have weight 1.
+    ///
+    /// # Errors
+    /// When a class would have no worker left.
+    pub fn resize(&mut self, instances: u32) -> Result<(), String> {
+        if let Policy::Class(classes) = &self.policy {
+            let left = |class: &&Class| !class.workers.iter().any(|worker| *worker < instances);
+            if let Some(class) = classes.iter().find(left) {
+                return Err(format!("class {class} would have no worker left of {instances}"));
+            }
+        }
+        if !self.weights.is_empty() {
+            self.weights.resize(usize::try_from(instances).unwrap_or(usize::MAX), 1);
+        }
+        Ok(())
+    }
+}
+
+impl Policy {
+    fn check(&self, instances: u32) -> Result<(), String> {
+        match self {
+            Self::RoundRobin
+            | Self::LeastConn
+            | Self::P2c
+            | Self::Queue
+            | Self::Hash
+            | Self::CpuLocal
+            | Self::Random
+            | Self::None => Ok(()),
+            Self::Sticky(sticky) => sticky.check(),
+            Self::Class(classes) => check_classes(classes, instances),
+            Self::Custom(path) => check_program(path),
+        }
+    }
+}
+
+impl Sticky {
+    fn check(self) -> Result<(), String> {
+        let values = [Some(self.v4), Some(self.v6), self.quic];
+        for ((key, longest), value) in LONGEST.iter().zip(values) {
+            if let Some(value) = value.filter(|value| !(1..=*longest).contains(value)) {
+                return Err(format!("policy sticky: {key} is {value}, not 1 to {longest}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_classes(classes: &[Class], instances: u32) -> Result<(), String> {
+    let Some((_, first)) = classes.split_last() else {
+        return Err("policy class has no rule".to_owned());
+    };
+    if first.iter().any(|class| class.matches.is_empty()) {
+        return Err("policy class: * fits everybody, and rules follow it: it comes last".to_owned());
+    }
+    for class in classes {
+        for text in &class.matches {
+            text.parse::<Match>().map_err(|error| error.to_string())?;
+        }
+        let whom = class.whom();
+        if class.workers.is_empty() {
+            return Err(format!("policy class: {whom} has no workers"));
+        }
+        if !class.workers.is_sorted_by(|one, next| one < next) {
+            return Err(format!(
+                "policy class: the workers of {whom} are not in order, or named twice"
+            ));
+        }
+        if let Some(worker) = class.workers.iter().find(|worker| **worker >= instances) {
+            let last = instances.saturating_sub(1);
+            return Err(format!(
+                "policy class: {whom} names worker {worker}, and the last one is {last}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_program(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    if !path.is_absolute() {
+        return Err(format!("policy {shown} is not an absolute path"));
+    }
+    if path.extension() != Some(OsStr::new("o")) {
+        return Err(format!("policy {shown} is no compiled program: its name ends with .o"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for (policy, weights, shed, instances, expected) in [
+            ("round-robin", &[3, 1][..], None, 3, "weights has 2 numbers, and there are 3 workers"),
+            ("round-robin", &[3], None, 2, "weights has 1 number, and there are 2 workers"),
+            ("round-robin", &[3, 1], None, 1, "weights has 2 numbers, and there is 1 worker"),
+            ("round-robin", &[0, 1], None, 2, "weights has 0, not 1 to 1000"),
+            ("round-robin", &[1001], None, 1, "weights has 1001"),
+            ("least-conn", &[1, 1], None, 2, "and the policy is least-conn"),
+            ("hash", &[], Some(0), 1, "shed is 0"),
+            (
+                "class 10.0.0.0/8=0,5",
+                &[],
+                None,
+                3,
+                "10.0.0.0/8 names worker 5, and the last one is 2",
+            ),
+            ("class *=0 dscp:1=1", &[], None, 3, "it comes last"),
+            ("mine.o", &[], None, 1, "policy mine.o is not an absolute path"),
+        ] {
+            let policy = policy.parse().unwrap();
+            let scheduling =
+                Scheduling { policy, weights: weights.to_vec(), shed, ..Scheduling::default() };
+            let error = scheduling.check(instances).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_come_from_a_text_is_checked_too() {
+        let class = |matches: &[&str], workers: &[u32]| {
+            let matches = matches.iter().map(|text| (*text).to_owned()).collect();
+            Policy::Class(vec![Class {
+                matches,
+                workers: workers.to_vec(),
+                policy: super::super::Inner::Hash,
+            }])
+        };
+        for policy in [
+            Policy::Class(Vec::new()),
+            class(&["nonsense"], &[0]),
+            class(&[], &[]),
+            class(&[], &[1, 0]),
+            class(&[], &[1, 1]),
+            Policy::Sticky(Sticky { v4: 0, ..Sticky::default() }),
+            Policy::Sticky(Sticky { quic: Some(21), ..Sticky::default() }),
+            Policy::Custom("/bin/true".into()),
+        ] {
+            assert!(policy.check(4).is_err(), "{policy:?}");
+        }
+        assert_eq!(class(&["10.0.0.0/8"], &[0, 3]).check(4), Ok(()));
+    }
+
+    #[test]
+    fn another_number_of_workers_keeps_the_weights_of_those_that_stay() {
+        let mut scheduling = Scheduling { weights: vec![3, 1], ..Scheduling::default() };
+        scheduling.resize(4).unwrap();
+        assert_eq!(scheduling.weights, [3, 1, 1, 1]);
+        assert_eq!([scheduling.weight(0), scheduling.weight(9)], [3, 1]);
+        scheduling.resize(1).unwrap();
+        assert_eq!(scheduling.weights, [3]);
+        let mut classes =
+            Scheduling { policy: "class *=1-2".parse().unwrap(), ..Scheduling::default() };
+        assert_eq!(classes.resize(2), Ok(()));
+        let error = classes.resize(1).unwrap_err();
+        assert_eq!(error, "class *=1-2 would have no worker left of 1");
+    }
+}
