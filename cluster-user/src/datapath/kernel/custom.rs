@@ -55,8 +55,8 @@ pub fn verify(path: &Path) -> anyhow::Result<Verified> {
     let custom = Custom::read(path)?;
     let (program, instructions) = (custom.name.clone(), custom.prepared.size());
     let joined = Select::new(Vec::new())?.joined(custom)?;
-    let (_program, _maps, statistics) =
-        joined.load_one_and_tell(names::CUSTOM, &[], Statistics::Yes)?;
+    let loaded = joined.load_one_and_tell(names::CUSTOM, &[], Statistics::Yes);
+    let (_program, _maps, statistics) = loaded.with_context(|| place(path, &joined))?;
     Ok(Verified { program, instructions, together: joined.size(), statistics })
 }
 
@@ -76,6 +76,11 @@ pub(super) fn keep_log(error: anyhow::Error, file: &Path) -> anyhow::Error {
         )),
         Err(_) => error.context("the kernel refuses the policy's program"),
     }
+}
+
+/// Where a program of the user's is in what the kernel was given.
+pub(super) fn place(path: &Path, joined: &Prepared) -> String {
+    format!("policy {}, which begins at instruction {}", path.display(), joined.joint())
 }
 
 impl Custom {
@@ -125,6 +130,7 @@ impl Custom {
             name: names::CUSTOM,
             program_type: program::BPF_PROG_TYPE_SK_REUSEPORT as u32,
             attach_type: attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE as u32,
+            target: 0,
         };
         let unusable = object.maps.iter().find(|(_, map)| {
             map.section_kind() == EbpfSectionKind::Undefined && map.map_type() == 0

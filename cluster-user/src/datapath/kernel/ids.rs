@@ -97,6 +97,17 @@ impl Program {
         self.maps.iter().map(open).collect()
     }
 
+    /// How often it has run while the kernel measured that, and the nanoseconds it took.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn runs(&self) -> io::Result<(u64, u64)> {
+        // SAFETY: plain numbers; zero asks for nothing.
+        let mut info: bpf_prog_info = unsafe { MaybeUninit::zeroed().assume_init() };
+        describe(self.fd.as_fd(), &mut info)?;
+        Ok((info.run_cnt, info.run_time_ns))
+    }
+
     /// Whether another program does the same with maps of the same names and shapes.
     ///
     /// # Errors

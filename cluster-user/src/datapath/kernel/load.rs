@@ -19,7 +19,7 @@ use cluster_common::{
 
 use super::{
     bpf,
-    custom::Custom,
+    custom::{self, Custom},
     ids::Program,
     mapping::Mapping,
     object::{Prepared, Wanted},
@@ -145,7 +145,8 @@ impl Select {
     ) -> anyhow::Result<(Program, Vec<(String, OwnedFd)>)> {
         let joined = self.joined(Custom::read(path)?);
         let joined = joined.with_context(|| format!("policy {} cannot be used", path.display()))?;
-        let (program, made) = joined.load_one(names::CUSTOM, maps)?;
+        let (program, made) =
+            joined.load_one(names::CUSTOM, maps).with_context(|| custom::place(path, &joined))?;
         Ok((Program::of(program).context("ask about the program")?, made))
     }
 

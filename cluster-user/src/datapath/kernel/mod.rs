@@ -3,7 +3,8 @@
 //! In reading order: what is loaded ([`load`], through [`object`] and [`bpf`]), how a worker's socket is found
 //! ([`join`], [`watch`], [`report`]) and kept out of the groups of other apps ([`owners`]), what a group is ([`group`],
 //! [`waiting`]), what of it can be waited for ([`hub`], [`trace`]), and how the next supervisor takes all that over
-//! ([`adopt`], through [`ids`]). [`custom`] reads programs of users that pick workers. [`probe`] and [`selftest`] tell why a host cannot do all this, [`depth`] how deep in a
+//! ([`adopt`], through [`ids`]). [`custom`] reads programs of users that pick workers. [`trial`] measures them. [`probe`]
+//! and [`selftest`] tell why a host cannot do all this, [`depth`] how deep in a
 //! container it is.
 //!
 //! Nothing is pinned, and all that matters outlives the supervisor: a group's program and its maps for as long as the
@@ -32,6 +33,7 @@ mod spare;
 mod steering;
 mod telemetry;
 mod trace;
+pub mod trial;
 mod types;
 mod waiting;
 mod watch;

@@ -40,6 +40,8 @@ pub(super) struct Prepared {
     license: CString,
     maps: Vec<MapPlan>,
     programs: Vec<ProgramPlan>,
+    /// Where what was spliced in begins.
+    joint: usize,
 }
 
 #[derive(Debug)]
@@ -99,7 +101,7 @@ impl Prepared {
         let programs = wanted.iter().map(|&(name, wanted)| plan(&object, name, wanted));
         let programs = programs.collect::<anyhow::Result<_>>()?;
         let maps = maps.into_iter().map(|(name, map)| MapPlan::new(name, &map)).collect();
-        Ok(Self { license: object.license, maps, programs })
+        Ok(Self { license: object.license, maps, programs, joint: 0 })
     }
 
     /// Changes the number of entries of a map (bytes, for a ring buffer) in later loads.

@@ -63,6 +63,7 @@ impl Prepared {
         }
         // What the helpers are lent for is now said by both; ours is one that may call all of them.
         self.license = other.license;
+        self.joint = begin;
         Ok(self)
     }
 
@@ -98,6 +99,11 @@ impl Prepared {
             self.maps.push(MapPlan { own: true, ..map });
         }
         Ok(self.maps.len() - 1)
+    }
+
+    /// The instruction at which the program of another object begins; 0 before it is spliced in.
+    pub(in super::super) fn joint(&self) -> usize {
+        self.joint
     }
 
     /// Instructions of its only program.
