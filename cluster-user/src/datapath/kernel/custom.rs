@@ -56,7 +56,7 @@ pub fn verify(path: &Path) -> anyhow::Result<Verified> {
     let (program, instructions) = (custom.name.clone(), custom.prepared.size());
     let joined = Select::new(Vec::new())?.joined(custom)?;
     let loaded = joined.load_one_and_tell(names::CUSTOM, &[], Statistics::Yes);
-    let (_program, _maps, statistics) = loaded.with_context(|| place(path, &joined))?;
+    let statistics = loaded.with_context(|| place(path, &joined))?.told;
     Ok(Verified { program, instructions, together: joined.size(), statistics })
 }
 

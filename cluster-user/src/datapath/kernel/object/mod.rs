@@ -71,6 +71,16 @@ pub(super) struct Loaded {
     programs: Vec<(Wanted, OwnedFd)>,
 }
 
+/// One program of an object, loaded.
+#[derive(Debug)]
+pub(super) struct One {
+    program: OwnedFd,
+    /// Maps that were made for it, by name.
+    made: Vec<(String, OwnedFd)>,
+    /// What the verifier told.
+    pub(super) told: String,
+}
+
 impl Prepared {
     /// Reads an object, replacing the values of some of its constants.
     ///
@@ -142,8 +152,7 @@ impl Prepared {
         name: &str,
         given: &[(String, OwnedFd)],
     ) -> anyhow::Result<(OwnedFd, Vec<(String, OwnedFd)>)> {
-        self.load_one_and_tell(name, given, Statistics::No)
-            .map(|(program, made, _)| (program, made))
+        self.load_one_and_tell(name, given, Statistics::No).map(|one| (one.program, one.made))
     }
 
     /// As [`Self::load_one`]; also tells what the verifier did, if that is asked for.
@@ -155,7 +164,7 @@ impl Prepared {
         name: &str,
         given: &[(String, OwnedFd)],
         statistics: Statistics,
-    ) -> anyhow::Result<(OwnedFd, Vec<(String, OwnedFd)>, String)> {
+    ) -> anyhow::Result<One> {
         let program = self.programs.iter().find(|program| program.wanted.name == name);
         let program = program.with_context(|| format!("the object has no program {name}"))?;
         let mut made = Vec::new();
@@ -186,7 +195,7 @@ impl Prepared {
         let number = |index: usize| numbers[index].unwrap_or(-1);
         let loaded = program.load_with(&self.license, number, statistics);
         let (loaded, told) = loaded.with_context(|| format!("load program {name}"))?;
-        Ok((loaded, made, told))
+        Ok(One { program: loaded, made, told })
     }
 }
 
