@@ -5,22 +5,18 @@
 
 use std::{
     ffi::CStr,
-    fmt, io,
+    io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
 use aya_obj::generated::{bpf_cmd, bpf_insn};
 
+use super::verifier::{
+    BPF_LOG_LEVEL1, BPF_LOG_STATS, LOG_BYTES, Refused, STATISTICS_BYTES, Statistics, text,
+};
+
 /// Length of a name in the kernel, with its final zero (`BPF_OBJ_NAME_LEN`).
 const NAME: usize = 16;
-
-/// Of the kernel's `bpf_verifier.h`: each instruction as it is verified, or numbers only.
-const BPF_LOG_LEVEL1: u32 = 1;
-const BPF_LOG_STATS: u32 = 4;
-/// Bytes of the verifier's numbers.
-const STATISTICS_BYTES: usize = 4096;
-/// Bytes of a log, and of one that does not fit there.
-const LOG_BYTES: [usize; 2] = [1 << 20, 1 << 24];
 
 /// What a map is made of.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,41 +49,6 @@ pub(super) struct ProgramShape<'a> {
     /// Decides which helpers it may call.
     pub(super) license: &'a CStr,
 }
-
-/// Whether the verifier is to tell what it did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Statistics {
-    /// Only when it refuses.
-    No,
-    /// How much it had to do.
-    Yes,
-}
-
-/// A program that the verifier did not take.
-#[derive(Debug)]
-pub(super) struct Refused {
-    error: io::Error,
-    /// What the verifier wrote, as far as there was room for it.
-    pub(super) log: String,
-}
-
-impl Refused {
-    /// The last lines of the log before its statistics, as one line.
-    fn last_words(&self) -> String {
-        let is_count =
-            |line: &str| line.starts_with("processed ") || line.starts_with("verification time");
-        let lines: Vec<&str> = self.log.lines().filter(|line| !is_count(line)).collect();
-        lines[lines.len().saturating_sub(3)..].join("; ")
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.error, self.last_words())
-    }
-}
-
-impl std::error::Error for Refused {}
 
 #[repr(C)]
 struct MapCreate {
@@ -408,7 +369,7 @@ pub(super) fn load_program_and_tell(
             // The first error is the real one.
             Err(_) => {
                 let kind = error.kind();
-                return Err(io::Error::new(kind, Refused { error, log: text(&log) }));
+                return Err(io::Error::new(kind, Refused::new(error, &log)));
             }
         }
     }
@@ -487,11 +448,6 @@ fn load_logged(shape: &ProgramShape<'_>, level: u32, log: &mut [u8]) -> io::Resu
             target: shape.target,
         },
     )
-}
-
-/// What is written in a log.
-fn text(log: &[u8]) -> String {
-    CStr::from_bytes_until_nul(log).unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn object_name(name: &str) -> [u8; NAME] {

@@ -19,9 +19,9 @@ use object::{
 };
 
 use super::{
-    bpf::{Refused, Statistics},
     load::Select,
     object::{Prepared, Wanted},
+    verifier::{Refused, Statistics},
 };
 
 /// Bytes of an object. Programs have some ten thousand, debug information some hundred thousand more.

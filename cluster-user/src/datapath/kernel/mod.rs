@@ -35,6 +35,7 @@ mod telemetry;
 mod trace;
 pub mod trial;
 mod types;
+mod verifier;
 mod waiting;
 mod watch;
 

@@ -15,7 +15,10 @@ use aya_obj::{
     generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_insn, bpf_map_type},
 };
 
-use super::bpf::{self, MapShape, ProgramShape, Statistics};
+use super::{
+    bpf::{self, MapShape, ProgramShape},
+    verifier::Statistics,
+};
 
 /// First opcode of the two-instruction load of a 64-bit constant (`BPF_LD | BPF_DW | BPF_IMM`), the one
 /// instruction that can refer to a map.
