@@ -1,6 +1,6 @@
 //! Metering: what is counted of a worker's connections without the worker's help.
 //!
-//! A listener's storage says in which [`Seat`] it is counted. The kernel copies that storage to each connection it
+//! A listener's storage says in which [`Seat`](crate::load::Seat) it is counted. The kernel copies that storage to each connection it
 //! takes (`BPF_F_CLONE`, `bpf_sk_storage_clone` in Linux), where it goes on as what is known of that one connection. A connection
 //! counts as closed when the *app* closes it, not when the kernel has seen the last of it.
 

@@ -55,6 +55,8 @@ mod join;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
+mod lab;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod listen_fds;

@@ -82,11 +82,12 @@ fn what_becomes_of_connections_is_metered_and_not_forgotten() {
             "connections_selected_total",
             "connections_accepted_total",
             "connection_duration_seconds_count",
+            "connection_wait_seconds_count",
             "connection_round_trip_seconds_count",
         ]
         .map(|name| of(text, name))
     };
-    wait::until_true("all are closed", || metered(&scrape(&host)) == [40; 4]);
+    wait::until_true("all are closed", || metered(&scrape(&host)) == [40; 5]);
     let before = scrape(&host);
     assert_eq!(of(&before, "live_connections"), 0);
     // Each asks in a line and a header at least.
@@ -99,13 +100,13 @@ fn what_becomes_of_connections_is_metered_and_not_forgotten() {
     host.cluster(&["upgrade"]).ok();
 
     let after = scrape(&host);
-    assert_eq!(metered(&after), [40; 4]);
+    assert_eq!(metered(&after), [40; 5]);
     for name in ["received_bytes_total", "sent_bytes_total", "connection_duration_seconds_sum"] {
         let series = format!("cluster_app_{name}{{app=\"app\"}}");
         assert_eq!(written(&after, &series), written(&before, &series), "{name}");
     }
     http::assert_exact(local(8080), 10, 2);
-    wait::until_true("all are closed", || metered(&scrape(&host)) == [50; 4]);
+    wait::until_true("all are closed", || metered(&scrape(&host)) == [50; 5]);
     host.cluster(&["describe", "app"])
         .ok()
         .says("round trip")

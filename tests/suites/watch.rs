@@ -150,6 +150,10 @@ fn what_an_app_logs_in_the_folder_that_is_watched_is_no_change() {
     let files = ["--out-file", "mine/out.log", "--pid-file", "mine/pid", "--log-max-size", "4K"];
     host.cluster(&[&["start", &talks, "--watch"], &files[..]].concat()).ok();
     until_watched(&host, "begin.txt");
+    wait::until_true("both have noticed", || {
+        let (talks, pages) = (host.history("talks"), host.history("pages"));
+        talks.len() >= pages.len() && talks.iter().all(|deploy| deploy.outcome == "done")
+    });
     let quiet = host.history("talks").len();
 
     let rotated = host.work().join("mine/out.log.2");

@@ -13,6 +13,7 @@ mod step;
 mod test;
 mod tidy;
 mod tools;
+mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -57,6 +58,15 @@ enum Task {
     Bench(bench::Args),
     /// Does all that can happen to unmodified apps under load, and accounts for every request
     Chaos(chaos::Args),
+    /// Boots the kernels people have in QEMU and runs the kernel tests in each
+    Vm(vm::Args),
+    /// The first process of such a machine
+    #[command(hide = true)]
+    VmGuest {
+        /// What it starts to do the work
+        #[arg(long)]
+        work: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -70,6 +80,9 @@ fn main() -> ExitCode {
         Task::Policy(task) => policy::run(&task),
         Task::Bench(args) => bench::run(&args),
         Task::Chaos(args) => chaos::run(&args),
+        Task::Vm(args) => vm::run(&args),
+        Task::VmGuest { work: false } => vm::guest(),
+        Task::VmGuest { work: true } => vm::work(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -44,6 +44,15 @@ pub(crate) const FOR_CHAOS: &[Tool] = &[
     tool("ip", "iproute2"),
 ];
 
+/// What virtual machines are made with. Their kernels are no tools: they are unpacked and not installed.
+pub(crate) const FOR_MACHINES: &[Tool] = &[
+    tool("qemu-system-x86_64", "qemu-system-x86"),
+    tool("python3", "python3"),
+    tool("ip", "iproute2"),
+    tool("strip", "binutils"),
+    tool("xz", "xz-utils"),
+];
+
 /// Installs what is missing when that is possible; otherwise an error names it.
 pub(crate) fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
     let missing: Vec<Tool> = tools.iter().copied().filter(|tool| !tool.is_installed()).collect();

@@ -24,13 +24,17 @@ use crate::{
 pub(crate) struct Kernel<P> {
     ctx: *mut sk_reuseport_md,
     config: Config,
+    /// What the packet is known by to the policy.
+    key: u32,
     policy: PhantomData<P>,
 }
 
 impl<P: Policy> Kernel<P> {
     #[inline(always)]
     pub(crate) fn new(ctx: &SkReuseportContext, config: &Config) -> Self {
-        Self { ctx: ctx.md, config: *config, policy: PhantomData }
+        // Here, and not with each attempt: the verifier would walk every way to find it for every attempt.
+        let key = P::key(ctx.md, config, ctx.hash());
+        Self { ctx: ctx.md, config: *config, key, policy: PhantomData }
     }
 }
 
@@ -41,8 +45,8 @@ impl<P: Policy> Group for Kernel<P> {
     }
 
     #[inline(always)]
-    fn draw(&mut self, lane: Lane, hash: u32, attempt: u32) -> Turn {
-        P::draw(self.ctx, lane, hash, attempt)
+    fn draw(&mut self, lane: Lane, _hash: u32, attempt: u32) -> Turn {
+        P::draw(self.ctx, lane, self.key, attempt)
     }
 
     #[inline(always)]

@@ -1,5 +1,7 @@
 //! Whose connection a packet begins, for those that are meant for one worker.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{bpf_hdr_start_off::BPF_HDR_START_NET, sk_reuseport_md},
     cty::c_void,
@@ -58,11 +60,13 @@ fn port(ctx: *mut sk_reuseport_md) -> Option<u16> {
 #[expect(clippy::cast_possible_truncation, reason = "an address has 4 bytes or 16")]
 #[inline(always)]
 fn load<const LENGTH: usize>(ctx: *mut sk_reuseport_md, offset: u32) -> Option<[u8; LENGTH]> {
-    let mut bytes = [0; LENGTH];
+    // Nothing is written here first: that would be a loop over bytes, which the verifier walks for every way to get here.
+    let mut bytes = MaybeUninit::<[u8; LENGTH]>::uninit();
     let to: *mut c_void = bytes.as_mut_ptr().cast();
     // SAFETY: a context of this run, and as much memory as is said.
     let result = unsafe {
         bpf_skb_load_bytes_relative(ctx.cast(), offset, to, LENGTH as u32, BPF_HDR_START_NET)
     };
-    (result == 0).then_some(bytes)
+    // SAFETY: it has written all of them when it succeeds.
+    (result == 0).then(|| unsafe { bytes.assume_init() })
 }

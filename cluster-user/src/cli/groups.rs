@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Command;
 
 /// What each group is called, and its commands in the order in which people need them.
-const GROUPS: [(&str, &[&str]); 8] = [
+const GROUPS: [(&str, &[&str]); 9] = [
     (
         "Run apps",
         &["start", "stop", "restart", "reload", "scale", "policy", "delete", "serve", "runtime"],
@@ -16,6 +16,7 @@ const GROUPS: [(&str, &[&str]); 8] = [
     ("Reach into apps", &["send", "sendSignal", "flush", "reloadLogs", "reset"]),
     ("Boot", &["save", "resurrect", "cleardump", "startup", "unstartup"]),
     ("The daemon", &["ping", "version", "upgrade", "kill", "daemon"]),
+    ("Experiments", &["lab"]),
     ("Help", &["doctor", "report", "completion", "man", "help"]),
 ];
 

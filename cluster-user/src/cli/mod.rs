@@ -25,6 +25,7 @@ mod import;
 mod init;
 mod jlist;
 mod kill;
+mod lab;
 mod later;
 mod launch;
 mod list;

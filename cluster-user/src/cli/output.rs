@@ -163,6 +163,18 @@ pub(super) fn spinner() -> Option<ProgressBar> {
     Some(bar)
 }
 
+/// A bar of so many steps, with room for a message; `None` when nobody watches.
+pub(super) fn bar(steps: usize) -> Option<ProgressBar> {
+    if !io::stderr().is_terminal() || SILENT.load(Ordering::Relaxed) {
+        return None;
+    }
+    let bar = ProgressBar::new(u64::try_from(steps).unwrap_or_default());
+    if let Ok(style) = ProgressStyle::with_template("{bar:24.cyan} {pos}/{len} {wide_msg}") {
+        bar.set_style(style);
+    }
+    Some(bar)
+}
+
 fn say(text: &str) {
     // If standard error is gone, there is nobody to tell.
     drop(writeln!(anstream::stderr().lock(), "{text}"));

@@ -183,6 +183,10 @@ pub struct Traffic {
     /// sent, or something sent in the last second, because an answer may come in pieces (`tcpi_last_data_recv`,
     /// `tcpi_last_data_sent`). Where that cannot be told, all of them.
     pub busy: u32,
+    /// Connections that the guard has kept away since this was last asked, because it did not accept: they would wait in
+    /// its queue otherwise.
+    #[serde(default)]
+    pub spared: u32,
 }
 
 /// Counters of one slot since it was filled.

@@ -2,11 +2,14 @@
 
 use std::{
     fmt,
-    fs::{read_dir, read_link},
+    fs::{self, read_dir, read_link},
     io,
     mem::MaybeUninit,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::fs::MetadataExt as _,
+    },
     path::Path,
 };
 
@@ -117,7 +120,7 @@ pub fn group_key(socket: BorrowedFd<'_>) -> Result<GroupKey, Unfit> {
 /// The group a socket would belong to, were it bound to `address`.
 ///
 /// # Errors
-/// `ENOTSOCK` when it is no socket, `ENOPROTOOPT` before Linux 5.14.
+/// `ENOTSOCK` when it is no socket.
 pub fn key_at(
     socket: BorrowedFd<'_>,
     protocol: Protocol,
@@ -133,13 +136,37 @@ pub fn key_at(
     })
 }
 
-/// `SO_NETNS_COOKIE` of the network namespace of a socket.
+/// Names the network namespace of a socket for as long as that is there: `SO_NETNS_COOKIE`, and before Linux 5.14, which
+/// has none, the inode number of the namespace.
 ///
 /// # Errors
-/// `ENOPROTOOPT` before Linux 5.14.
+/// `ENOTSOCK` when it is no socket.
 pub fn netns(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    option(socket, libc::SO_NETNS_COOKIE)
+    match option(socket, libc::SO_NETNS_COOKIE) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => netns_inode(socket),
+        named => named,
+    }
 }
+
+/// Inode number of the network namespace of a socket. Without `CAP_NET_ADMIN` there, the kernel only tells that of this
+/// thread: then workers are taken to be in the same.
+fn netns_inode(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    /// `linux/sockios.h`; since Linux 4.9.
+    const SIOCGSKNS: libc::Ioctl = 0x894c;
+    // SAFETY: it takes no argument, and returns a new descriptor.
+    let namespace = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
+    if namespace < 0 {
+        let error = io::Error::last_os_error();
+        let is_denied = error.raw_os_error() == Some(libc::EPERM);
+        return if is_denied { Ok(fs::metadata(OWN_NETNS)?.ino()) } else { Err(error) };
+    }
+    // SAFETY: nobody else has it.
+    let namespace = unsafe { OwnedFd::from_raw_fd(namespace) };
+    Ok(fstat(&namespace)?.st_ino)
+}
+
+/// That of this thread, which may be another than that of its process.
+const OWN_NETNS: &str = "/proc/thread-self/ns/net";
 
 /// That of this thread, as any socket of its own tells it.
 ///
@@ -338,11 +365,11 @@ mod tests {
     fn sockets_that_no_group_takes_are_told_apart() {
         let folder = std::env::temp_dir().join(format!("cluster-socket-{}", process::id()));
         let unix = UnixListener::bind(&folder).unwrap();
-        std::fs::remove_file(&folder).unwrap();
+        fs::remove_file(&folder).unwrap();
         assert!(matches!(group_key(unix.as_fd()), Err(Unfit::Foreign)));
         let unbound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         assert!(matches!(group_key(unbound.as_fd()), Err(Unfit::Unbound)));
-        let file = std::fs::File::open("/dev/null").unwrap();
+        let file = fs::File::open("/dev/null").unwrap();
         assert!(matches!(group_key(file.as_fd()), Err(Unfit::Unknown(_))));
         if let Ok(multipath) = Socket::new(Domain::IPV4, Type::STREAM, Some(262.into())) {
             multipath.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();

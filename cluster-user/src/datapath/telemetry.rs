@@ -27,7 +27,7 @@ pub struct Telemetry {
     pub guarded: Option<u64>,
     /// Bytes received by the kernel over its connections, closed ones and open ones.
     pub bytes_in: Option<u64>,
-    /// Bytes that clients acknowledged, as above.
+    /// Bytes that clients had acknowledged, as above; of closed connections, when the worker closed them.
     pub bytes_out: Option<u64>,
     /// How long closed connections lasted, from the end of the handshake to the worker's close, in microseconds.
     pub lifetime: Option<Histogram>,

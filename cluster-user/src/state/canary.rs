@@ -95,15 +95,16 @@ impl State {
         for worker in self.workers.values().filter(|worker| worker.app == id && worker.online()) {
             let Some(traffic) = worker.traffic else { continue };
             let side = if worker.generation == rollout.target { &mut new } else { &mut old };
-            side.push((worker.id, traffic.queued));
+            // What the guard keeps away from one that hangs would wait for it as well.
+            side.push((worker.id, traffic.queued.saturating_add(traffic.spared)));
         }
         let mean = |side: &[(WorkerId, u32)]| {
-            let sum: u32 = side.iter().map(|(_, queued)| queued).sum();
+            let sum = side.iter().fold(0_u32, |sum, (_, waiting)| sum.saturating_add(*waiting));
             sum / u32::try_from(side.len()).ok().filter(|count| *count > 0).unwrap_or(1)
         };
         let (for_new, for_old) = (mean(&new), mean(&old));
-        let (worker, _) = new.into_iter().max_by_key(|(_, queued)| *queued)?;
-        (for_new > 2 * for_old + WAITING)
+        let (worker, _) = new.into_iter().max_by_key(|(_, waiting)| *waiting)?;
+        (for_new > for_old.saturating_mul(2).saturating_add(WAITING))
             .then_some((worker, Why::Congested { new: for_new, old: for_old }))
     }
 }

@@ -17,6 +17,7 @@ const ROOT: &[&str] = &[
     "README.md",
     "cluster-common",
     "cluster-ebpf",
+    "cluster-lab",
     "cluster-user",
     "docs",
     "target",

@@ -26,8 +26,7 @@ impl Policy for Custom {
             if index < table.length() {
                 let entry = table.entry(index);
                 // What it looked at may have been the next table already.
-                let same =
-                    current(table, cursor) && table::current().version() == cursor.version();
+                let same = current(table, cursor) && table::current().version() == cursor.version();
                 return if same { Turn::Of(Pick { entry, cursor }) } else { Turn::Overtaken };
             }
         }

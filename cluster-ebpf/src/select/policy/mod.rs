@@ -14,7 +14,10 @@ pub(crate) mod round_robin;
 pub(crate) mod sticky;
 
 use aya_ebpf::bindings::sk_reuseport_md;
-use cluster_common::route::{Lane, Turn};
+use cluster_common::{
+    abi::Config,
+    route::{Lane, Turn},
+};
 
 /// A rule that picks a worker.
 pub(crate) trait Policy {
@@ -25,7 +28,13 @@ pub(crate) trait Policy {
     /// Whether datagrams of one flow stay together.
     const PINS: bool = false;
 
-    /// Whose turn it is. `hash` is the packet's, `attempt` counts from 0: who would come to the same worker again draws
+    /// What a packet is known by, asked once for each: by default its own `hash`.
+    #[inline(always)]
+    fn key(_ctx: *mut sk_reuseport_md, _config: &Config, hash: u32) -> u32 {
+        hash
+    }
+
+    /// Whose turn it is. `key` is the packet's, `attempt` counts from 0: who would come to the same worker again draws
     /// another one from the second attempt on.
-    fn draw(ctx: *mut sk_reuseport_md, lane: Lane, hash: u32, attempt: u32) -> Turn;
+    fn draw(ctx: *mut sk_reuseport_md, lane: Lane, key: u32, attempt: u32) -> Turn;
 }

@@ -3,36 +3,34 @@
 
 use aya_ebpf::bindings::sk_reuseport_md;
 use cluster_common::{
+    abi::Config,
     pick::{mix, of_prefix},
     route::{Lane, Turn},
     steer::is_mapped,
 };
-use cluster_ebpf::read;
 
 use super::Policy;
-use crate::{maps::CONFIG, steering::source, table};
+use crate::{steering::source, table};
 
 pub(crate) struct Sticky;
 
 impl Policy for Sticky {
     const PINS: bool = true;
 
+    #[expect(clippy::cast_possible_truncation, reason = "a table has fewer places than that")]
     #[inline(always)]
-    fn draw(ctx: *mut sk_reuseport_md, _lane: Lane, hash: u32, attempt: u32) -> Turn {
-        let place = match (source(ctx), CONFIG.get_ptr(0)) {
-            (Some(source), Some(config)) => {
-                let bits = if is_mapped(&source.address) {
-                    read!(config.prefix_v4)
-                } else {
-                    read!(config.prefix_v6)
-                };
-                of_prefix(source.address, bits)
-            }
-            // A connection that moves has no packet any more.
-            _ => u64::from(hash),
-        };
+    fn key(ctx: *mut sk_reuseport_md, config: &Config, hash: u32) -> u32 {
+        // A connection that moves has no packet any more.
+        let Some(source) = source(ctx) else { return hash };
+        let is_v4 = is_mapped(&source.address);
+        of_prefix(source.address, if is_v4 { config.prefix_v4 } else { config.prefix_v6 }) as u32
+    }
+
+    #[inline(always)]
+    fn draw(_ctx: *mut sk_reuseport_md, _lane: Lane, key: u32, attempt: u32) -> Turn {
+        let place = u64::from(key);
         // Always the same second choice, too.
-        let place = if attempt == 0 { place } else { mix(place.wrapping_add(u64::from(attempt))) };
+        let place = if attempt == 0 { place } else { mix(place + u64::from(attempt)) };
         table::turn(table::current(), place)
     }
 }

@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod classic;
+mod samples;
 #[cfg(test)]
 mod tests;
 

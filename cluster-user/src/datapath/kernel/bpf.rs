@@ -12,7 +12,7 @@ use std::{
 use aya_obj::generated::{bpf_cmd, bpf_insn};
 
 use super::verifier::{
-    BPF_LOG_LEVEL1, BPF_LOG_STATS, LOG_BYTES, Refused, STATISTICS_BYTES, Statistics, text,
+    BPF_LOG_LEVEL1, BPF_LOG_STATS, LOG_BYTES, NO_LOG, Refused, STATISTICS_BYTES, text,
 };
 
 /// Length of a name in the kernel, with its final zero (`BPF_OBJ_NAME_LEN`).
@@ -115,14 +115,6 @@ struct ProgramLoad {
     lines: u64,
     line_count: u32,
     target: u32,
-}
-
-#[repr(C)]
-struct TracepointOpen {
-    name: u64,
-    program: RawFd,
-    padding: u32,
-    cookie: u64,
 }
 
 #[repr(C)]
@@ -339,31 +331,16 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
 /// # Errors
 /// What the kernel said; when it was the verifier, it is a [`Refused`] that has its last words.
 pub(super) fn load_program(shape: &ProgramShape<'_>) -> io::Result<OwnedFd> {
-    load_program_and_tell(shape, Statistics::No).map(|(program, _)| program)
-}
-
-/// Loads a program, and tells what the verifier did if that is asked for.
-///
-/// # Errors
-/// As [`load_program`].
-pub(super) fn load_program_and_tell(
-    shape: &ProgramShape<'_>,
-    statistics: Statistics,
-) -> io::Result<(OwnedFd, String)> {
     // Without a log first: writing one costs more than verifying.
-    let mut told = match statistics {
-        Statistics::No => Vec::new(),
-        Statistics::Yes => vec![0; STATISTICS_BYTES],
-    };
-    let error = match load_logged(shape, BPF_LOG_STATS, &mut told) {
-        Ok(program) => return Ok((program, text(&told))),
+    let error = match load_logged(shape, NO_LOG, &mut []) {
+        Ok(program) => return Ok(program),
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Err(error),
         Err(error) => error,
     };
     for size in LOG_BYTES {
         let mut log = vec![0; size];
         match load_logged(shape, BPF_LOG_LEVEL1, &mut log) {
-            Ok(program) => return Ok((program, String::new())),
+            Ok(program) => return Ok(program),
             // It does not fit: older kernels keep its beginning only.
             Err(again) if again.raw_os_error() == Some(libc::ENOSPC) && size < LOG_BYTES[1] => {}
             // The first error is the real one.
@@ -374,6 +351,19 @@ pub(super) fn load_program_and_tell(
         }
     }
     Err(error)
+}
+
+/// Loads a program and returns what the verifier says about its own work.
+///
+/// # Errors
+/// As [`load_program`].
+pub(super) fn load_counted(shape: &ProgramShape<'_>) -> io::Result<(OwnedFd, String)> {
+    let mut log = vec![0; STATISTICS_BYTES];
+    match load_logged(shape, BPF_LOG_STATS, &mut log) {
+        Ok(program) => Ok((program, text(&log))),
+        // This one has the reason.
+        Err(_) => load_program(shape).map(|program| (program, String::new())),
+    }
 }
 
 /// Attaches a program to a cgroup; closing the descriptor detaches it.
@@ -395,15 +385,6 @@ pub(super) fn link_to_cgroup(
     )
 }
 
-/// Attaches a program to the tracepoint that it was verified for; closing the descriptor detaches it.
-pub(super) fn link_to_tracepoint(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let program = program.as_raw_fd();
-    descriptor(
-        bpf_cmd::BPF_RAW_TRACEPOINT_OPEN,
-        &TracepointOpen { name: 0, program, padding: 0, cookie: 0 },
-    )
-}
-
 /// Attaches a program to the reuseport group of a socket, in place of whatever program it had.
 pub(super) fn attach_to_group(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<()> {
     const LENGTH: libc::socklen_t = 4;
@@ -421,7 +402,7 @@ pub(super) fn attach_to_group(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn load_logged(shape: &ProgramShape<'_>, level: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
+fn load_logged(shape: &ProgramShape<'_>, log_level: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
     let count = u32::try_from(shape.instructions.len()).map_err(io::Error::other)?;
     descriptor(
         bpf_cmd::BPF_PROG_LOAD,
@@ -430,7 +411,7 @@ fn load_logged(shape: &ProgramShape<'_>, level: u32, log: &mut [u8]) -> io::Resu
             instruction_count: count,
             instructions: shape.instructions.as_ptr().expose_provenance() as u64,
             license: shape.license.as_ptr().expose_provenance() as u64,
-            log_level: if log.is_empty() { 0 } else { level },
+            log_level,
             log_size: u32::try_from(log.len()).map_err(io::Error::other)?,
             log: if log.is_empty() { 0 } else { log.as_mut_ptr().expose_provenance() as u64 },
             kernel_version: 0,

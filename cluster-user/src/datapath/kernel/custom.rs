@@ -21,7 +21,7 @@ use object::{
 use super::{
     load::Select,
     object::{Prepared, Wanted},
-    verifier::{Refused, Statistics},
+    verifier::Refused,
 };
 
 /// Bytes of an object. Programs have some ten thousand, debug information some hundred thousand more.
@@ -55,8 +55,7 @@ pub fn verify(path: &Path) -> anyhow::Result<Verified> {
     let custom = Custom::read(path)?;
     let (program, instructions) = (custom.name.clone(), custom.prepared.size());
     let joined = Select::new(Vec::new())?.joined(custom)?;
-    let loaded = joined.load_one_and_tell(names::CUSTOM, &[], Statistics::Yes);
-    let statistics = loaded.with_context(|| place(path, &joined))?.told;
+    let statistics = joined.count_one(names::CUSTOM).with_context(|| place(path, &joined))?;
     Ok(Verified { program, instructions, together: joined.size(), statistics })
 }
 

@@ -14,6 +14,7 @@ use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_func_id, bpf_insn, bpf_pr
 use super::{
     bpf::{self, ProgramShape},
     probe::instruction,
+    room::Room,
 };
 
 /// Deeper than containers are nested.
@@ -58,8 +59,9 @@ struct TestRun {
 /// process is not below it.
 ///
 /// # Errors
-/// When no program can be run, which needs Linux 5.10 and `CAP_PERFMON`.
+/// When no program can be run, which needs `CAP_PERFMON` and a Linux later than 5.10, which has no such function for it.
 pub fn depth(top: &Path) -> io::Result<u32> {
+    let _room = Room::make();
     // The number of a cgroup's folder is its id (kernfs).
     let id = fs::metadata(top)?.ino();
     let code: Vec<u8> = COMPARE.iter().chain([&EXIT]).flatten().copied().collect();

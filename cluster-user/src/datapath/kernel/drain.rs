@@ -35,7 +35,9 @@ use crate::{
     id::WorkerId,
 };
 
-static DRAIN: &[u8] = aya::include_bytes_aligned!("../../../../cluster-ebpf/object/drain.bpf.o");
+/// The compiled object.
+pub(super) static DRAIN: &[u8] =
+    aya::include_bytes_aligned!("../../../../cluster-ebpf/object/drain.bpf.o");
 
 const PROGRAMS: [Wanted; 3] = [
     Wanted {
@@ -236,17 +238,23 @@ fn homes(root: &Path, own: Option<PathBuf>) -> Vec<PathBuf> {
     }
 }
 
+/// The value of [`names::TCP_SOCK`]: where this kernel has what the programs read.
+///
+/// # Errors
+/// When it does not say.
+pub(super) fn places() -> anyhow::Result<Vec<u8>> {
+    let TcpSock { rcv_nxt, snd_nxt, copied_seq, write_seq } = types::tcp_sock()?;
+    let places = [rcv_nxt, snd_nxt, copied_seq, write_seq];
+    Ok(places.into_iter().flat_map(u32::to_ne_bytes).collect())
+}
+
 impl Programs {
     /// Loads them. Takes some milliseconds, for the kernel's type information and the verifier.
     ///
     /// # Errors
     /// What the kernel lacks.
     pub(super) fn load() -> anyhow::Result<Self> {
-        let TcpSock { rcv_nxt, snd_nxt, copied_seq, write_seq } = types::tcp_sock()?;
-        let places: Vec<u8> = [rcv_nxt, snd_nxt, copied_seq, write_seq]
-            .into_iter()
-            .flat_map(u32::to_ne_bytes)
-            .collect();
+        let places = places()?;
         let object = Prepared::new(DRAIN, &[(names::TCP_SOCK, &places)], &PROGRAMS)?;
         let mut loaded = object.load()?;
         let programs: Vec<OwnedFd> =

@@ -32,6 +32,8 @@ pub(super) struct Program {
     pub(super) name: String,
     /// A hash of its instructions in which maps do not count.
     pub(super) tag: [u8; 8],
+    /// Its instructions as the kernel has rewritten them; 0 without `CAP_BPF`.
+    pub(super) instructions: u32,
     /// When it was loaded, in nanoseconds since boot.
     pub(super) loaded: u64,
     /// Numbers of its maps.
@@ -65,6 +67,7 @@ impl Program {
             kind: info.type_,
             name: text(&info.name),
             tag: info.tag,
+            instructions: info.xlated_prog_len / 8,
             loaded: info.load_time,
             maps: maps[..count].to_vec(),
         })

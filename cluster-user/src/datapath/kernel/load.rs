@@ -36,7 +36,9 @@ const NO_TRACE_BYTES: u32 = 4096;
 /// Bytes of a value of [`names::SOCKETS`].
 const COOKIE: usize = 8;
 
-static SELECT: &[u8] = aya::include_bytes_aligned!("../../../../cluster-ebpf/object/select.bpf.o");
+/// The compiled object.
+pub(super) static SELECT: &[u8] =
+    aya::include_bytes_aligned!("../../../../cluster-ebpf/object/select.bpf.o");
 
 /// Flows of datagrams that are remembered where a policy keeps them together.
 const FLOWS_OF_DATAGRAMS: u32 = 16 * 1024;
@@ -169,16 +171,22 @@ fn prepare(name: &'static str, layout: Layout, protocol: Protocol) -> anyhow::Re
         attach_type: attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE as u32,
         target: 0,
     };
-    let Layout { selected, backlog } = layout;
-    let mut bytes = [0; size_of::<Layout>()];
-    bytes[offset_of!(Layout, selected)..][..4].copy_from_slice(&selected.to_ne_bytes());
-    bytes[offset_of!(Layout, backlog)..][..4].copy_from_slice(&backlog.to_ne_bytes());
-    let mut object = Prepared::new(SELECT, &[(names::LAYOUT, &bytes)], &[wanted])?;
+    let places = places(layout);
+    let mut object = Prepared::new(SELECT, &[(names::LAYOUT, &places)], &[wanted])?;
     object.resize(names::TRACE_LOG, if is_traced(name) { TRACE_BYTES } else { NO_TRACE_BYTES });
     if protocol == Protocol::Udp {
         object.resize(names::PINS, FLOWS_OF_DATAGRAMS);
     }
     Ok(object)
+}
+
+/// The value of [`names::LAYOUT`].
+pub(super) fn places(layout: Layout) -> [u8; size_of::<Layout>()] {
+    let Layout { selected, backlog } = layout;
+    let mut bytes = [0; size_of::<Layout>()];
+    bytes[offset_of!(Layout, selected)..][..4].copy_from_slice(&selected.to_ne_bytes());
+    bytes[offset_of!(Layout, backlog)..][..4].copy_from_slice(&backlog.to_ne_bytes());
+    bytes
 }
 
 impl SelectMaps {

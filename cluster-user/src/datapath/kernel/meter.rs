@@ -22,9 +22,12 @@ use rustix::time::{ClockId, clock_gettime};
 use super::{
     bpf, ids, join,
     object::{Prepared, Wanted},
-    types,
+    tracepoint, types,
 };
 use crate::datapath::telemetry::Histogram;
+
+/// The tracepoint that tells that something was read from a TCP socket.
+pub(super) const READ_FROM: &str = "tcp_rcv_space_adjust";
 
 const LOAD_WORDS: usize = size_of::<Load>() / size_of::<u64>();
 const METER_WORDS: usize = size_of::<meter::Meter>() / size_of::<u64>();
@@ -93,7 +96,7 @@ impl Meter {
             name: names::FIRST,
             program_type: program::BPF_PROG_TYPE_TRACING as u32,
             attach_type: attach::BPF_TRACE_RAW_TP as u32,
-            target: types::tracepoint("tcp_rcv_space_adjust")?,
+            target: types::tracepoint(READ_FROM)?,
         };
         let given = [
             (names::TAGS.to_owned(), self.tags.try_clone()?),
@@ -101,7 +104,7 @@ impl Meter {
         ];
         let object = Prepared::new(join::OBJECT, &[], &[wanted])?;
         let (program, _) = object.load_one(names::FIRST, &given)?;
-        bpf::link_to_tracepoint(program.as_fd()).context("attach to tcp_rcv_space_adjust")
+        tracepoint::link(program.as_fd()).context("attach to tcp_rcv_space_adjust")
     }
 
     /// Why something is not counted, if something is not.

@@ -22,17 +22,20 @@ mod ids;
 mod join;
 mod load;
 mod mapping;
+pub mod measure;
 mod meter;
 mod object;
 mod owners;
 pub mod probe;
 mod report;
 mod rescue;
+mod room;
 mod selftest;
 mod spare;
 mod steering;
 mod telemetry;
 mod trace;
+mod tracepoint;
 pub mod trial;
 mod types;
 mod verifier;
@@ -85,6 +88,8 @@ pub struct Kernel {
     spare: Spare,
     watch: Watch,
     meter: Meter,
+    /// How many connections the guard had kept away from workers when that was last asked.
+    spared: BTreeMap<WorkerId, u64>,
     groups: BTreeMap<GroupId, Group>,
     drain: Drain,
     hub: Arc<Hub>,
@@ -139,7 +144,8 @@ impl Kernel {
             unsafe { AsyncFd::register_with_interest(Arc::clone(&hub), Interest::READABLE) };
         let arrivals = Arc::new(arrivals.map_err(io::Error::from)?);
         let (groups, drain, logs) = (BTreeMap::new(), Drain::new(root), logs.to_owned());
-        Ok(Self { spare, watch, meter, groups, drain, hub, arrivals, logs })
+        let spared = BTreeMap::new();
+        Ok(Self { spare, watch, meter, spared, groups, drain, hub, arrivals, logs })
     }
 
     /// Deals with everything that has arrived.
@@ -277,6 +283,7 @@ impl DataPath for Kernel {
     fn dismiss(&mut self, worker: WorkerId) {
         self.drain.leave(worker);
         self.watch.dismiss(worker);
+        self.spared.remove(&worker);
     }
 
     fn poll_report(&mut self, context: &mut Context<'_>) -> Poll<Report> {
@@ -364,8 +371,9 @@ impl DataPath for Kernel {
     fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
         let known = self.watch.worker(worker);
         let known = known.with_context(|| format!("worker {worker} is not known"))?;
-        diag::traffic(known.cgroup, &known.addresses, &self.moved_to(worker))
-            .context("count the connections of a worker")
+        let traffic = diag::traffic(known.cgroup, &known.addresses, &self.moved_to(worker))
+            .context("count the connections of a worker")?;
+        Ok(Traffic { spared: self.spared_since(worker), ..traffic })
     }
 
     fn drain(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {

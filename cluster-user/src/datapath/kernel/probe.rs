@@ -19,8 +19,10 @@ use super::{
     bpf::{self, MapShape, ProgramShape},
     drain::Programs,
     ids,
+    meter::READ_FROM,
+    room::Room,
     selftest::{self, Moved},
-    types,
+    tracepoint, types,
 };
 use crate::datapath::{diag, feature::Feature, socket};
 
@@ -33,6 +35,7 @@ const PRIVILEGES: &str = "run the daemon as root, or give it CAP_BPF and CAP_NET
 
 /// Everything, for `doctor`. `root` is the daemon's cgroup if there is one; otherwise the hierarchy's root serves.
 pub fn features(root: Option<&Path>) -> Vec<Feature> {
+    let _room = Room::make();
     let mut features = needs_of_kernel_mode(root);
     features.push(migration());
     features.push(tried(
@@ -61,7 +64,7 @@ pub fn features(root: Option<&Path>) -> Vec<Feature> {
     features.push(tried(
         "seeing when connections are taken up (tp_btf)",
         "telling how long they wait",
-        types::tracepoint("tcp_rcv_space_adjust").and_then(tracepoint),
+        types::tracepoint(READ_FROM).and_then(on_tracepoint),
         |error| privileges_or(error, "5.11, built with DEBUG_INFO_BTF, and CAP_PERFMON"),
     ));
     features.push(tried(
@@ -81,13 +84,15 @@ pub fn features(root: Option<&Path>) -> Vec<Feature> {
 
 /// What kernel mode needs and this host lacks.
 pub fn missing(root: &Path) -> Vec<Feature> {
+    let _room = Room::make();
     needs_of_kernel_mode(Some(root)).into_iter().filter(|feature| !feature.ok).collect()
 }
 
 fn needs_of_kernel_mode(root: Option<&Path>) -> Vec<Feature> {
     let cgroup = ProbeCgroup::new(root);
     let hooks = hook_program();
-    let attached = match (&cgroup, &hooks) {
+    // Not the one above: what it does is another question.
+    let attached = match (&cgroup, &plain_hook()) {
         (Ok(cgroup), Ok(hook)) => cgroup.attach(hook),
         (Err(_), _) => Err(anyhow::anyhow!("there is no cgroup to try it on")),
         (_, Err(_)) => Err(anyhow::anyhow!("there is no program to try it with")),
@@ -107,9 +112,12 @@ fn needs_of_kernel_mode(root: Option<&Path>) -> Vec<Feature> {
         tried(
             "choosing sockets, migration included (sk_reuseport)",
             KERNEL_MODE,
-            tiny(program::BPF_PROG_TYPE_SK_REUSEPORT, attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE),
+            select(&READ_MIGRATING),
             |error| privileges_or(error, "5.14"),
         ),
+        tried("taking turns (atomic addition)", KERNEL_MODE, select(&TAKE_TURN), |error| {
+            privileges_or(error, "5.12")
+        }),
         tried("a socket array with cookies", KERNEL_MODE, socket_array(), |error| {
             privileges_or(error, "4.19")
         }),
@@ -180,9 +188,9 @@ fn tried(
 
 /// `EPERM` is a matter of privileges, anything else of the kernel's age.
 fn privileges_or(error: &anyhow::Error, version: &str) -> String {
-    let denied = error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    let error = error.downcast_ref::<io::Error>();
+    // The verifier says EACCES, which is of the same kind, of what it does not allow anybody.
+    let denied = error.is_some_and(|error| error.raw_os_error() == Some(libc::EPERM));
     if denied {
         PRIVILEGES.to_owned()
     } else {
@@ -281,6 +289,29 @@ const SHARE: [[u8; 8]; 9] = [
     ALLOW[1],
 ];
 
+/// `r2 = ctx->migrating_sk`, then [`ALLOW`]. Before 5.14 the kernel takes the attach type for any other, and has no such field.
+const READ_MIGRATING: [[u8; 8]; 3] = [instruction(0x79, 0x12, MIGRATING_SK, 0), ALLOW[0], ALLOW[1]];
+
+/// Place of the field in `struct sk_reuseport_md` of `linux/bpf.h`.
+const MIGRATING_SK: i16 = 48;
+
+/// `r2 = atomic_fetch_add(&0, r2)`, then [`ALLOW`].
+const TAKE_TURN: [[u8; 8]; 5] = [
+    instruction(0xb7, 2, 0, 1),
+    instruction(0x7a, 0x0a, -8, 0),
+    instruction(0xdb, 0x2a, -8, ATOMIC_FETCH_ADD),
+    ALLOW[0],
+    ALLOW[1],
+];
+
+/// `BPF_ADD | BPF_FETCH` of `linux/bpf.h`.
+const ATOMIC_FETCH_ADD: i32 = 1;
+
+fn select(code: &[[u8; 8]]) -> anyhow::Result<()> {
+    let kind = program::BPF_PROG_TYPE_SK_REUSEPORT;
+    load(kind, attach::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE, 0, code).map(drop)
+}
+
 fn tiny(program_type: program, attach_type: attach) -> anyhow::Result<()> {
     load(program_type, attach_type, 0, &ALLOW).map(drop)
 }
@@ -289,9 +320,14 @@ fn hook_program() -> anyhow::Result<OwnedFd> {
     load(program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET4_BIND, 0, &SHARE)
 }
 
-fn tracepoint(target: u32) -> anyhow::Result<()> {
+/// A program for the same hook that does nothing.
+fn plain_hook() -> anyhow::Result<OwnedFd> {
+    load(program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach::BPF_CGROUP_INET4_BIND, 0, &ALLOW)
+}
+
+fn on_tracepoint(target: u32) -> anyhow::Result<()> {
     let program = load(program::BPF_PROG_TYPE_TRACING, attach::BPF_TRACE_RAW_TP, target, &ALLOW)?;
-    Ok(bpf::link_to_tracepoint(program.as_fd()).map(drop)?)
+    Ok(tracepoint::link(program.as_fd()).map(drop)?)
 }
 
 fn load(
@@ -313,7 +349,7 @@ fn load(
 }
 
 fn found_again() -> anyhow::Result<()> {
-    let program = ids::Program::of(hook_program()?)?;
+    let program = ids::Program::of(plain_hook()?)?;
     Ok(ids::Program::open(program.id).map(drop)?)
 }
 

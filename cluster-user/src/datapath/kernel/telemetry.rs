@@ -76,6 +76,18 @@ impl Kernel {
         one
     }
 
+    /// How many connections the guard has kept away from a worker since this was last asked; none the first time.
+    pub(super) fn spared_since(&mut self, id: WorkerId) -> u32 {
+        let Some(worker) = self.watch.worker(id) else { return 0 };
+        let sockets = self.groups.values().flat_map(|group| {
+            let own = group.sockets().filter(|socket| worker.seen.contains(&socket.cookie));
+            own.map(move |socket| group.counters(socket.slot).guarded)
+        });
+        let now: u64 = sockets.sum();
+        let before = self.spared.insert(id, now).unwrap_or(now);
+        u32::try_from(now.saturating_sub(before)).unwrap_or(u32::MAX)
+    }
+
     /// See [`DataPath::group_telemetry`](crate::datapath::DataPath::group_telemetry).
     pub(super) fn telemetry_of_group(&self, id: GroupId) -> Option<GroupTelemetry> {
         self.groups.get(&id).map(Group::telemetry)

@@ -2,22 +2,14 @@
 
 use std::{ffi::CStr, fmt, io};
 
-/// Of the kernel's `bpf_verifier.h`: each instruction as it is verified, or numbers only.
+/// Of the kernel's `bpf_verifier.h`: nothing, each instruction as it is verified, or numbers only.
+pub(super) const NO_LOG: u32 = 0;
 pub(super) const BPF_LOG_LEVEL1: u32 = 1;
 pub(super) const BPF_LOG_STATS: u32 = 4;
 /// Bytes of the verifier's numbers.
 pub(super) const STATISTICS_BYTES: usize = 4096;
 /// Bytes of a log, and of one that does not fit there.
 pub(super) const LOG_BYTES: [usize; 2] = [1 << 20, 1 << 24];
-
-/// Whether the verifier is to tell what it did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Statistics {
-    /// Only when it refuses.
-    No,
-    /// How much it had to do.
-    Yes,
-}
 
 /// A program that the verifier did not take.
 #[derive(Debug)]

@@ -318,16 +318,18 @@ fn install(filter: &libc::sock_fprog) -> Result<RawFd, (Step, Errno)> {
     // Signals must not interrupt a call that the supervisor is carrying out (5.19; Go preempts its
     // threads by signals). A filter that only notifies is no sandbox and needs no speculation barriers.
     let plain = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-    let wanted = plain | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-    let mut status = set_filter(filter, wanted);
+    let mut flags = plain | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let mut status = set_filter(filter, flags);
+    // The kernel looks at flags before it looks at privileges.
+    if status == Err(Errno::EINVAL) {
+        flags = plain;
+        status = set_filter(filter, flags);
+    }
     if status == Err(Errno::EACCES) {
         // SAFETY: takes no memory.
         let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
         at(Step::Filter, set.into())?;
-        status = set_filter(filter, wanted);
-    }
-    if status == Err(Errno::EINVAL) {
-        status = set_filter(filter, plain);
+        status = set_filter(filter, flags);
     }
     status.map_err(|errno| (Step::Filter, errno))
 }

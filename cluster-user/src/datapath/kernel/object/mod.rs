@@ -15,10 +15,7 @@ use aya_obj::{
     generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_insn, bpf_map_type},
 };
 
-use super::{
-    bpf::{self, MapShape, ProgramShape},
-    verifier::Statistics,
-};
+use super::bpf::{self, MapShape, ProgramShape};
 
 /// First opcode of the two-instruction load of a 64-bit constant (`BPF_LD | BPF_DW | BPF_IMM`), the one
 /// instruction that can refer to a map.
@@ -67,21 +64,14 @@ struct ProgramPlan {
     references: Vec<usize>,
 }
 
+/// A program that was loaded to be looked at, and what the verifier said.
+pub(super) type Counted = io::Result<(OwnedFd, String)>;
+
 /// What was loaded: descriptors by name. Dropping it frees everything that is not attached.
 #[derive(Debug)]
 pub(super) struct Loaded {
     maps: Vec<(String, OwnedFd)>,
     programs: Vec<(Wanted, OwnedFd)>,
-}
-
-/// One program of an object, loaded.
-#[derive(Debug)]
-pub(super) struct One {
-    program: OwnedFd,
-    /// Maps that were made for it, by name.
-    made: Vec<(String, OwnedFd)>,
-    /// What the verifier told.
-    pub(super) told: String,
 }
 
 impl Prepared {
@@ -129,11 +119,7 @@ impl Prepared {
     /// # Errors
     /// What the kernel said to the map or program that is named.
     pub(super) fn load(&self) -> anyhow::Result<Loaded> {
-        let mut maps = Vec::with_capacity(self.maps.len());
-        for map in &self.maps {
-            let fd = map.create().with_context(|| format!("create map {}", map.name))?;
-            maps.push((map.name.clone(), fd));
-        }
+        let maps = self.create_maps()?;
         let mut programs = Vec::with_capacity(self.programs.len());
         for program in &self.programs {
             let fd = program
@@ -146,6 +132,29 @@ impl Prepared {
 }
 
 impl Prepared {
+    /// Creates the maps, and loads each program in turn to see what the kernel makes of it: the program, and what the
+    /// verifier says about its work.
+    ///
+    /// # Errors
+    /// What the kernel said to a map.
+    pub(super) fn count(&self) -> anyhow::Result<Vec<(Wanted, Counted)>> {
+        let maps = self.create_maps()?;
+        let counted = |program: &ProgramPlan| {
+            let map = |index: usize| maps[index].1.as_raw_fd();
+            let counted = program.load_with(&self.license, map, bpf::load_counted);
+            (program.wanted, counted)
+        };
+        Ok(self.programs.iter().map(counted).collect())
+    }
+
+    fn create_maps(&self) -> anyhow::Result<Vec<(String, OwnedFd)>> {
+        let create = |map: &MapPlan| {
+            let fd = map.create().with_context(|| format!("create map {}", map.name))?;
+            Ok((map.name.clone(), fd))
+        };
+        self.maps.iter().map(create).collect()
+    }
+
     /// Loads one of the programs with the maps that are `given`, by name, and makes those that are not. Says which it made.
     ///
     /// # Errors
@@ -155,19 +164,24 @@ impl Prepared {
         name: &str,
         given: &[(String, OwnedFd)],
     ) -> anyhow::Result<(OwnedFd, Vec<(String, OwnedFd)>)> {
-        self.load_one_and_tell(name, given, Statistics::No).map(|one| (one.program, one.made))
+        self.load_one_with(name, given, bpf::load_program)
     }
 
-    /// As [`Self::load_one`]; also tells what the verifier did, if that is asked for.
+    /// As [`Self::load_one`], to be looked at: says what the verifier says about its work.
     ///
     /// # Errors
     /// As there.
-    pub(super) fn load_one_and_tell(
+    pub(super) fn count_one(&self, name: &str) -> anyhow::Result<String> {
+        let ((_, said), _) = self.load_one_with(name, &[], bpf::load_counted)?;
+        Ok(said)
+    }
+
+    fn load_one_with<T>(
         &self,
         name: &str,
         given: &[(String, OwnedFd)],
-        statistics: Statistics,
-    ) -> anyhow::Result<One> {
+        load: fn(&ProgramShape<'_>) -> io::Result<T>,
+    ) -> anyhow::Result<(T, Vec<(String, OwnedFd)>)> {
         let program = self.programs.iter().find(|program| program.wanted.name == name);
         let program = program.with_context(|| format!("the object has no program {name}"))?;
         let mut made = Vec::new();
@@ -195,10 +209,10 @@ impl Prepared {
             };
             numbers[index] = Some(number);
         }
-        let number = |index: usize| numbers[index].unwrap_or(-1);
-        let loaded = program.load_with(&self.license, number, statistics);
-        let (loaded, told) = loaded.with_context(|| format!("load program {name}"))?;
-        Ok(One { program: loaded, made, told })
+        let map = |index: usize| numbers[index].unwrap_or(-1);
+        let loaded = program.load_with(&self.license, map, load);
+        let loaded = loaded.with_context(|| format!("load program {name}"))?;
+        Ok((loaded, made))
     }
 }
 
@@ -233,30 +247,28 @@ impl MapPlan {
 
 impl ProgramPlan {
     fn load(&self, license: &CString, maps: &[(String, OwnedFd)]) -> io::Result<OwnedFd> {
-        let map = |index: usize| maps[index].1.as_raw_fd();
-        self.load_with(license, map, Statistics::No).map(|(program, _)| program)
+        self.load_with(license, |index| maps[index].1.as_raw_fd(), bpf::load_program)
     }
 
-    fn load_with(
+    fn load_with<T>(
         &self,
         license: &CString,
         map: impl Fn(usize) -> RawFd,
-        statistics: Statistics,
-    ) -> io::Result<(OwnedFd, String)> {
+        load: fn(&ProgramShape<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut instructions = self.instructions.clone();
         for &place in &self.references {
             let index = instructions[place].imm.cast_unsigned() as usize;
             instructions[place].imm = map(index);
         }
-        let shape = ProgramShape {
+        load(&ProgramShape {
             name: self.wanted.name,
             program_type: self.wanted.program_type,
             attach_type: self.wanted.attach_type,
             target: self.wanted.target,
             instructions: &instructions,
             license,
-        };
-        bpf::load_program_and_tell(&shape, statistics)
+        })
     }
 }
 

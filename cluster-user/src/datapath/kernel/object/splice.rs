@@ -45,10 +45,7 @@ impl Prepared {
         let begin = ours.instructions.len();
         let mut found = false;
         for (place, instruction) in ours.instructions.iter_mut().enumerate() {
-            if instruction.code == CALL
-                && instruction.src_reg() == 0
-                && instruction.imm.cast_unsigned() == marker
-            {
+            if is_call(*instruction, marker) {
                 call(instruction, begin - place - 1)?;
                 found = true;
             }
@@ -65,6 +62,14 @@ impl Prepared {
         self.license = other.license;
         self.joint = begin;
         Ok(self)
+    }
+
+    /// Puts a helper of the kernel's where programs call the helper `marker`, which no kernel has: to look at them alone.
+    pub(in super::super) fn stand_in(&mut self, marker: u32, helper: i32) {
+        let instructions = self.programs.iter_mut().flat_map(|program| &mut program.instructions);
+        for instruction in instructions.filter(|instruction| is_call(**instruction, marker)) {
+            instruction.imm = helper;
+        }
     }
 
     /// The number of a map of another object among ours.
@@ -110,6 +115,13 @@ impl Prepared {
     pub(in super::super) fn size(&self) -> usize {
         self.programs.first().map_or(0, |program| program.instructions.len())
     }
+}
+
+/// Whether an instruction calls this helper.
+fn is_call(instruction: bpf_insn, helper: u32) -> bool {
+    instruction.code == CALL
+        && instruction.src_reg() == 0
+        && instruction.imm.cast_unsigned() == helper
 }
 
 /// Makes an instruction the call of a function that begins so many instructions after the next one.

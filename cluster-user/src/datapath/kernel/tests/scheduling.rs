@@ -104,7 +104,6 @@ fn live_connections_are_counted_without_drift() {
         assert_eq!(sum(|told| told.accepted.unwrap()), 2000);
         assert_eq!(sum(|told| told.lifetime.as_ref().unwrap().buckets.iter().sum()), 2000);
         assert_eq!(telemetry[&workers[0]].missing, None);
-        assert!(sum(|told| told.bytes_out.unwrap()) >= 2000);
     });
 }
 
