@@ -4,16 +4,16 @@ use std::{fs, net::TcpStream, path::PathBuf};
 
 use aya_obj::generated::bpf_map_type as kind;
 use cluster_common::{abi, load::Load, names, route::RouteTable};
+use cluster_proof::assembler::{
+    Assembly, LOOK_UP, R0, R1, R2, R3, R4, R6, RANDOM, SELECT,
+    Step::{self, *},
+};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::{
     super::{custom::log_of, ids::Program},
     adopting::{Clients, adopt},
-    assembler::{
-        Assembly, LOOK_UP, R0, R1, R2, R3, R4, R6, RANDOM, SELECT,
-        Step::{self, *},
-    },
     world::{TCP, World, ask, ask_many, in_a_world, wait_until},
 };
 use crate::{
@@ -58,7 +58,7 @@ fn with_three_workers(then: impl FnOnce(&mut World, &[WorkerId], &Folder) + Send
 }
 
 fn always(index: i32) -> Vec<u8> {
-    Assembly::new().program("always", &[Set(R0, index), Exit]).finish()
+    Assembly::current().program("always", &[Set(R0, index), Exit]).finish()
 }
 
 /// Counts in a map of its own, and picks by that.
@@ -78,7 +78,7 @@ fn counting() -> Vec<u8> {
         Exit,
     ];
     // A null pointer is zero.
-    Assembly::new().map("COUNT", ARRAY, 4, 8).program("counting", &steps).finish()
+    Assembly::current().map("COUNT", ARRAY, 4, 8).program("counting", &steps).finish()
 }
 
 /// Picks the second entry of the route while the worker of the first one has connections.
@@ -104,7 +104,7 @@ fn relieving() -> Vec<u8> {
     // The first words of a cursor's line and of a load.
     let sizes =
         [size_of::<RouteTable>(), size_of::<Load>()].map(|size| u32::try_from(size).unwrap());
-    Assembly::new()
+    Assembly::current()
         .map(names::CURSORS, ARRAY, 4, 64)
         .map(names::ROUTES, ARRAY, 4, sizes[0])
         .map(names::LOADS, ARRAY, 4, sizes[1])
@@ -160,7 +160,7 @@ fn an_answer_that_means_nothing_is_round_robin() {
         }
         // Something else each time, and an address.
         for steps in [&[Helper(RANDOM), Exit], &[Copy(R0, R1), Exit]] {
-            let object = Assembly::new().program("garbage", steps).finish();
+            let object = Assembly::current().program("garbage", steps).finish();
             let scheduling = folder.policy("garbage.bpf.o", &object);
             world.kernel.schedule(GROUP, &scheduling).unwrap();
             assert_eq!(ask_many(ADDRESS, 30).into_values().sum::<usize>(), 30);
@@ -194,7 +194,8 @@ fn a_socket_that_it_selects_by_itself_is_not_what_counts() {
             Exit,
         ];
         let sockets = kind::BPF_MAP_TYPE_REUSEPORT_SOCKARRAY as u32;
-        let object = Assembly::new().map(names::SOCKETS, sockets, 4, 8).program("selects", &steps);
+        let object =
+            Assembly::current().map(names::SOCKETS, sockets, 4, 8).program("selects", &steps);
         let scheduling = folder.policy("selects.bpf.o", &object.finish());
         world.kernel.schedule(GROUP, &scheduling).unwrap();
         assert_eq!(ask_many(ADDRESS, 20), [("1".to_owned(), 20)].into());
@@ -207,15 +208,15 @@ fn what_is_no_policy_is_refused_with_a_reason_and_changes_nothing() {
         let before = program(world);
         let pick: &[Step] = &[Set(R0, 0), Exit];
         let version = abi::VERSION;
-        let named = Assembly::new().map(names::LOADS, ARRAY, 4, 8);
+        let named = Assembly::current().map(names::LOADS, ARRAY, 4, 8);
         let load = [Set(R1, 0), Keep(R1), Map(R1, names::LOADS), Kept(R2), Helper(LOOK_UP)];
         let load = [&load[..], pick].concat();
         for (object, reason) in [
             (b"not an object".to_vec(), "is not a compiled object"),
             (fs::read("/bin/true").unwrap(), "for another machine"),
-            (Assembly::new().finish(), "has no program of type sk_reuseport"),
+            (Assembly::current().finish(), "has no program of type sk_reuseport"),
             (
-                Assembly::new().program("one", pick).program("two", pick).finish(),
+                Assembly::current().program("one", pick).program("two", pick).finish(),
                 "has 2 programs of type sk_reuseport (one, two)",
             ),
             (
@@ -261,7 +262,7 @@ fn what_the_kernel_refuses_is_told_in_its_words_and_changes_nothing() {
             ("never-ends", &[Go(-1)], "infinite loop"),
             ("reads", &[Set(R1, 0), Long(R0, R1, 0), Exit], "invalid mem access"),
         ] {
-            let object = Assembly::new().program("pick", steps).finish();
+            let object = Assembly::current().program("pick", steps).finish();
             let scheduling = folder.policy("refused.bpf.o", &object);
             let error = world.kernel.schedule(GROUP, &scheduling).unwrap_err();
             let said = format!("{error:#}");

@@ -3,7 +3,6 @@
 //! Needs root, Linux 5.14 and a writable cgroup v2 hierarchy, and fails without them.
 
 mod adopting;
-mod assembler;
 mod balance;
 mod custom;
 mod draining;

@@ -7,15 +7,19 @@ use object::{
     write::{self, Relocation, SectionId, Symbol, SymbolSection},
 };
 
-use super::super::probe::instruction;
-
-/// Registers by their numbers: a result, an argument or three, one that calls leave alone, and the stack.
-pub(super) const R0: u8 = 0;
-pub(super) const R1: u8 = 1;
-pub(super) const R2: u8 = 2;
-pub(super) const R3: u8 = 3;
-pub(super) const R4: u8 = 4;
-pub(super) const R6: u8 = 6;
+/// What a helper or the program answers.
+pub const R0: u8 = 0;
+/// The first argument.
+pub const R1: u8 = 1;
+/// The second argument.
+pub const R2: u8 = 2;
+/// The third argument.
+pub const R3: u8 = 3;
+/// The fourth argument.
+pub const R4: u8 = 4;
+/// Left alone by calls.
+pub const R6: u8 = 6;
+/// The stack.
 const R10: u8 = 10;
 
 /// A place on the stack that a word is kept at.
@@ -23,7 +27,7 @@ const WORD: i16 = -4;
 
 /// One step of a program.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
+pub enum Step {
     /// A register becomes a number.
     Set(u8, i32),
     /// A register becomes what another is.
@@ -56,13 +60,17 @@ pub(super) enum Step {
     Exit,
 }
 
-/// `bpf_map_lookup_elem`, `bpf_get_prandom_u32`, `bpf_sk_select_reuseport`.
-pub(super) const LOOK_UP: i32 = 1;
-pub(super) const RANDOM: i32 = 7;
-pub(super) const SELECT: i32 = 82;
+/// `bpf_map_lookup_elem`
+pub const LOOK_UP: i32 = 1;
+/// `bpf_get_prandom_u32`
+pub const RANDOM: i32 = 7;
+/// `bpf_sk_select_reuseport`
+pub const SELECT: i32 = 82;
 
 /// An object in the making.
-pub(super) struct Assembly {
+#[derive(Debug)]
+#[must_use]
+pub struct Assembly {
     object: write::Object<'static>,
     code: SectionId,
     /// Only if there are any.
@@ -71,7 +79,7 @@ pub(super) struct Assembly {
 
 impl Assembly {
     /// One without anything in it.
-    pub(super) fn empty() -> Self {
+    pub fn empty() -> Self {
         let (elf, little) = (BinaryFormat::Elf, Endianness::Little);
         let mut object = write::Object::new(elf, Architecture::Bpf, little);
         let code =
@@ -79,13 +87,13 @@ impl Assembly {
         Self { object, code, maps: None }
     }
 
-    /// One that says for which ABI it is.
-    pub(super) fn new() -> Self {
+    /// One for the ABI there is now.
+    pub fn current() -> Self {
         Self::empty().version(abi::VERSION)
     }
 
     /// Says for which ABI it is.
-    pub(super) fn version(mut self, version: u32) -> Self {
+    pub fn version(mut self, version: u32) -> Self {
         let values =
             self.object.add_section(Vec::new(), b".rodata".to_vec(), SectionKind::ReadOnlyData);
         let at = self.object.append_section_data(values, &version.to_le_bytes(), 4);
@@ -94,7 +102,7 @@ impl Assembly {
     }
 
     /// Declares a map with entries of this type, and keys and values of these sizes.
-    pub(super) fn map(mut self, name: &str, kind: u32, key: u32, value: u32) -> Self {
+    pub fn map(mut self, name: &str, kind: u32, key: u32, value: u32) -> Self {
         let words = [kind, key, value, 8, 0, 0, 0];
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         let maps = *self.maps.get_or_insert_with(|| {
@@ -106,7 +114,7 @@ impl Assembly {
     }
 
     /// Adds a program.
-    pub(super) fn program(mut self, name: &str, steps: &[Step]) -> Self {
+    pub fn program(mut self, name: &str, steps: &[Step]) -> Self {
         let begin = self.object.section_mut(self.code).data().len() as u64;
         let mut code = Vec::new();
         for step in steps {
@@ -115,7 +123,7 @@ impl Assembly {
                 let offset = begin + code.len() as u64 * 8;
                 let flags = object::RelocationFlags::Elf { r_type: R_BPF_64_64 };
                 let relocation = Relocation { offset, symbol, addend: 0, flags };
-                self.object.add_relocation(self.code, relocation).unwrap();
+                self.object.add_relocation(self.code, relocation).expect("it fits");
             }
             code.extend(encode(*step));
         }
@@ -126,8 +134,8 @@ impl Assembly {
     }
 
     /// The bytes of the file.
-    pub(super) fn finish(self) -> Vec<u8> {
-        self.object.write().unwrap()
+    pub fn finish(self) -> Vec<u8> {
+        self.object.write().expect("an object that can be written")
     }
 
     fn symbol(&mut self, name: &str, kind: SymbolKind, section: SectionId, value: u64, size: u64) {
@@ -142,6 +150,13 @@ impl Assembly {
             flags: SymbolFlags::None,
         });
     }
+}
+
+/// One instruction, as `bpf(2)` lays it out; `registers` is the source's number times 16 and the target's.
+fn instruction(code: u8, registers: u8, offset: i16, value: i32) -> [u8; 8] {
+    let [offset_low, offset_high] = offset.to_le_bytes();
+    let [a, b, c, d] = value.to_le_bytes();
+    [code, registers, offset_low, offset_high, a, b, c, d]
 }
 
 /// The instructions of a step.
