@@ -254,6 +254,13 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// Where the kernel's reasoning about the program of an app's policy is kept.
+    fn policy_log(&self, app: &str) -> PathBuf {
+        self.logs.join(format!("{app}-policy.log"))
+    }
+}
+
 impl DataPath for Kernel {
     fn mode(&self) -> Mode {
         Mode::Kernel
@@ -414,15 +421,20 @@ impl DataPath for Kernel {
         Ok(self.watch.workers().map(count).collect())
     }
 
+    fn try_schedule(&self, app: &str, scheduling: &Scheduling) -> anyhow::Result<()> {
+        let tried = group::try_policy(&scheduling.policy, self.spare.select());
+        tried.map_err(|error| custom::keep_log(error, &self.policy_log(app)))
+    }
+
     fn schedule(&mut self, group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()> {
         let (watch, meter, select) = (&self.watch, &self.meter, self.spare.select());
         let found = self.groups.get_mut(&group);
         let group = found.with_context(|| format!("there is no group {}", group.0))?;
         let key = group.key().clone();
-        let log = self.logs.join(format!("{}-policy.log", group.app));
+        let app = group.app.clone();
         group
             .schedule(scheduling, select, meter, |cookie| watch.duplicate(cookie, &key))
-            .map_err(|error| custom::keep_log(error, &log))
+            .map_err(|error| custom::keep_log(error, &self.policy_log(&app)))
     }
 
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {

@@ -3,6 +3,8 @@
 mod adopt;
 mod schedule;
 
+pub(super) use schedule::try_policy;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,

@@ -77,6 +77,32 @@ fn program_of(policy: &Policy) -> anyhow::Result<&'static str> {
     found.context("the select object has no such program")
 }
 
+/// Whether groups could be scheduled by this policy. A program of the user's is verified and let go again.
+///
+/// # Errors
+/// What is wrong with it, or missing on this host.
+pub(in super::super) fn try_policy(policy: &Policy, select: &Select) -> anyhow::Result<()> {
+    program_of(policy)?;
+    match policy {
+        Policy::Queue => match &select.blind {
+            Some(blind) => bail!(
+                "policy queue reads accept queues in the kernel, and this one does not tell where they are: {blind}"
+            ),
+            None => Ok(()),
+        },
+        Policy::Custom(path) => select.load_custom(path, &[]).map(drop),
+        Policy::RoundRobin
+        | Policy::LeastConn
+        | Policy::P2c
+        | Policy::Hash
+        | Policy::Sticky(_)
+        | Policy::CpuLocal
+        | Policy::Random
+        | Policy::None
+        | Policy::Class(_) => Ok(()),
+    }
+}
+
 impl Group {
     /// Picks workers by this rule from now on. `duplicate` finds a socket of the group by its cookie.
     ///
@@ -92,27 +118,15 @@ impl Group {
         duplicate: impl Fn(u64) -> Option<OwnedFd>,
     ) -> anyhow::Result<()> {
         let wanted = program_of(&scheduling.policy)?;
-        if let (Policy::Queue, Some(blind)) = (&scheduling.policy, &select.blind) {
-            bail!(
-                "policy queue reads accept queues in the kernel, and this one does not tell where they are: {blind}"
-            );
-        }
         let traced = load::is_traced(&self.program.name);
         let wanted =
             if traced && wanted == names::ROUND_ROBIN { names::SELECT_TRACED } else { wanted };
         // Read and verified first: until it is known to be good, nothing changes.
-        let custom = match &scheduling.policy {
-            Policy::Custom(path) => Some(select.load_custom(path, &self.maps)?),
-            Policy::RoundRobin
-            | Policy::LeastConn
-            | Policy::P2c
-            | Policy::Queue
-            | Policy::Hash
-            | Policy::Sticky(_)
-            | Policy::CpuLocal
-            | Policy::Random
-            | Policy::None
-            | Policy::Class(_) => None,
+        let custom = if let Policy::Custom(path) = &scheduling.policy {
+            Some(select.load_custom(path, &self.maps)?)
+        } else {
+            try_policy(&scheduling.policy, select)?;
+            None
         };
         let before = self.told;
         self.told.abstains = u32::from(scheduling.policy == Policy::None);
