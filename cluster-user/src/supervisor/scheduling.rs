@@ -24,7 +24,11 @@ impl Supervisor {
         asked: PolicyRequest,
     ) -> Result<Command, Failure> {
         for app in self.state.apps(&targets) {
-            self.can_schedule(&app.spec.name, &asked.switch.apply(&app.spec.scheduling))?;
+            let scheduling = asked.switch.apply(&app.spec.scheduling);
+            // What contradicts itself is refused below, where that is known better.
+            if scheduling.check(app.spec.instances).is_ok() {
+                self.can_schedule(&app.spec.name, &scheduling)?;
+            }
         }
         Ok(Command::Switch { targets, switch: Box::new(asked.switch) })
     }

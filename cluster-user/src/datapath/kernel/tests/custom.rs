@@ -69,7 +69,7 @@ fn counting() -> Vec<u8> {
         Map(R1, "COUNT"),
         Kept(R2),
         Helper(LOOK_UP),
-        SkipIfZero(R0, 4),
+        SkipIfZero(R0, 5),
         Long(R1, R0, 0),
         Copy(R6, R1),
         Add(R6, 1),
