@@ -14,19 +14,25 @@ pub struct Tag {
     pub generation: u32,
     /// When the handshake ended, in nanoseconds since boot; 0 for a listener.
     pub established: u64,
-    /// [`COUNTED`] and [`READ`].
+    /// [`COUNTED`], [`READ`] and [`CLOSED`].
     pub flags: u32,
-    /// Fills the last word.
+    /// Fills the word.
     pub reserved: u32,
+    /// Bytes received that are in [`Meter::bytes_in`].
+    pub bytes_in: u64,
+    /// Bytes acknowledged that are in [`Meter::bytes_out`].
+    pub bytes_out: u64,
 }
 
 /// [`Tag::flags`]: it is in [`Load::live`](crate::load::Load::live).
 pub const COUNTED: u32 = 1;
 /// [`Tag::flags`]: the app has read from it.
 pub const READ: u32 = 2;
+/// [`Tag::flags`]: the app has closed it, and the kernel may still be sending what was written to it.
+pub const CLOSED: u32 = 4;
 
 /// Bytes of a [`Tag`].
-pub const TAG_BYTES: u32 = 24;
+pub const TAG_BYTES: u32 = 40;
 
 const _: () = assert!(size_of::<Tag>() == TAG_BYTES as usize);
 
@@ -73,18 +79,19 @@ pub const fn bucket(value: u64) -> usize {
     if bits < BUCKETS { bits } else { BUCKETS - 1 }
 }
 
-/// What has become of the connections of one seat: written when they close.
+/// What has become of the connections of one seat, written when they close.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Meter {
     /// Connections that the app has closed, or that were broken off.
     pub closed: u64,
-    /// Bytes received over them (`tcp_sock.bytes_received`).
+    /// Bytes received over them (`tcp_sock.bytes_received`, where a FIN is one byte).
     pub bytes_in: u64,
-    /// Bytes sent over them that were acknowledged (`tcp_sock.bytes_acked`).
+    /// Bytes sent over them that were acknowledged, before the app closed them and after (`tcp_sock.bytes_acked`, where a
+    /// FIN is one byte).
     pub bytes_out: u64,
-    /// Fills the line.
-    pub reserved: u64,
+    /// Connections that were in the accept queue when the listener was closed: they moved, or were broken off.
+    pub left: u64,
     /// How long they lasted, in microseconds.
     pub lifetime: Histogram,
     /// How long it was from the end of the handshake until the app first read, in microseconds.

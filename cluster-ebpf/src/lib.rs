@@ -13,6 +13,8 @@
     reason = "the verifier follows pointers into maps better without calls"
 )]
 
+use aya_ebpf::{cty::c_void, helpers::generated::bpf_probe_read_kernel};
+
 /// Adds to a word that several CPUs add to, and returns what it was before.
 ///
 /// In assembly because a relaxed `fetch_add` of this LLVM loses the fetch (the "result" is the addend), which
@@ -65,6 +67,20 @@ pub unsafe fn add(place: *mut u64, value: u64) {
     unsafe {
         fetch_add(place, value);
     }
+}
+
+/// Reads the kernel's memory; zero where there is nothing to read.
+#[inline(always)]
+pub fn peek<T: Copy + Default>(address: u64) -> T {
+    let mut value = T::default();
+    let to: *mut c_void = (&raw mut value).cast();
+    #[expect(clippy::cast_possible_truncation, reason = "words")]
+    let size = size_of::<T>() as u32;
+    // SAFETY: as much memory as is said; the helper bears any address.
+    if unsafe { bpf_probe_read_kernel(to, size, address as *const c_void) } != 0 {
+        return T::default();
+    }
+    value
 }
 
 /// Reads a field behind a pointer that is valid, such as one into a map, where others may be writing it.

@@ -138,7 +138,7 @@ fn a_daemon_that_is_killed_goes_on_watching_afterwards() {
 }
 
 #[test]
-fn what_an_app_logs_in_the_folder_that_is_watched_is_no_change() {
+fn what_apps_log_in_a_folder_that_is_watched_is_no_change() {
     let host = Host::plain();
     let script = code(&host);
     let talks = host.write(
@@ -150,18 +150,33 @@ fn what_an_app_logs_in_the_folder_that_is_watched_is_no_change() {
     let files = ["--out-file", "mine/out.log", "--pid-file", "mine/pid", "--log-max-size", "4K"];
     host.cluster(&[&["start", &talks, "--watch"], &files[..]].concat()).ok();
     until_watched(&host, "begin.txt");
-    wait::until_true("both have noticed", || {
-        let (talks, pages) = (host.history("talks"), host.history("pages"));
-        talks.len() >= pages.len() && talks.iter().all(|deploy| deploy.outcome == "done")
+    wait::until_true("the other app watches too", || {
+        host.write("again.txt", "x");
+        let noticed = || (!host.history("talks").is_empty()).then_some(());
+        wait::within(Duration::from_secs(2), noticed).is_some()
     });
-    let quiet = host.history("talks").len();
+    host.write("last.txt", "x");
+    let apps = ["talks", "pages"];
+    wait::until_true("both are reloaded for the last change", || {
+        apps.iter().all(|app| {
+            let deploys = host.history(app);
+            let last = |deploy: &DeploymentView| deploy.who.contains("last.txt");
+            deploys.iter().any(last) && deploys.iter().all(|deploy| deploy.outcome == "done")
+        })
+    });
+    let before = apps.map(|app| host.history(app).len());
 
     let rotated = host.work().join("mine/out.log.2");
     wait::until_true("it is rotated twice", || {
         rotated.exists() || rotated.with_extension("2.gz").exists()
     });
 
-    assert_eq!(host.history("talks").len(), quiet, "its own logs are none of its files");
+    assert_eq!(
+        apps.map(|app| host.history(app).len()),
+        before,
+        "logs are nobody's change: {:?}",
+        apps.map(|app| host.history(app))
+    );
     host.cluster(&["delete", "all"]).ok();
 }
 

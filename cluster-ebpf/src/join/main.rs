@@ -61,7 +61,10 @@ fn cluster_bound6(ctx: SockContext) -> i32 {
 #[sock_ops]
 fn cluster_listen(ctx: SockOpsContext) -> u32 {
     match ctx.op() {
-        BPF_SOCK_OPS_TCP_LISTEN_CB => listen::watch(&ctx),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => {
+            listen::watch(&ctx);
+            meter::listens(&ctx);
+        }
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => meter::established(&ctx),
         BPF_SOCK_OPS_STATE_CB => meter::changed(&ctx),
         _ => {}

@@ -14,6 +14,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use cluster_common::{
+    abi::Layout,
     event::PortFilter,
     load::{Load, MOVES, SEATS},
     meter::{Meter, TAG_BYTES, Tag},
@@ -67,6 +68,10 @@ pub(crate) static TAGS: Tags = Tags::new();
 /// How deep below the root of the cgroup hierarchy the workers' cgroups are.
 #[unsafe(no_mangle)]
 pub(crate) static WORKER_LEVEL: Global<i32> = Global::new(0);
+
+/// Where this kernel has what is read of its own structures.
+#[unsafe(no_mangle)]
+pub(crate) static LAYOUT: Global<Layout> = Global::new(Layout { selected: 0, backlog: 0 });
 
 /// Storage on sockets that connections inherit from their listener. The loader adds the type information that the kernel
 /// asks for.

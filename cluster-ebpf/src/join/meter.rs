@@ -12,23 +12,37 @@ use aya_ebpf::{
 };
 use cluster_common::{
     load::{Load, Pending, average, tick},
-    meter::{COUNTED, Histogram, Meter, READ, Tag, bucket},
+    meter::{CLOSED, COUNTED, Histogram, Meter, READ, Tag, bucket},
 };
 
-use cluster_ebpf::{count, read, write};
+use cluster_ebpf::{count, peek, read, write};
 
-use crate::maps::{LOADS, METERS, MOVED, TAGS};
+use crate::maps::{LAYOUT, LOADS, METERS, MOVED, TAGS};
 
 /// Of `net/tcp_states.h`: states into which a connection comes when the app has closed it or it is broken off.
 const FIN_WAIT1: u32 = 4;
 const CLOSE: u32 = 7;
 const LAST_ACK: u32 = 9;
 const CLOSING: u32 = 11;
+/// As well: one that accepts connections.
+const LISTEN: u32 = 10;
+
+/// A socket begins to listen: from now on its changes of state are told, and those of its connections, to which the
+/// kernel copies that.
+#[inline(always)]
+pub(crate) fn listens(ctx: &SockOpsContext) {
+    // SAFETY: a context of this run.
+    unsafe { bpf_sock_ops_cb_flags_set(ctx.ops, BPF_SOCK_OPS_STATE_CB_FLAG.cast_signed()) };
+}
 
 /// A handshake has ended: the connection comes into the accept queue.
 #[inline(always)]
 pub(crate) fn established(ctx: &SockOpsContext) {
-    let Some((tag, load)) = counted_in(ctx) else { return };
+    let Some(tag) = TAGS.of(socket(ctx)) else { return };
+    let Some(load) = LOADS.get_ptr_mut(read!(tag.seat)) else { return };
+    if !is(load, read!(tag.generation)) {
+        return;
+    }
     // SAFETY: has no arguments and no conditions.
     let now = unsafe { bpf_ktime_get_ns() };
     // The lock of the socket is held: nobody else writes here.
@@ -40,12 +54,11 @@ pub(crate) fn established(ctx: &SockOpsContext) {
     if pending.count(tick(now)) > 0 {
         write!(load.pending, pending.minus(tick(now)).word());
     }
-    // From now on its changes of state are told.
-    // SAFETY: a context of this run.
-    unsafe { bpf_sock_ops_cb_flags_set(ctx.ops, BPF_SOCK_OPS_STATE_CB_FLAG.cast_signed()) };
+    // One whose listener listened before anybody looked has not inherited it.
+    listens(ctx);
 }
 
-/// The state of a connection changes.
+/// The state of a connection or a listener changes.
 #[inline(always)]
 pub(crate) fn changed(ctx: &SockOpsContext) {
     let state = ctx.arg(1);
@@ -53,38 +66,47 @@ pub(crate) fn changed(ctx: &SockOpsContext) {
         return;
     }
     let Some(tag) = TAGS.of(socket(ctx)) else { return };
-    // SAFETY: the storage of this socket, whose lock is held.
-    let Tag { seat, generation, established, flags, .. } = unsafe { *tag };
-    if flags & COUNTED == 0 {
+    let flags = read!(tag.flags);
+    if flags & (COUNTED | CLOSED) == 0 {
+        if ctx.arg(0) == LISTEN {
+            closes(ctx, tag);
+        }
         return;
     }
-    // Once only: others of these states follow.
-    write!(tag.flags, flags & !COUNTED);
     // SAFETY: a context of this run.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    // SAFETY: has no arguments and no conditions.
-    let lasted = unsafe { bpf_ktime_get_ns() }.wrapping_sub(established) / 1000;
-    // SAFETY: the value is copied at once.
-    let moved = unsafe { MOVED.get(cookie) }.copied();
-    if let Some(load) = LOADS.get_ptr_mut(seat)
-        && is(load, generation)
-    {
-        close(load, if moved.is_some() { None } else { Some(lasted) });
-    }
-    let seat = match moved {
-        Some(moved) => {
-            MOVED.remove(cookie).unwrap_or(());
-            if let Some(load) = LOADS.get_ptr_mut(moved) {
-                close(load, Some(lasted));
-            }
-            moved
-        }
-        None => seat,
-    };
-    // Not there: nobody is interested any more.
-    if let Some(meter) = METERS.get_ptr_mut(seat) {
+    settle(tag, unsafe { bpf_get_socket_cookie(ctx.as_ptr()) });
+    let Some((load, meter)) = account(tag) else { return };
+    // Once only: others of these states follow.
+    if flags & COUNTED != 0 {
+        write!(tag.flags, flags & !COUNTED | CLOSED);
+        // SAFETY: has no arguments and no conditions.
+        let lasted = unsafe { bpf_ktime_get_ns() }.wrapping_sub(read!(tag.established)) / 1000;
+        count!(load.live, u64::MAX);
+        // Two that close at once may lose one of them, which does not matter to an average.
+        write!(load.average, average(read!(load.average), lasted));
         note(ctx, meter, lasted);
     }
+    let ops = ctx.ops;
+    let (received, acked) = (read!(ops.bytes_received), read!(ops.bytes_acked));
+    count!(meter.bytes_in, received.wrapping_sub(read!(tag.bytes_in)));
+    count!(meter.bytes_out, acked.wrapping_sub(read!(tag.bytes_out)));
+    write!(tag.bytes_in, received);
+    write!(tag.bytes_out, acked);
+}
+
+/// A listener is closed, and what is in its accept queue is about to leave it.
+#[inline(always)]
+fn closes(ctx: &SockOpsContext, tag: *mut Tag) {
+    let layout = LAYOUT.load();
+    if layout.backlog == 0 {
+        return;
+    }
+    let Some((_, meter)) = account(tag) else { return };
+    let socket = socket(ctx);
+    // The verifier lets nobody compute with a socket's address. Read like other memory, it is a number.
+    let address: u64 = peek(&raw const socket as u64);
+    let queued: u32 = peek(address + u64::from(layout.backlog));
+    count!(meter.left, u64::from(queued));
 }
 
 /// Somebody has read from a socket. If it is a connection of ours and this is the first time, the app has taken it up.
@@ -98,19 +120,38 @@ pub(crate) fn read_from(socket: *mut c_void) {
         return;
     }
     write!(tag.flags, flags | READ);
+    // SAFETY: the socket that the tracepoint is about.
+    settle(tag, unsafe { bpf_get_socket_cookie(socket) });
+    let Some((_, meter)) = account(tag) else { return };
     // SAFETY: has no arguments and no conditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some(meter) = METERS.get_ptr_mut(read!(tag.seat)) else { return };
     // SAFETY: a valid entry of the map.
     sort(unsafe { &raw mut (*meter).wait }, now.wrapping_sub(read!(tag.established)) / 1000);
 }
 
-/// The tag of the connection in hand and its load, if it is counted.
+/// If the connection with this cookie has moved, its tag says so from now on, and the seat that it left counts it no more.
 #[inline(always)]
-fn counted_in(ctx: &SockOpsContext) -> Option<(*mut Tag, *mut Load)> {
-    let tag = TAGS.of(socket(ctx))?;
+fn settle(tag: *mut Tag, cookie: u64) {
+    // SAFETY: the value is copied at once.
+    let Some(&moved) = (unsafe { MOVED.get(cookie) }) else { return };
+    MOVED.remove(cookie).unwrap_or(());
+    if let Some(load) = LOADS.get_ptr_mut(read!(tag.seat))
+        && is(load, read!(tag.generation))
+    {
+        count!(load.live, u64::MAX);
+    }
+    write!(tag.seat, moved);
+    if let Some(load) = LOADS.get_ptr_mut(moved) {
+        write!(tag.generation, read!(load.generation));
+    }
+}
+
+/// Where the socket with this tag is counted; nowhere when its seat has been given to another one since.
+#[inline(always)]
+fn account(tag: *mut Tag) -> Option<(*mut Load, *mut Meter)> {
     let load = LOADS.get_ptr_mut(read!(tag.seat))?;
-    is(load, read!(tag.generation)).then_some((tag, load))
+    let meter = METERS.get_ptr_mut(read!(tag.seat))?;
+    is(load, read!(tag.generation)).then_some((load, meter))
 }
 
 /// Whether a seat still is what it was when a tag was given out.
@@ -126,23 +167,11 @@ fn socket(ctx: &SockOpsContext) -> *mut c_void {
     read!(ops.__bindgen_anon_2.sk).cast()
 }
 
-/// One connection less.
-#[inline(always)]
-fn close(load: *mut Load, lasted: Option<u64>) {
-    count!(load.live, u64::MAX);
-    if let Some(lasted) = lasted {
-        // Two that close at once may lose one of them, which does not matter to an average.
-        write!(load.average, average(read!(load.average), lasted));
-    }
-}
-
 /// Notes what a connection was.
 #[inline(always)]
 fn note(ctx: &SockOpsContext, meter: *mut Meter, lasted: u64) {
     let ops = ctx.ops;
     count!(meter.closed, 1);
-    count!(meter.bytes_in, read!(ops.bytes_received));
-    count!(meter.bytes_out, read!(ops.bytes_acked));
     // SAFETY: a valid entry of the map.
     sort(unsafe { &raw mut (*meter).lifetime }, lasted);
     // Kept in eighths (`tcp_sock.srtt_us`).

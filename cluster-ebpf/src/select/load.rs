@@ -2,8 +2,7 @@
 
 use aya_ebpf::{
     bindings::sk_reuseport_md,
-    cty::c_void,
-    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_probe_read_kernel},
+    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns},
 };
 use cluster_common::{
     abi::{Config, Layout},
@@ -11,7 +10,7 @@ use cluster_common::{
     route::Entry,
 };
 
-use cluster_ebpf::{read, write};
+use cluster_ebpf::{peek, read, write};
 
 use crate::maps::{LAYOUT, LOADS};
 
@@ -155,18 +154,4 @@ fn selected(ctx: *mut sk_reuseport_md, layout: Layout) -> u64 {
 #[inline(always)]
 fn backlog(socket: u64, layout: Layout) -> u32 {
     peek(socket + u64::from(layout.backlog))
-}
-
-/// Reads the kernel's memory; zero where there is nothing to read.
-#[inline(always)]
-fn peek<T: Copy + Default>(address: u64) -> T {
-    let mut value = T::default();
-    let to: *mut c_void = (&raw mut value).cast();
-    #[expect(clippy::cast_possible_truncation, reason = "words")]
-    let size = size_of::<T>() as u32;
-    // SAFETY: as much memory as is said; the helper bears any address.
-    if unsafe { bpf_probe_read_kernel(to, size, address as *const c_void) } != 0 {
-        return T::default();
-    }
-    value
 }

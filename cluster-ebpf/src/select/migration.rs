@@ -15,8 +15,9 @@ const ESTABLISHED: u32 = 1;
 
 /// Gives a connection to the worker that it moves to.
 ///
-/// Its tag still names the seat that it came to, and cannot be changed from here: [`MOVED`] says which seat has it now. What
-/// closes it takes it off both. Until then the seat that it left counts it, too: of a socket that is gone.
+/// Its tag still names the seat that it came to, and cannot be changed from here: [`MOVED`] says which seat has it now. The
+/// programs that count it find that out at its next event. Until then the seat that it left counts it, too: of a socket that
+/// is gone.
 #[inline(always)]
 pub(crate) fn moved(ctx: *mut sk_reuseport_md, to: Entry, room: u64) {
     let listener = read!(ctx.__bindgen_anon_3.sk);

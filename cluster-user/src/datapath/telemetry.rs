@@ -19,15 +19,17 @@ pub struct Telemetry {
     pub queued_peak: Option<u64>,
     /// Connections that moved here because their listener was closed.
     pub migrated_in: u64,
-    /// Connections that moved away because its listener was closed.
+    /// Connections that left its accept queues because their listener was closed: they moved, or were broken off when there
+    /// was nobody to take them.
     pub migrated_out: Option<u64>,
-    /// Connections that the kernel dropped because its accept queue was full (`sk_drops` of its listeners).
+    /// Connections and datagrams that the kernel dropped because its queues were full (`sk_drops` of its sockets, as it was
+    /// last looked at).
     pub dropped: Option<u64>,
     /// Times a policy's pick was kept away from it by the guard.
     pub guarded: Option<u64>,
-    /// Bytes received by the kernel over its connections, closed ones and open ones.
+    /// Bytes received over its connections, counted when they are closed. The kernel counts the end of a stream as one.
     pub bytes_in: Option<u64>,
-    /// Bytes that clients had acknowledged, as above; of closed connections, when the worker closed them.
+    /// Bytes that clients acknowledged, as above.
     pub bytes_out: Option<u64>,
     /// How long closed connections lasted, from the end of the handshake to the worker's close, in microseconds.
     pub lifetime: Option<Histogram>,

@@ -104,6 +104,7 @@ impl Host {
         let numbers = known.iter().map(|known| known.worker).collect();
         for known in known {
             let Some(spec) = state.spec_of(known.worker).map(Arc::clone) else { continue };
+            self.disregard(known.app, known.instance, &spec);
             let wanted = Wanted {
                 worker: known.worker,
                 app: known.app,

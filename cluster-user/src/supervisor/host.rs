@@ -100,6 +100,8 @@ pub(super) struct Running {
     pub(super) rate: Rate,
     /// The most accepted connections that were told of.
     pub(super) accepted: u64,
+    /// The most dropped ones.
+    pub(super) dropped: Option<u64>,
 }
 
 /// How often something is counted.
@@ -213,7 +215,7 @@ impl Host {
         let host = Self {
             health: Health::new(&home.id()),
             hooks: Hooks::new(),
-            upkeep: Upkeep::new(),
+            upkeep: Upkeep::new(vec![home.path().to_owned(), home.logs()]),
             home,
             datapath,
             missing,
@@ -253,7 +255,17 @@ impl Host {
         let (cpu_percent, cpu, rate) = (0.0, Duration::ZERO, Rate::default());
         self.workers.insert(
             worker,
-            Running { tree, app, instance, last, cpu_percent, cpu, rate, accepted: 0 },
+            Running {
+                tree,
+                app,
+                instance,
+                last,
+                cpu_percent,
+                cpu,
+                rate,
+                accepted: 0,
+                dropped: None,
+            },
         );
         let news = self.news.clone();
         tokio::spawn(async move {

@@ -232,6 +232,7 @@ impl Host {
         instance: Instance,
         spec: &AppSpec,
     ) -> anyhow::Result<u32> {
+        self.disregard(app, instance, spec);
         let cgroup = self.hierarchy.as_ref().map(|hierarchy| hierarchy.create_worker(app, worker));
         let cgroup = cgroup.transpose().context("failed to make the worker's cgroup")?;
         let place = Place {

@@ -207,14 +207,16 @@ impl Supervisor {
 }
 
 impl Host {
-    /// Has the count of accepted connections not go back. It is what came in without what waits, which are read one after
-    /// the other.
+    /// Has counts not go back. Of accepted connections it is what came in without what waits, which are read one after the
+    /// other; what was dropped is known to a socket only, for as long as it is there.
     fn hold(&mut self, worker: WorkerId, counted: &mut Telemetry) {
         let Some(running) = self.workers.get_mut(&worker) else { return };
         if let Some(accepted) = &mut counted.accepted {
             running.accepted = running.accepted.max(*accepted);
             *accepted = running.accepted;
         }
+        running.dropped = running.dropped.max(counted.dropped);
+        counted.dropped = running.dropped;
     }
 }
 

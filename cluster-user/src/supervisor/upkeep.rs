@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -12,7 +13,11 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{host::notice, perform, run::Supervisor};
+use super::{
+    host::{Host, notice},
+    perform,
+    run::Supervisor,
+};
 use crate::{
     api::message::{Failure, Notice, Reason},
     config::{
@@ -28,7 +33,7 @@ use crate::{
     state::event::{Command, Event, Reload},
     upkeep::{
         Files, News, clock,
-        watch::{View, Watcher},
+        watch::{Ours, View, Watcher},
     },
 };
 
@@ -48,6 +53,8 @@ pub(super) struct Upkeep {
     sender: mpsc::Sender<News>,
     pub(super) news: mpsc::Receiver<News>,
     apps: BTreeMap<AppId, Kept>,
+    /// What nobody's watch counts.
+    pub(super) ours: Ours,
     /// Looks at workers, while any app wants that.
     ticker: Option<AbortHandle>,
     /// Workers that are being looked at closely.
@@ -82,10 +89,11 @@ struct Echo {
 }
 
 impl Upkeep {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(folders: Vec<PathBuf>) -> Self {
         let (sender, news) = mpsc::channel(NEWS);
         let (apps, weighed) = (BTreeMap::new(), BTreeSet::new());
-        Self { sender, news, apps, ticker: None, weighed, untold: Vec::new() }
+        let ours = Ours::new(folders);
+        Self { sender, news, apps, ours, ticker: None, weighed, untold: Vec::new() }
     }
 
     /// Has it looked again later.
@@ -173,13 +181,22 @@ impl Drop for Kept {
     }
 }
 
+impl Host {
+    /// What is written while a worker runs is no change for who watches, from before it is written.
+    pub(super) fn disregard(&self, app: AppId, instance: Instance, spec: &AppSpec) {
+        let logs = self.output.files(&perform::origin(spec, instance)).all();
+        self.upkeep.ours.add(app, logs.into_iter().chain(spec.identity.pid_file_of(instance.0)));
+    }
+}
+
 impl Supervisor {
     /// Brings the sources in line with the apps there are, and begins what had to wait.
     pub(super) fn tend(&mut self) {
         self.tend_hooks();
         let mut looks = false;
-        let mut there = BTreeSet::new();
+        let (mut known, mut there) = (BTreeSet::new(), BTreeSet::new());
         for (app, spec, runs) in self.state.kept() {
+            known.insert(app);
             let quiet = spec.watch.is_none() && spec.recycle.cron.is_none();
             looks |= runs && spec.recycle.of_workers();
             if !runs || (quiet && !self.host.upkeep.apps.contains_key(&app)) {
@@ -189,22 +206,12 @@ impl Supervisor {
             let upkeep = &mut self.host.upkeep;
             let kept = upkeep.apps.entry(app).or_default();
             kept.follow(app, spec.recycle.cron.as_ref(), &upkeep.sender);
-            let (home, output) = (&self.host.home, &self.host.output);
-            // Asked for only when a watch begins: this is done at every turn of the loop.
-            let view = |watch| {
-                let each =
-                    (0..spec.instances).map(|number| perform::origin(spec, Instance(number)));
-                let files = each.flat_map(|origin| output.files(&origin).all());
-                let pids = (0..spec.instances).filter_map(|n| spec.identity.pid_file_of(n));
-                let folders = [home.path().to_owned(), home.logs()];
-                let mut own: Vec<_> = folders.into_iter().chain(files).chain(pids).collect();
-                own.sort();
-                own.dedup();
-                View { watch, cwd: spec.cwd.clone(), own }
-            };
+            let ours = &upkeep.ours;
+            let view = |watch| View { watch, cwd: spec.cwd.clone(), ours: ours.clone() };
             kept.watch(app, spec.watch.as_ref(), view, &upkeep.sender);
         }
         self.host.upkeep.apps.retain(|app, _| there.contains(app));
+        self.host.upkeep.ours.retain(&known);
         self.host.upkeep.tick(looks);
         self.begin_waiting();
     }

@@ -177,7 +177,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "cluster_app_connections_dropped",
         None,
         Kind::Counter,
-        "Connections that the kernel dropped because an accept queue was full",
+        "Connections and datagrams that the kernel dropped because a queue was full",
         |s| app_counts(s, |t, _| t.dropped),
     ),
     metric(
@@ -300,7 +300,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "cluster_worker_connections_dropped",
         None,
         Kind::Counter,
-        "Connections that the kernel dropped because a worker's accept queue was full",
+        "Connections and datagrams that the kernel dropped because a worker's queue was full",
         |s| worker_counts(s, |t, _| t.dropped),
     ),
     metric(

@@ -73,6 +73,16 @@ impl Program {
         })
     }
 
+    /// How often it ran and the nanoseconds that took, while the kernel counted that (`kernel.bpf_stats_enabled`); zeros
+    /// when it never did.
+    pub(super) fn runs(&self) -> (u64, u64) {
+        // SAFETY: plain numbers; zero asks for nothing.
+        let mut info: bpf_prog_info = unsafe { MaybeUninit::zeroed().assume_init() };
+        // A program that is there can be asked.
+        drop(describe(self.fd.as_fd(), &mut info));
+        (info.run_cnt, info.run_time_ns)
+    }
+
     /// A descriptor of one of its maps.
     ///
     /// # Errors
@@ -98,17 +108,6 @@ impl Program {
             Ok((name, map))
         };
         self.maps.iter().map(open).collect()
-    }
-
-    /// How often it has run while the kernel measured that, and the nanoseconds it took.
-    ///
-    /// # Errors
-    /// What the kernel said.
-    pub(super) fn runs(&self) -> io::Result<(u64, u64)> {
-        // SAFETY: plain numbers; zero asks for nothing.
-        let mut info: bpf_prog_info = unsafe { MaybeUninit::zeroed().assume_init() };
-        describe(self.fd.as_fd(), &mut info)?;
-        Ok((info.run_cnt, info.run_time_ns))
     }
 
     /// Whether another program does the same with maps of the same names and shapes.

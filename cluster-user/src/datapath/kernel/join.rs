@@ -17,14 +17,16 @@ use aya::{
     maps::{HashMap, Map, MapData, RingBuf},
 };
 use aya_obj::generated::{bpf_attach_type as attach, bpf_prog_type as program};
-use cluster_common::{event::PortFilter, names, owner::PortOwners};
+use cluster_common::{abi::Layout, event::PortFilter, names, owner::PortOwners};
 
 use super::{
     bpf,
     ids::{self, Program},
+    load::places,
     mapping::Mapping,
     meter::Meter,
     object::{Prepared, Wanted},
+    types,
 };
 
 /// The compiled object.
@@ -71,8 +73,18 @@ impl Join {
     pub(super) fn attach(root: &Path, worker_level: u32) -> anyhow::Result<Joined> {
         let cgroup = File::open(root).with_context(|| format!("open {}", root.display()))?;
         let level = worker_level.to_ne_bytes();
-        let object = Prepared::new(OBJECT, &[(names::WORKER_LEVEL, &level)], &JOIN_PROGRAMS)?;
-        let mut loaded = object.load()?;
+        // What it reads of the kernel's memory it does without where the kernel does not tell, or does not let it.
+        let prepare = |layout| {
+            let given = [(names::WORKER_LEVEL, &level[..]), (names::LAYOUT, &places(layout))];
+            Prepared::new(OBJECT, &given, &JOIN_PROGRAMS)?.load()
+        };
+        let mut loaded = match types::layout() {
+            Ok(layout) => prepare(layout).or_else(|refused| {
+                log::debug!("the joining programs do without the kernel's memory: {refused:#}");
+                prepare(Layout::default())
+            })?,
+            Err(_unknown) => prepare(Layout::default())?,
+        };
         let fresh = loaded.take_programs().into_iter();
         let fresh: Vec<(Wanted, Program)> = fresh
             .map(|(wanted, fd)| Ok((wanted, Program::of(fd)?)))

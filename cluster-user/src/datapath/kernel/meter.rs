@@ -53,6 +53,8 @@ pub(super) struct Reading {
     pub(super) established: u64,
     /// The most that was seen there.
     pub(super) peak: u64,
+    /// Connections that were there when the listener was closed.
+    pub(super) left: u64,
     /// Bytes received over closed connections.
     pub(super) bytes_in: u64,
     /// Bytes acknowledged over closed connections.
@@ -101,6 +103,8 @@ impl Meter {
         let given = [
             (names::TAGS.to_owned(), self.tags.try_clone()?),
             (names::METERS.to_owned(), self.meters.try_clone()?),
+            (names::LOADS.to_owned(), self.loads.try_clone()?),
+            (names::MOVED.to_owned(), self.moved.try_clone()?),
         ];
         let object = Prepared::new(join::OBJECT, &[], &[wanted])?;
         let (program, _) = object.load_one(names::FIRST, &given)?;
@@ -212,6 +216,7 @@ impl Meter {
             live: load[offset_of!(Load, live) / 8].cast_signed().max(0).cast_unsigned(),
             established: load[offset_of!(Load, established) / 8],
             peak: peak.into(),
+            left: of(offset_of!(meter::Meter, left)),
             bytes_in: of(offset_of!(meter::Meter, bytes_in)),
             bytes_out: of(offset_of!(meter::Meter, bytes_out)),
             lifetime: histogram(offset_of!(meter::Meter, lifetime)),

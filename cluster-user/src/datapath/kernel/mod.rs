@@ -289,7 +289,7 @@ impl DataPath for Kernel {
 
     fn dismiss(&mut self, worker: WorkerId) {
         self.drain.leave(worker);
-        self.watch.dismiss(worker);
+        self.forget(worker);
         self.spared.remove(&worker);
     }
 
@@ -353,10 +353,7 @@ impl DataPath for Kernel {
     }
 
     fn vacate(&mut self, group: GroupId, slot: Slot) {
-        self.keep_counted(group, slot);
-        if let Some(group) = self.groups.get_mut(&group) {
-            group.vacate(slot, &mut self.meter);
-        }
+        self.empty(group, slot);
     }
 
     fn on_miss(&mut self, group: GroupId, on_miss: OnMiss) {

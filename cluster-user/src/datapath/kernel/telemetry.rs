@@ -19,14 +19,22 @@ use crate::{
     id::{GroupId, WorkerId},
 };
 
+/// Sockets that one worker has closed, with connections of theirs that it has not, which are counted still.
+const LEAVING: u32 = 8;
+
 impl Kernel {
     /// See [`DataPath::telemetry`](crate::datapath::DataPath::telemetry).
     pub(super) fn all_telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {
         // One look at all listeners, for what waits in accept queues now.
         let listeners = diag::listeners(Protocol::Tcp, 0).context("ask for accept queues")?;
-        let queues: BTreeMap<u64, u32> =
-            listeners.iter().map(|entry| (entry.cookie, entry.queued)).collect();
-        let told = |id: WorkerId| (id, self.telemetry_of(id, &queues));
+        let mut seen: BTreeMap<u64, diag::Entry> =
+            listeners.into_iter().map(|entry| (entry.cookie, entry)).collect();
+        if self.groups.values().any(|group| group.key().protocol == Protocol::Udp) {
+            let receivers =
+                diag::listeners(Protocol::Udp, 0).context("ask for datagram sockets")?;
+            seen.extend(receivers.into_iter().map(|entry| (entry.cookie, entry)));
+        }
+        let told = |id: WorkerId| (id, self.telemetry_of(id, &seen));
         Ok(self.watch.workers().map(told).collect())
     }
 
@@ -36,22 +44,49 @@ impl Kernel {
         Telemetry { live: None, queued: None, ..counted }
     }
 
-    /// Keeps what was counted for a socket whose slot is being emptied: its worker may go on without it.
-    pub(super) fn keep_counted(&mut self, group: GroupId, slot: Slot) {
-        let Some(group) = self.groups.get(&group) else { return };
-        let Some(socket) = group.sockets().find(|socket| socket.slot == slot) else { return };
-        let counted = self.telemetry_in(group, &socket, 0);
-        let counted = Telemetry { live: None, queued: None, ..counted };
-        self.watch.left(socket.cookie, &counted);
+    /// Empties a slot. Its socket goes on being counted for as long as its worker may have connections of it.
+    pub(super) fn empty(&mut self, group: GroupId, slot: Slot) {
+        let Some(group) = self.groups.get_mut(&group) else { return };
+        let protocol = group.key().protocol;
+        let Some((gone, counters)) = group.vacate(slot) else { return };
+        let Some(worker) = self.watch.worker_with(gone.cookie) else {
+            return self.meter.free(gone.seat);
+        };
+        worker.left.add(&placed(counters));
+        if protocol == Protocol::Udp || !gone.seat.counts() {
+            return self.meter.free(gone.seat);
+        }
+        let older = std::mem::replace(&mut worker.leaving, vec![gone.seat]);
+        for (place, seat) in (0..).zip(older.iter().rev()) {
+            match self.meter.read(*seat) {
+                Some(reading) if reading.live > 0 && place < LEAVING => {
+                    worker.leaving.insert(0, *seat);
+                    continue;
+                }
+                Some(reading) => worker.left.add(&past(&reading)),
+                None => {}
+            }
+            self.meter.free(*seat);
+        }
     }
 
-    fn telemetry_of(&self, id: WorkerId, queues: &BTreeMap<u64, u32>) -> Telemetry {
+    /// Lets go of a worker that is gone, and of what was counted for it.
+    pub(super) fn forget(&mut self, id: WorkerId) {
+        for seat in self.watch.dismiss(id) {
+            self.meter.free(seat);
+        }
+    }
+
+    /// What was counted for a worker; `seen` are its sockets as the kernel describes them now, by cookie.
+    fn telemetry_of(&self, id: WorkerId, seen: &BTreeMap<u64, diag::Entry>) -> Telemetry {
         let Some(worker) = self.watch.worker(id) else { return Telemetry::default() };
         let mut sum = worker.left.clone();
+        for reading in worker.leaving.iter().filter_map(|seat| self.meter.read(*seat)) {
+            add(&mut sum, &reading, 0);
+        }
         for group in self.groups.values() {
             for socket in group.sockets().filter(|socket| worker.seen.contains(&socket.cookie)) {
-                let queued = u64::from(queues.get(&socket.cookie).copied().unwrap_or(0));
-                sum.add(&self.telemetry_in(group, &socket, queued));
+                sum.add(&self.telemetry_in(group, &socket, seen.get(&socket.cookie)));
             }
         }
         if sum.wait.is_none() && sum.missing.is_none() {
@@ -62,13 +97,18 @@ impl Kernel {
     }
 
     /// What was counted for one socket.
-    fn telemetry_in(&self, group: &Group, socket: &Seated, queued: u64) -> Telemetry {
-        let SlotCounters { selected, migrated_in, guarded } = group.counters(socket.slot);
-        let guarded = Some(guarded);
-        let mut one = Telemetry { selected, migrated_in, guarded, ..Telemetry::default() };
+    fn telemetry_in(
+        &self,
+        group: &Group,
+        socket: &Seated,
+        seen: Option<&diag::Entry>,
+    ) -> Telemetry {
+        let mut one = placed(group.counters(socket.slot));
+        one.dropped = seen.map(|seen| seen.drops.into());
         if group.key().protocol == Protocol::Udp {
             return one;
         }
+        let queued = seen.map_or(0, |seen| seen.queued.into());
         match self.meter.read(socket.seat) {
             Some(reading) => add(&mut one, &reading, queued),
             None => one.missing = Some("there was no room to count it in".to_owned()),
@@ -94,12 +134,26 @@ impl Kernel {
     }
 }
 
+/// What programs of groups counted.
+fn placed(counters: SlotCounters) -> Telemetry {
+    let SlotCounters { selected, migrated_in, guarded } = counters;
+    Telemetry { selected, migrated_in, guarded: Some(guarded), ..Telemetry::default() }
+}
+
+/// What was counted in a seat that is given back.
+fn past(reading: &Reading) -> Telemetry {
+    let mut past = Telemetry::default();
+    add(&mut past, reading, 0);
+    Telemetry { live: None, queued: None, ..past }
+}
+
 fn add(sum: &mut Telemetry, reading: &Reading, queued: u64) {
     let more = |place: &mut Option<u64>, value: u64| *place.get_or_insert(0) += value;
     more(&mut sum.live, reading.live);
     more(&mut sum.queued, queued);
-    // What came in and does not wait was accepted, or moved away with its listener.
-    more(&mut sum.accepted, reading.established.saturating_sub(queued));
+    more(&mut sum.migrated_out, reading.left);
+    // What came in, does not wait, and did not wait when the listener was closed, was accepted.
+    more(&mut sum.accepted, reading.established.saturating_sub(queued + reading.left));
     let peak = sum.queued_peak.get_or_insert(0);
     *peak = (*peak).max(reading.peak).max(queued);
     more(&mut sum.bytes_in, reading.bytes_in);

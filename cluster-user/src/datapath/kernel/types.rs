@@ -2,7 +2,7 @@
 //!
 //! aya would read the whole of it into a tree, for 50 ms and 20 MB; here one pass is made for one structure.
 
-use std::fs;
+use std::{fs, sync::OnceLock};
 
 use anyhow::{Context as _, ensure};
 use cluster_common::{abi::Layout, exchange::TcpSock};
@@ -32,13 +32,20 @@ pub(super) fn tcp_sock() -> anyhow::Result<TcpSock> {
 
 /// Where the kernel has what the programs of groups read.
 ///
+/// It is looked for once: the kernel stays the same.
+///
 /// # Errors
 /// As [`tcp_sock`].
 pub(super) fn layout() -> anyhow::Result<Layout> {
-    let bytes = fs::read(PATH).with_context(|| format!("read {PATH}"))?;
-    let [selected] = offsets(&bytes, "sk_reuseport_kern", ["selected_sk"])?;
-    let [backlog] = offsets(&bytes, "sock", ["sk_ack_backlog"])?;
-    Ok(Layout { selected, backlog })
+    static FOUND: OnceLock<Result<Layout, String>> = OnceLock::new();
+    let find = || {
+        let bytes = fs::read(PATH).with_context(|| format!("read {PATH}"))?;
+        let [selected] = offsets(&bytes, "sk_reuseport_kern", ["selected_sk"])?;
+        let [backlog] = offsets(&bytes, "sock", ["sk_ack_backlog"])?;
+        Ok(Layout { selected, backlog })
+    };
+    let found = FOUND.get_or_init(|| find().map_err(|error: anyhow::Error| format!("{error:#}")));
+    found.clone().map_err(anyhow::Error::msg)
 }
 
 /// The number of the type by which a tracepoint is known (`btf_trace_…`, a `typedef`).

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use cluster_common::cpu::CPUS;
+use cluster_common::{cpu::CPUS, load::Seat};
 use rustix::net::sockopt::socket_reuseport;
 
 use super::{
@@ -65,8 +65,10 @@ pub(super) struct Worker {
     pid: Option<u32>,
     /// Cookies of the sockets that were reported.
     pub(super) seen: BTreeSet<u64>,
-    /// What was counted for sockets of it that it has closed.
+    /// What was counted for sockets of it that are in no slot any more.
     pub(super) left: Telemetry,
+    /// Seats of such sockets in which connections are counted still, the last one last.
+    pub(super) leaving: Vec<Seat>,
 }
 
 /// A socket whose ticket has not been answered.
@@ -125,6 +127,7 @@ impl Watch {
             pid: None,
             seen: BTreeSet::new(),
             left: Telemetry::default(),
+            leaving: Vec::new(),
         };
         self.workers.insert(id, worker);
         Ok(())
@@ -136,8 +139,10 @@ impl Watch {
         }
     }
 
-    pub(super) fn dismiss(&mut self, id: WorkerId) {
-        if let Some(gone) = self.workers.remove(&id) {
+    /// Lets go of a worker. Says which seats are left of it.
+    pub(super) fn dismiss(&mut self, id: WorkerId) -> Vec<Seat> {
+        let gone = self.workers.remove(&id);
+        if let Some(gone) = &gone {
             self.by_cgroup.remove(&gone.cgroup);
             self.join.unfilter(gone.cgroup);
         }
@@ -147,14 +152,12 @@ impl Watch {
             | Report::Binding { worker, .. }
             | Report::Unusable { worker, .. } => *worker != id,
         });
+        gone.map(|gone| gone.leaving).unwrap_or_default()
     }
 
-    /// Learns what was counted for a socket whose slot is being emptied.
-    pub(super) fn left(&mut self, cookie: u64, counted: &Telemetry) {
-        let mut workers = self.workers.values_mut();
-        if let Some(worker) = workers.find(|worker| worker.seen.contains(&cookie)) {
-            worker.left.add(counted);
-        }
+    /// The worker that has, or had, the socket with this cookie.
+    pub(super) fn worker_with(&mut self, cookie: u64) -> Option<&mut Worker> {
+        self.workers.values_mut().find(|worker| worker.seen.contains(&cookie))
     }
 
     /// What policies go by of a worker.

@@ -6,6 +6,7 @@
 
 mod burst;
 mod eyes;
+mod ours;
 
 use std::{
     fmt, io,
@@ -23,6 +24,7 @@ use nix::{
 };
 use tokio::sync::mpsc;
 
+pub use self::ours::Ours;
 use self::{burst::Burst, eyes::Eyes};
 use super::News;
 use crate::{
@@ -102,8 +104,8 @@ pub struct View {
     pub watch: Watch,
     /// Where written patterns begin.
     pub cwd: PathBuf,
-    /// Files that the app's own running writes: logs, with what they are rotated to, and folders of such.
-    pub own: Vec<PathBuf>,
+    /// What this program writes itself.
+    pub ours: Ours,
 }
 
 /// Watches until it is dropped.
@@ -146,23 +148,13 @@ struct Scene {
 impl Scene {
     /// Whether a file or folder below a watched one does not count.
     fn ignores(&self, path: &Path) -> bool {
-        self.patterns.ignore(path, &self.view.cwd)
-            || self.view.own.iter().any(|own| is_of(path, own))
+        self.patterns.ignore(path, &self.view.cwd) || self.view.ours.has(path)
     }
 
     fn is_stopped(&self) -> bool {
         let mut ready = [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)];
         !matches!(poll(&mut ready, PollTimeout::ZERO), Ok(0) | Err(_))
     }
-}
-
-/// Whether a path is a known one, below it, or what it was rotated to.
-fn is_of(path: &Path, known: &Path) -> bool {
-    let rotated = || {
-        let name = path.file_name()?.to_str()?.strip_prefix(known.file_name()?.to_str()?)?;
-        Some(path.parent() == known.parent() && name.starts_with('.'))
-    };
-    path.starts_with(known) || rotated().unwrap_or(false)
 }
 
 /// Works until it is told to stop, or nobody hears it.

@@ -80,8 +80,8 @@ fn what_is_ignored_is_not_told_and_not_looked_into() {
     for folder in ["node_modules/x", ".git", "tmp", "logs"] {
         fs::create_dir_all(world.path(folder)).unwrap();
     }
-    world.own.push(world.path("logs"));
-    world.own.push(world.path("out.log"));
+    world.ours = Ours::new(vec![world.path("logs")]);
+    world.ours.add(AppId(APP.0 + 1), [world.path("out.log")]);
     world.begin();
     for name in [
         "node_modules/x/a.js",
@@ -99,6 +99,13 @@ fn what_is_ignored_is_not_told_and_not_looked_into() {
     assert_eq!(world.quiet(), None);
     world.write("out.js");
     assert_eq!(world.changed(), ["out.js"]);
+    // One that begins to log while it is watched.
+    world.ours.add(APP, [world.path("late.log")]);
+    world.write("late.log.1.gz");
+    assert_eq!(world.quiet(), None);
+    world.ours.retain(&[APP].into());
+    world.write("out.log");
+    assert_eq!(world.changed(), ["out.log"], "of an app that is gone");
 }
 
 #[test]
@@ -172,7 +179,7 @@ struct World {
     runtime: Runtime,
     folder: TempDir,
     watch: Watch,
-    own: Vec<PathBuf>,
+    ours: Ours,
     watching: Option<(Watcher, mpsc::Receiver<News>)>,
 }
 
@@ -192,7 +199,7 @@ impl World {
             delay: Duration::from_millis(100),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { runtime, folder, watch, own: Vec::new(), watching: None }
+        Self { runtime, folder, watch, ours: Ours::default(), watching: None }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -206,7 +213,7 @@ impl World {
     fn start(&mut self) {
         let (sender, news) = mpsc::channel(16);
         let (watch, cwd) = (self.watch.clone(), self.folder.path().to_owned());
-        let view = View { watch, cwd, own: self.own.clone() };
+        let view = View { watch, cwd, ours: self.ours.clone() };
         self.watching = Some((Watcher::start(APP, view, sender).unwrap(), news));
     }
 

@@ -58,6 +58,8 @@ pub(super) struct Group {
     pub(super) app: String,
     hub: Arc<Hub>,
     program: Program,
+    /// As [`Program::runs`], of those it had before.
+    ran: (u64, u64),
     sockets: OwnedFd,
     config: OwnedFd,
     /// What the program has been told.
@@ -173,6 +175,7 @@ impl Group {
             app: String::new(),
             hub,
             program,
+            ran: (0, 0),
             sockets,
             config,
             told: abi::Config { abi: abi::VERSION, ..abi::Config::default() },
@@ -266,14 +269,14 @@ impl Group {
         Ok(())
     }
 
-    /// Empties a slot.
-    pub(super) fn vacate(&mut self, slot: Slot, meter: &mut Meter) {
+    /// Empties a slot. Says what was in it, whose seat is the caller's now, and what it was given.
+    pub(super) fn vacate(&mut self, slot: Slot) -> Option<(Seated, SlotCounters)> {
         self.unsteer_slot(slot);
-        if let Some(gone) = self.filled.remove(&slot) {
-            meter.free(gone.seat);
-        }
+        let counters = self.counters(slot);
         // A socket that was closed has emptied it already.
         drop(bpf::delete(self.sockets.as_fd(), slot.index()));
+        let Filled { cookie, seat, .. } = self.filled.remove(&slot)?;
+        Some((Seated { slot, cookie, seat }, counters))
     }
 
     /// Gives back what is kept for its sockets elsewhere.
@@ -384,6 +387,7 @@ impl Group {
     /// What the program counted for the group as a whole.
     pub(super) fn telemetry(&self) -> GroupTelemetry {
         let counter = |offset| self.totals.counter(offset);
+        let (ran, runs) = (self.ran, self.program.runs());
         GroupTelemetry {
             misses: counter(offset_of!(GroupStats, misses)),
             waited: counter(offset_of!(GroupStats, waited)),
@@ -391,7 +395,7 @@ impl Group {
             shed: counter(offset_of!(GroupStats, shed)),
             other: counter(offset_of!(GroupStats, other)),
             hashed: counter(offset_of!(GroupStats, hashed)),
-            runs: None,
+            runs: Some((ran.0 + runs.0, ran.1 + runs.1)).filter(|(count, _)| *count > 0),
         }
     }
 

@@ -184,6 +184,8 @@ impl Group {
             socket.map_or(Ok(()), |socket| bpf::attach_to_group(program.as_fd(), socket.as_fd()))
         };
         attached.with_context(|| format!("attach program {}", program.name))?;
+        let (count, time) = self.program.runs();
+        self.ran = (self.ran.0 + count, self.ran.1 + time);
         self.program = program;
         self.maps.extend(made);
         Ok(())

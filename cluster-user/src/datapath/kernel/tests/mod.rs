@@ -7,6 +7,7 @@ mod balance;
 mod custom;
 mod draining;
 mod joining;
+mod metering;
 mod owners;
 mod puppet;
 mod scheduling;

@@ -16,14 +16,14 @@ use crate::{
     id::{GroupId, WorkerId},
 };
 
-const GROUP: GroupId = GroupId(0);
-const ADDRESS: &str = "127.0.0.1:8080";
+pub(super) const GROUP: GroupId = GroupId(0);
+pub(super) const ADDRESS: &str = "127.0.0.1:8080";
 
-fn unguarded(policy: Policy) -> Scheduling {
+pub(super) fn unguarded(policy: Policy) -> Scheduling {
     Scheduling { policy, guard: Guard::OFF, ..Scheduling::default() }
 }
 
-fn with_workers(
+pub(super) fn with_workers(
     count: u16,
     policy: Policy,
     then: impl FnOnce(&mut World, &[WorkerId]) + Send + 'static,
@@ -36,12 +36,12 @@ fn with_workers(
     });
 }
 
-fn live(world: &mut World, worker: WorkerId) -> u64 {
+pub(super) fn live(world: &mut World, worker: WorkerId) -> u64 {
     world.kernel.telemetry().unwrap()[&worker].live.unwrap()
 }
 
 /// Connects without asking anything, as often as is said.
-fn hold(count: usize) -> Vec<TcpStream> {
+pub(super) fn hold(count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| TcpStream::connect(ADDRESS).unwrap()).collect()
 }
 
@@ -87,39 +87,6 @@ fn least_conn_goes_to_whoever_has_fewest() {
             world.signal(*worker, Signal::SIGCONT);
         }
         wait_until("all are closed", || workers.iter().all(|worker| live(world, *worker) == 0));
-    });
-}
-
-#[test]
-fn live_connections_are_counted_without_drift() {
-    with_workers(2, Policy::LeastConn, |world, workers| {
-        let answers = ask_many(ADDRESS, 2000);
-        assert_eq!(answers.values().sum::<usize>(), 2000);
-        wait_until("all are closed", || workers.iter().all(|worker| live(world, *worker) == 0));
-        let telemetry = world.kernel.telemetry().unwrap();
-        let sum = |of: fn(&crate::datapath::telemetry::Telemetry) -> u64| {
-            workers.iter().map(|worker| of(&telemetry[worker])).sum::<u64>()
-        };
-        assert_eq!(sum(|told| told.selected), 2000);
-        assert_eq!(sum(|told| told.accepted.unwrap()), 2000);
-        assert_eq!(sum(|told| told.lifetime.as_ref().unwrap().buckets.iter().sum()), 2000);
-        assert_eq!(telemetry[&workers[0]].missing, None);
-    });
-}
-
-#[test]
-fn a_killed_workers_connections_are_taken_off_and_what_moves_is_counted_where_it_is() {
-    with_workers(2, Policy::RoundRobin, |world, workers| {
-        world.signal(workers[0], Signal::SIGSTOP);
-        world.signal(workers[1], Signal::SIGSTOP);
-        let held = hold(20);
-        wait_until("they are counted", || live(world, workers[1]) == 10);
-        world.kill(workers[0]);
-        wait_until("they have moved", || live(world, workers[1]) == 20);
-        drop(held);
-        world.signal(workers[1], Signal::SIGCONT);
-        wait_until("all are closed", || live(world, workers[1]) == 0);
-        assert_eq!(world.kernel.telemetry().unwrap()[&workers[1]].migrated_in, 10);
     });
 }
 
