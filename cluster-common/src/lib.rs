@@ -34,6 +34,8 @@ pub mod cpu;
 
 pub mod class;
 
+pub mod custom;
+
 pub mod choose;
 
 // Only the supervisor builds tables.

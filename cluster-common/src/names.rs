@@ -1,7 +1,7 @@
 //! Names of programs, maps and globals in the three objects. The supervisor finds them by these.
 
 /// Select object: the programs of policies.
-pub const SELECT: [&str; 9] = [
+pub const SELECT: [&str; 10] = [
     ROUND_ROBIN,
     "cluster_least",
     "cluster_p2c",
@@ -11,11 +11,14 @@ pub const SELECT: [&str; 9] = [
     "cluster_cpu",
     "cluster_random",
     "cluster_class",
+    CUSTOM,
 ];
 /// Select object: round robin that logs its decisions.
 pub const SELECT_TRACED: &str = "cluster_traced";
 /// Select object: the program that a group begins with.
 pub const ROUND_ROBIN: &str = "cluster_select";
+/// Select object: what a program of the user's is joined to.
+pub const CUSTOM: &str = "cluster_custom";
 
 /// Join object: before a worker's IPv4 bind.
 pub const BIND4: &str = "cluster_bind4";

@@ -71,6 +71,8 @@ mod metrics;
 #[cfg(test)]
 mod midway;
 #[cfg(test)]
+mod own_policy;
+#[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod policy;

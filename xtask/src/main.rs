@@ -6,6 +6,7 @@ mod bench;
 mod chaos;
 mod ebpf;
 mod lint;
+mod policy;
 mod process;
 mod run;
 mod step;
@@ -48,6 +49,11 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Begins a policy of your own: a crate that works, in a folder of its name
+    NewPolicy(policy::New),
+    /// Compiles, verifies, tests or measures a policy of your own
+    #[command(subcommand)]
+    Policy(policy::Task),
     /// Measures `cluster` beside what people use today
     Bench(bench::Args),
     /// Does all that can happen to unmodified apps under load, and accounts for every request
@@ -70,6 +76,8 @@ fn main() -> ExitCode {
         Task::Lint => lint::run(),
         Task::Tidy => tidy::run(),
         Task::Ebpf { check } => ebpf::run(check),
+        Task::NewPolicy(args) => policy::new(&args),
+        Task::Policy(task) => policy::run(&task),
         Task::Bench(args) => bench::run(&args),
         Task::Chaos(args) => chaos::run(&args),
         Task::Vm(args) => vm::run(&args),

@@ -29,8 +29,9 @@ use crate::{
     group::Kernel,
     maps::CONFIG,
     policy::{
-        Policy, class::Class, cpu_local::CpuLocal, hash::Hash, least_conn::LeastConn, p2c::P2c,
-        queue::Queue, random::Random, round_robin::RoundRobin, sticky::Sticky,
+        Policy, class::Class, cpu_local::CpuLocal, custom::Custom, hash::Hash,
+        least_conn::LeastConn, p2c::P2c, queue::Queue, random::Random, round_robin::RoundRobin,
+        sticky::Sticky,
     },
 };
 
@@ -55,6 +56,7 @@ programs! {
     CpuLocal: cluster_cpu;
     Random: cluster_random;
     Class: cluster_class;
+    Custom: cluster_custom;
 }
 
 /// As [`cluster_select`], and logs it. A program of its own: the verifier removes the branch of a switch that is off, but

@@ -66,7 +66,7 @@ pub(crate) fn place(position: u64, len: u32) -> u32 {
 
 /// The table that a cursor walks.
 #[inline(always)]
-fn table(cursor: Cursor) -> Option<Shared> {
+pub(crate) fn table(cursor: Cursor) -> Option<Shared> {
     ROUTES.get_ptr(cursor.buffer()).map(Shared)
 }
 

@@ -156,6 +156,9 @@ pub(super) fn settings_of(app: &AppView) -> [(&'static str, String); 4] {
     if app.mode == Mode::Plain {
         settings[0].1.push_str(" (plain mode: the kernel's hash decides)");
     }
+    if let Some(why) = &app.unscheduled {
+        settings[0].1 = format!("{} (not to be had: {})", settings[0].1, human::plain(why));
+    }
     settings
 }
 

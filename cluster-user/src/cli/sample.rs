@@ -30,6 +30,7 @@ pub(super) fn app() -> AppView {
         history: None,
         ports: vec![port("0.0.0.0:8080"), port("[::]:8080"), port("0.0.0.0:9090")],
         policy: "round-robin".to_owned(),
+        unscheduled: None,
         restarts: 3,
         cpu_percent: 12.34,
         memory_bytes: 54_945_382,

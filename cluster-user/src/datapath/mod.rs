@@ -328,6 +328,13 @@ pub trait DataPath {
     /// When the kernel cannot be asked.
     fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>>;
 
+    /// Whether workers of this app could be picked by this rule, as far as that can be known before it serves a port. Nothing
+    /// changes.
+    ///
+    /// # Errors
+    /// What is wrong with the rule, or missing on this host.
+    fn try_schedule(&self, app: &str, scheduling: &Scheduling) -> anyhow::Result<()>;
+
     /// Picks workers by this rule from now on. Connections that are there stay where they are, and none is lost.
     ///
     /// To be called after `open` and `adopt`, and whenever the rule changes; harmless when it is the same.

@@ -122,7 +122,8 @@ pub enum Effect {
         app: String,
         /// Whether decisions are logged.
         trace: bool,
-        /// By which rule workers are picked there. Where the data path refuses it, nothing is opened.
+        /// By which rule workers are picked there. Where the data path refuses it, nothing is opened,
+        /// unless it is a program of the user's: then workers take turns.
         scheduling: Box<Scheduling>,
     },
     /// Pick workers by another rule. Answer: `Scheduled`.

@@ -75,6 +75,8 @@ pub enum Event {
         group: GroupId,
         /// The founder, still to be joined.
         ticket: Ticket,
+        /// Why workers are picked in turns there instead of by the user's program that they should be picked by.
+        unscheduled: Option<String>,
     },
     /// `Effect::Open` was not carried out; nothing is left of the group, and the ticket is spent.
     OpenFailed {

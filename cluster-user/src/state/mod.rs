@@ -122,7 +122,12 @@ impl State {
                 let why = Why::Unusable(reason);
                 self.step(now, worker, Input::Fail { why, fatal: true });
             }
-            Event::Opened { group, ticket } => self.opened(now, group, ticket),
+            Event::Opened { group, ticket, unscheduled } => {
+                self.opened(now, group, ticket);
+                if let Some(why) = unscheduled {
+                    self.unscheduled(group, why);
+                }
+            }
             Event::OpenFailed { group, reason, fatal } => {
                 self.open_failed(now, group, &reason, fatal);
             }

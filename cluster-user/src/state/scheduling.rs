@@ -31,6 +31,8 @@ pub(super) struct Rule {
     asked: Option<Scheduling>,
     /// How many of its answers are on their way.
     unanswered: u32,
+    /// Why the data path has another one, when it does.
+    pub(super) refused: Option<String>,
 }
 
 /// A switch that is under way.
@@ -44,7 +46,7 @@ pub(super) struct Switching {
 impl Rule {
     /// What a group is opened with.
     pub(super) fn opened(scheduling: Scheduling) -> Self {
-        Self { asked: Some(scheduling), unanswered: 0 }
+        Self { asked: Some(scheduling), unanswered: 0, refused: None }
     }
 
     fn is(&self, scheduling: &Scheduling) -> bool {
@@ -74,6 +76,12 @@ impl State {
             }
             to.insert(id, scheduling);
         }
+        for group in self.groups.values_mut() {
+            // It may be another program than the last time, under the same name.
+            if let Some(Policy::Custom(_)) = to.get(&group.app).map(|to| &to.policy) {
+                group.rule.asked = None;
+            }
+        }
         self.switches.push(Switching { call, to });
         Ok(())
     }
@@ -100,7 +108,10 @@ impl State {
     pub(super) fn scheduled(&mut self, group: GroupId, result: Result<(), String>) {
         let Some(entry) = self.groups.get_mut(&group) else { return };
         entry.rule.unanswered = entry.rule.unanswered.saturating_sub(1);
-        let Err(why) = result else { return };
+        let Err(why) = result else {
+            entry.rule.refused = None;
+            return;
+        };
         if entry.rule.unanswered > 0 {
             // It has been asked for something else since.
             return;
@@ -108,16 +119,24 @@ impl State {
         let app = entry.app;
         let before = self.apps.get(&app).map(|app| app.spec().scheduling.clone());
         entry.rule.asked = before;
-        match self.switches.iter().position(|switch| switch.to.contains_key(&app)) {
-            Some(at) => {
-                // Those that have taken it go back: what they shall have is the rule before again.
-                let Switching { call, .. } = self.switches.remove(at);
-                let name = self.name(app);
-                self.refuse(call, Refusal::NotScheduled { name, why });
-            }
+        let switch = self.switches.iter().position(|switch| switch.to.contains_key(&app));
+        if let Some(at) = switch {
+            // Those that have taken it go back: what they shall have is the rule before again.
+            let Switching { call, .. } = self.switches.remove(at);
+            let name = self.name(app);
+            self.refuse(call, Refusal::NotScheduled { name, why });
+        } else {
             // Nobody asked for it now: it has been so all along, or was before this supervisor came.
-            None => self.announce(app, What::NotScheduled { why }),
+            self.unscheduled(group, format!("{why}; what picked its workers before goes on"));
         }
+    }
+
+    /// A group has not the rule of its app.
+    pub(super) fn unscheduled(&mut self, group: GroupId, why: String) {
+        let Some(entry) = self.groups.get_mut(&group) else { return };
+        entry.rule.refused = Some(why.clone());
+        let app = entry.app;
+        self.announce(app, What::NotScheduled { why });
     }
 
     /// Tells every group whose rule is not what it shall be, and ends the switches that all groups have taken.

@@ -47,6 +47,39 @@ fn an_app_whose_rule_is_refused_does_not_start_and_leaves_no_group() {
 }
 
 #[test]
+fn an_app_whose_program_is_not_to_be_had_serves_in_turns_and_says_so() {
+    let mut world = World::new();
+    world.faults = Faults { schedule: true, ..Faults::default() };
+    let own = scheduling("/srv/mine.bpf.o");
+    world.command(start(AppSpec { scheduling: own.clone(), ..spec("web", 1) }));
+    world.deliver_all();
+    world.listen(world.worker(0, 0).unwrap(), 80);
+    world.deliver_all();
+    let app = &world.state.apps(&[])[0];
+    assert_eq!((app.seats[0].status, app.unscheduled), (Status::Online, Some("it is gone")));
+    assert_eq!(app.spec.scheduling, own, "it is what is wanted still");
+    assert!(world.news.iter().any(|news| matches!(news.what, What::NotScheduled { .. })));
+
+    world.faults = Faults::default();
+    let call = switch(&mut world, "web", "/srv/mine.bpf.o");
+    world.deliver_all();
+    assert!(matches!(world.answer(call), Some(Tale::Done { .. })));
+    assert_eq!(world.rules[&FIRST], own);
+    assert_eq!(world.state.apps(&[])[0].unscheduled, None);
+}
+
+#[test]
+fn a_program_of_the_same_name_is_read_anew_when_it_is_asked_for() {
+    let own = AppSpec { scheduling: scheduling("/srv/mine.bpf.o"), ..spec("web", 1) };
+    let mut world = serving(own, &[80]);
+    world.rules.insert(FIRST, Scheduling::default());
+    let call = switch(&mut world, "web", "/srv/mine.bpf.o");
+    world.deliver_all();
+    assert!(matches!(world.answer(call), Some(Tale::Done { .. })));
+    assert_eq!(world.rules[&FIRST], defined(&world));
+}
+
+#[test]
 fn a_switch_is_made_when_every_group_has_taken_it() {
     let mut world = serving(spec("web", 2), &[80, 443]);
     let call = switch(&mut world, "web", "least-conn guard=off");

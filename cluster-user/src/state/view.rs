@@ -41,6 +41,8 @@ pub struct AppView<'a> {
     pub created: Moment,
     /// Groups it has: protocol, address, workers that serve it.
     pub ports: Vec<(Protocol, SocketAddr, u32)>,
+    /// Why a group has not its rule, when one has not.
+    pub unscheduled: Option<&'a str>,
     /// Its seats, by instance.
     pub seats: Vec<SeatView<'a>>,
 }
@@ -257,6 +259,8 @@ impl State {
             who: &rollout.who,
             began: rollout.began,
         });
+        let mut of_app = self.groups.values().filter(|group| group.app == app.id && group.open);
+        let unscheduled = of_app.find_map(|group| group.rule.refused.as_deref());
         AppView {
             id: app.id,
             spec: app.spec(),
@@ -265,6 +269,7 @@ impl State {
             history: &app.history,
             created: app.created,
             ports,
+            unscheduled,
             seats,
         }
     }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::{
-        scheduling::Scheduling,
+        scheduling::{Policy, Scheduling},
         spec::{AppSpec, hooks::Hook},
         target::Target,
     },
@@ -275,15 +275,22 @@ impl World {
                 self.answers.push_back(Event::Measured { worker, traffic: Some(self.traffic) });
             }
             Effect::Open { group, ticket, scheduling, .. } => {
-                if self.faults.open || self.faults.schedule {
+                let custom = matches!(scheduling.policy, Policy::Custom(_));
+                if self.faults.open || self.faults.schedule && !custom {
                     self.tickets.remove(&ticket);
                     let reason = "the port is held".to_owned();
                     let failed = Event::OpenFailed { group, reason, fatal: true };
                     return self.answers.push_back(failed);
                 }
                 assert!(self.routes.insert(group, Vec::new()).is_none(), "opened twice");
-                self.rules.insert(group, *scheduling);
-                self.answers.push_back(Event::Opened { group, ticket });
+                let unscheduled = self.faults.schedule.then(|| "it is gone".to_owned());
+                if unscheduled.is_some() {
+                    self.stale.insert(group);
+                    self.rules.insert(group, Scheduling::default());
+                } else {
+                    self.rules.insert(group, *scheduling);
+                }
+                self.answers.push_back(Event::Opened { group, ticket, unscheduled });
             }
             Effect::Schedule { group, scheduling } => self.schedule(group, *scheduling),
             Effect::Join { ticket, group, slot } => {

@@ -43,7 +43,7 @@ fn told(what: Core) -> (What, Option<String>) {
         Core::Scaled { to } => (What::AppScaled, Some(format!("to {to} workers"))),
         Core::Scheduled { scheduling } => (What::AppScheduled, Some(scheduling.to_string())),
         Core::NotScheduled { why } => {
-            (What::Trouble, Some(format!("its policy is not that of all its ports: {why}")))
+            (What::Trouble, Some(format!("its policy is not to be had: {why}")))
         }
         Core::Deploying { generation, kind: of, who } => {
             let detail = format!("{} to generation {generation}, by {who}", kind(of));

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{
-        scheduling::Scheduling,
+        scheduling::{Policy, Scheduling},
         spec::{AppSpec, hooks::Hook},
     },
     datapath::{Admission, GroupOptions, JoinError, Place, Traffic, plain::filter},
@@ -335,7 +335,16 @@ impl Host {
             return Event::OpenFailed { group, reason: error.to_string(), fatal };
         }
         match self.datapath.schedule(group, scheduling) {
-            Ok(()) => Event::Opened { group, ticket },
+            Ok(()) => Event::Opened { group, ticket, unscheduled: None },
+            // It was good when it was asked for. An app that has been started must not stand still for what became of it.
+            Err(error) if matches!(scheduling.policy, Policy::Custom(_)) => {
+                let turns = Scheduling { policy: Policy::RoundRobin, ..scheduling.clone() };
+                let rest = self.datapath.schedule(group, &turns).err();
+                let rest = rest.map(|error| format!(" (without guard and shed: {error:#})"));
+                let why =
+                    format!("{error:#}; workers take turns instead{}", rest.unwrap_or_default());
+                Event::Opened { group, ticket, unscheduled: Some(why) }
+            }
             Err(error) => {
                 self.datapath.refuse(ticket);
                 self.datapath.close(group);

@@ -4,6 +4,7 @@ use super::run::Supervisor;
 use crate::{
     api::message::{Failure, Notice, PolicyRequest, Reason},
     config::{
+        name::Name,
         refusal::Refusal,
         scheduling::{Guard, Policy, Scheduling, resolve},
         target::Target,
@@ -23,16 +24,20 @@ impl Supervisor {
         asked: PolicyRequest,
     ) -> Result<Command, Failure> {
         for app in self.state.apps(&targets) {
-            self.can_schedule(&asked.switch.apply(&app.spec.scheduling))?;
+            let scheduling = asked.switch.apply(&app.spec.scheduling);
+            // What contradicts itself is refused below, where that is known better.
+            if scheduling.check(app.spec.instances).is_ok() {
+                self.can_schedule(&app.spec.name, &scheduling)?;
+            }
         }
         Ok(Command::Switch { targets, switch: Box::new(asked.switch) })
     }
 
-    /// Whether workers can be picked that way here. What the kernel says of it is known when a port is served.
+    /// Whether workers of an app can be picked that way here.
     ///
     /// # Errors
-    /// What is missing, and how to get it.
-    pub(super) fn can_schedule(&self, scheduling: &Scheduling) -> Result<(), Failure> {
+    /// What is missing, and how to get it; of a program of the user's, what is wrong with it.
+    pub(super) fn can_schedule(&self, app: &Name, scheduling: &Scheduling) -> Result<(), Failure> {
         let policy = &scheduling.policy;
         let is_plain = self.host.datapath.mode() == Mode::Plain;
         if is_plain && !matches!(policy, Policy::RoundRobin | Policy::None) {
@@ -49,6 +54,17 @@ impl Supervisor {
                 Some(hint) => failure.hint(hint),
                 None => failure,
             }
+        })?;
+        let tried = self.host.datapath.try_schedule(&app.to_string(), scheduling);
+        tried.map_err(|error| {
+            let failure = Failure::new(Reason::Failed, format!("app `{app}`: {error:#}"));
+            if let Policy::Custom(path) = policy {
+                let path = path.display();
+                return failure.hint(format!(
+                    "cargo xtask policy verify {path} shows how the kernel sees it"
+                ));
+            }
+            failure.hint("cluster doctor shows what this kernel supports")
         })
     }
 

@@ -246,7 +246,7 @@ impl Supervisor {
         if spec.require_kernel && self.host.datapath.mode() == Mode::Plain {
             return Err(self.no_kernel());
         }
-        self.can_schedule(&spec.scheduling)?;
+        self.can_schedule(&spec.name, &spec.scheduling)?;
         self.check_logs(spec)?;
         check_pid_files(spec)?;
         self.can_limit(spec)

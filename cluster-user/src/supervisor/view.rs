@@ -176,6 +176,7 @@ impl Supervisor {
                 crate::datapath::Mode::Kernel => app.spec.scheduling.policy.name().to_owned(),
                 crate::datapath::Mode::Plain => "hash".to_owned(),
             },
+            unscheduled: app.unscheduled.map(str::to_owned),
             restarts: workers.iter().map(|worker| worker.restarts).sum(),
             cpu_percent: workers.iter().map(|worker| worker.cpu_percent).sum(),
             memory_bytes: workers.iter().map(|worker| worker.memory_bytes).sum(),

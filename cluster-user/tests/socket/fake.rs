@@ -183,6 +183,7 @@ pub(crate) fn app(id: u32, name: &str, pids: &[u32]) -> AppView {
         history: None,
         ports: Vec::new(),
         policy: "hash".to_owned(),
+        unscheduled: None,
         restarts: 0,
         cpu_percent: 0.0,
         memory_bytes: 1 << 20,

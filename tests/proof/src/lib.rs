@@ -16,6 +16,7 @@ mod exchange;
 mod connection;
 mod head;
 mod chunks;
+pub mod assembler;
 pub mod leftover;
 pub mod wait;
 #[cfg(test)]

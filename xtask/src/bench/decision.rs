@@ -6,8 +6,8 @@ use anyhow::Context as _;
 
 use super::{
     Effort,
-    contestant::{Contestant, Serving},
-    empty,
+    contestant::{self, Contestant, Serving},
+    empty::Attached,
     load::{self, Connections},
     report::{Better, Report},
 };
@@ -26,16 +26,23 @@ pub(super) struct Runs {
 }
 
 /// Counting, until this is dropped.
-struct Counting {
+pub(super) struct Counting {
     before: String,
 }
 
-/// Nanoseconds per run under new connections, less those of a program that does nothing.
+/// Nanoseconds per run under new connections, less those of a program that does nothing in the same place.
 pub(super) fn measure(arena: &Arena, effort: Effort, report: &mut Report) -> anyhow::Result<()> {
     let _counting = Counting::start()?;
     for round in 1..=effort.rounds {
         println!("bench: decision, round {round} of {}", effort.rounds);
-        let nothing = empty::nanoseconds()?;
+        let nothing = {
+            let serving = Contestant::Plain.serve(arena)?;
+            let worker = contestant::ask(super::PORT).context("no worker answers")?;
+            let empty = Attached::to_groups_of(worker)?;
+            load::wrk(arena, Connections::New, effort.seconds)?;
+            drop(serving);
+            empty.runs()?.each().context("the empty program did not run")?
+        };
         let serving = Contestant::Cluster.serve(arena)?;
         let before = runs(&serving)?;
         load::wrk(arena, Connections::New, effort.seconds)?;
@@ -50,7 +57,7 @@ pub(super) fn measure(arena: &Arena, effort: Effort, report: &mut Report) -> any
 }
 
 /// Of the daemon's program: from its descriptor if it keeps one, else from `bpftool`.
-fn runs(serving: &Serving<'_>) -> anyhow::Result<Runs> {
+pub(super) fn runs(serving: &Serving<'_>) -> anyhow::Result<Runs> {
     let daemon = serving.daemon()?;
     let descriptors = fs::read_dir(format!("/proc/{daemon}/fdinfo"))?.flatten();
     let told = descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok());
@@ -99,7 +106,7 @@ impl Runs {
         (self.count > 0).then(|| self.nanoseconds as f64 / self.count as f64)
     }
 
-    fn since(self, before: Self) -> Self {
+    pub(super) fn since(self, before: Self) -> Self {
         Self {
             nanoseconds: self.nanoseconds.saturating_sub(before.nanoseconds),
             count: self.count.saturating_sub(before.count),
@@ -108,7 +115,7 @@ impl Runs {
 }
 
 impl Counting {
-    fn start() -> anyhow::Result<Self> {
+    pub(super) fn start() -> anyhow::Result<Self> {
         let before =
             fs::read_to_string(SWITCH).context("failed to read the switch of BPF counting")?;
         fs::write(SWITCH, "1").context("failed to switch BPF counting on")?;

@@ -4,18 +4,13 @@ use std::{
     ffi::c_long,
     fs, io,
     mem::offset_of,
-    net::{Ipv4Addr, SocketAddr},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
 use anyhow::Context as _;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::Socket;
 
 use super::decision::Runs;
-
-/// Where nobody else listens.
-const PORT: u16 = 9;
-const CONNECTIONS: u32 = 20_000;
 
 // linux/bpf.h
 const BPF_PROG_LOAD: c_long = 5;
@@ -34,23 +29,44 @@ struct Load {
 
 const _: () = assert!(offset_of!(Load, insns) == 8 && size_of::<Load>() == 24);
 
-/// Nanoseconds of each run of a program that does nothing.
-pub(super) fn nanoseconds() -> anyhow::Result<f64> {
-    let program = load().context("failed to load an empty program")?;
-    let address = SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)));
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    listener.set_reuse_port(true)?;
-    listener.bind(&address)?;
-    listener.listen(128)?;
-    attach(&listener, &program).context("failed to attach an empty program")?;
-    for _ in 0..CONNECTIONS {
-        let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        client.connect(&address)?;
-        drop(listener.accept()?);
+/// An empty program that was attached to a group of somebody else's.
+pub(super) struct Attached {
+    program: OwnedFd,
+}
+
+impl Attached {
+    /// Attaches one to the groups of all ports on which a process listens.
+    pub(super) fn to_groups_of(pid: u32) -> anyhow::Result<Self> {
+        let program = load().context("failed to load an empty program")?;
+        // SAFETY: both calls take numbers only.
+        let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let process = owned(process).with_context(|| format!("there is no process {pid}"))?;
+        let mut found = 0;
+        for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
+            let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let number: libc::c_int = number;
+            // SAFETY: as above.
+            let copy =
+                unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+            // It may have been closed meanwhile.
+            let Ok(copy) = owned(copy) else { continue };
+            let socket = Socket::from(copy);
+            if socket.is_listener().unwrap_or(false) {
+                attach(&socket, &program).context("failed to attach an empty program")?;
+                found += 1;
+            }
+        }
+        anyhow::ensure!(found > 0, "process {pid} listens nowhere");
+        Ok(Self { program })
     }
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
-    let runs = Runs::read(&info).context("the kernel does not count runs")?;
-    runs.each().context("the kernel counted no run of an empty program")
+
+    /// How often it ran, and how long that took.
+    pub(super) fn runs(&self) -> anyhow::Result<Runs> {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.program.as_raw_fd()))?;
+        Runs::read(&info).context("the kernel does not count runs")
+    }
 }
 
 fn load() -> io::Result<OwnedFd> {
@@ -63,7 +79,12 @@ fn load() -> io::Result<OwnedFd> {
     // SAFETY: `load` and all it points to outlive the call, and its size is passed with it.
     let fd =
         unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>()) };
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    owned(fd)
+}
+
+/// The descriptor that a system call has made.
+fn owned(result: c_long) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(result).map_err(io::Error::other)?;
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

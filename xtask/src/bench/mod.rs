@@ -11,6 +11,7 @@ mod empty;
 mod flood;
 mod footprint;
 mod load;
+mod policies;
 mod reaction;
 mod reload;
 mod report;
@@ -62,6 +63,8 @@ enum What {
     Reaction,
     /// Time of one decision in the kernel
     Decision,
+    /// Time of one decision by each policy, among 4, 64 and 500 sockets, and what 500 workers cost
+    Policies,
     /// Capture of 200 MB of log lines
     Flood,
     /// Reloads, bad deploys and the death of the daemon under load, in three languages; takes some minutes
@@ -124,6 +127,7 @@ impl What {
             Self::Footprint => footprint::measure(arena, contestants, effort, report),
             Self::Reaction => reaction::measure(arena, contestants, effort, report),
             Self::Decision => decision::measure(arena, effort, report),
+            Self::Policies => policies::measure(arena, effort, report),
             Self::Flood => flood::measure(arena, contestants, effort, report),
             // It has other columns, and a report of its own.
             Self::Reload => Ok(()),

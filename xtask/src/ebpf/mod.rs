@@ -39,6 +39,12 @@ pub(crate) fn run(check: bool) -> Result<()> {
     fs::write(workspace.join(RECORD), record).with_context(|| format!("failed to write {RECORD}"))
 }
 
+/// Compiles a program of somebody else's. Returns the folder with what came of it.
+pub(crate) fn build_other(folder: &Path) -> Result<PathBuf> {
+    let toolchain = Toolchain::find(&workspace()?.join("target/ebpf"))?;
+    toolchain.build_other(folder)
+}
+
 /// Compiles a copy of the sources in another folder and compares every byte.
 fn check(workspace: &Path, scratch: &Path, toolchain: &Toolchain) -> Result<()> {
     let record = fs::read_to_string(workspace.join(RECORD))
@@ -184,8 +190,14 @@ mod tests {
     const LOAD_IMMEDIATE: u8 = 0x18;
 
     /// The programs that take turns, which all others do without.
-    const TAKE_TURNS: [&str; 5] =
-        ["cluster_cpu", "cluster_least", "cluster_queue", "cluster_select", "cluster_traced"];
+    const TAKE_TURNS: [&str; 6] = [
+        "cluster_cpu",
+        "cluster_custom",
+        "cluster_least",
+        "cluster_queue",
+        "cluster_select",
+        "cluster_traced",
+    ];
 
     #[test]
     fn the_cursor_is_moved_by_a_fetching_addition() {

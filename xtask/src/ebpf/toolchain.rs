@@ -77,6 +77,24 @@ impl Toolchain {
 
     /// Compiles `cluster-ebpf` of `workspace` and returns the folder with its programs.
     pub(crate) fn build(&self, workspace: &Path, target: &Path) -> Result<PathBuf> {
+        let mut cargo = self.cargo(workspace, target)?;
+        cargo
+            .args(["--locked", "--package", "cluster-ebpf"])
+            // The loader needs neither debug information nor BTF. Link-time optimization is what bpf-linker does anyway.
+            .args(["--config", "profile.release.package.cluster-ebpf.debug=0"]);
+        run(&mut cargo)?;
+        Ok(target.join(TARGET).join("release"))
+    }
+
+    /// Compiles the programs in a folder of somebody else's and returns the folder with them.
+    pub(crate) fn build_other(&self, folder: &Path) -> Result<PathBuf> {
+        let target = folder.join("target");
+        run(&mut self.cargo(folder, &target)?)?;
+        Ok(target.join(TARGET).join("release"))
+    }
+
+    /// A build for BPF in a folder, all but what is to be built.
+    fn cargo(&self, folder: &Path, target: &Path) -> Result<Command> {
         let registry = cargo_home()?.join("registry/src");
         let flags = [
             // Only programs that look into registers need to know the machine: this object is for all little-endian ones.
@@ -84,25 +102,13 @@ impl Toolchain {
             "-Ctarget-cpu=v3".to_owned(),
             format!("-Clinker={}", self.linker.display()),
             // No byte of the object may depend on where it was built.
-            format!("--remap-path-prefix={}=/cluster", workspace.display()),
+            format!("--remap-path-prefix={}=/cluster", folder.display()),
             format!("--remap-path-prefix={}=/registry", registry.display()),
         ];
         let mut cargo = Command::new(&self.cargo);
         cargo
-            .current_dir(workspace)
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "--locked",
-                "--package",
-                "cluster-ebpf",
-                "--bins",
-                "--target",
-                TARGET,
-            ])
-            // The loader needs neither debug information nor BTF. Link-time optimization is what bpf-linker does anyway.
-            .args(["--config", "profile.release.package.cluster-ebpf.debug=0"])
+            .current_dir(folder)
+            .args(["build", "--quiet", "--release", "--bins", "--target", TARGET])
             .args(["--config", "profile.release.debug=0"])
             .args(["--config", "profile.release.lto=\"off\""])
             // The program itself is made for size; these are run for each connection.
@@ -126,8 +132,7 @@ impl Toolchain {
         if self.build_core {
             cargo.args(["-Z", "build-std=core"]);
         }
-        run(&mut cargo)?;
-        Ok(target.join(TARGET).join("release"))
+        Ok(cargo)
     }
 }
 

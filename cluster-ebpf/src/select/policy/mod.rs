@@ -5,6 +5,7 @@
 
 pub(crate) mod class;
 pub(crate) mod cpu_local;
+pub(crate) mod custom;
 pub(crate) mod hash;
 pub(crate) mod least_conn;
 pub(crate) mod p2c;

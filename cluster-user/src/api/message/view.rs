@@ -78,6 +78,9 @@ pub struct AppView {
     pub ports: Vec<PortView>,
     /// The rule that picks a worker.
     pub policy: String,
+    /// Why workers are not picked by it at one of its ports, when they are not.
+    #[serde(default)]
+    pub unscheduled: Option<String>,
     /// Replacements of workers that died or were restarted, all workers together.
     pub restarts: u32,
     /// Fraction of one CPU since the last look, in per cent, all workers together.

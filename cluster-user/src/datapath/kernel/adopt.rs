@@ -60,6 +60,7 @@ impl Kernel {
         );
 
         let mut group = self.group_of(id, key, record, options, program)?;
+        group.app.clone_from(&options.app);
         let mut seats = Vec::new();
         for (slot, cookie) in group.seats().collect::<Vec<_>>() {
             let cgroup = listening.get(&cookie).and_then(|entry| entry.cgroup);

@@ -11,6 +11,10 @@ use std::{
 
 use aya_obj::generated::{bpf_cmd, bpf_insn};
 
+use super::verifier::{
+    BPF_LOG_LEVEL1, BPF_LOG_STATS, LOG_BYTES, NO_LOG, Refused, STATISTICS_BYTES, text,
+};
+
 /// Length of a name in the kernel, with its final zero (`BPF_OBJ_NAME_LEN`).
 const NAME: usize = 16;
 
@@ -325,7 +329,7 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
 /// Loads a program.
 ///
 /// # Errors
-/// What the kernel said; the verifier's last words are in it when it was the verifier.
+/// What the kernel said; when it was the verifier, it is a [`Refused`] that has its last words.
 pub(super) fn load_program(shape: &ProgramShape<'_>) -> io::Result<OwnedFd> {
     // Without a log first: writing one costs more than verifying.
     let error = match load_logged(shape, NO_LOG, &mut []) {
@@ -333,12 +337,20 @@ pub(super) fn load_program(shape: &ProgramShape<'_>) -> io::Result<OwnedFd> {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Err(error),
         Err(error) => error,
     };
-    let mut log = vec![0; 1 << 20];
-    match load_logged(shape, LOG, &mut log) {
-        // The log makes the call fail with ENOSPC when it does not fit; the first error is the real one.
-        Ok(program) => Ok(program),
-        Err(_) => Err(io::Error::new(error.kind(), format!("{error}: {}", last_words(&log)))),
+    for size in LOG_BYTES {
+        let mut log = vec![0; size];
+        match load_logged(shape, BPF_LOG_LEVEL1, &mut log) {
+            Ok(program) => return Ok(program),
+            // It does not fit: older kernels keep its beginning only.
+            Err(again) if again.raw_os_error() == Some(libc::ENOSPC) && size < LOG_BYTES[1] => {}
+            // The first error is the real one.
+            Err(_) => {
+                let kind = error.kind();
+                return Err(io::Error::new(kind, Refused::new(error, &log)));
+            }
+        }
     }
+    Err(error)
 }
 
 /// Loads a program and returns what the verifier says about its own work.
@@ -346,12 +358,9 @@ pub(super) fn load_program(shape: &ProgramShape<'_>) -> io::Result<OwnedFd> {
 /// # Errors
 /// As [`load_program`].
 pub(super) fn load_counted(shape: &ProgramShape<'_>) -> io::Result<(OwnedFd, String)> {
-    let mut log = vec![0; 4096];
-    match load_logged(shape, LOG_STATISTICS, &mut log) {
-        Ok(program) => {
-            let said = CStr::from_bytes_until_nul(&log).unwrap_or_default();
-            Ok((program, said.to_string_lossy().into_owned()))
-        }
+    let mut log = vec![0; STATISTICS_BYTES];
+    match load_logged(shape, BPF_LOG_STATS, &mut log) {
+        Ok(program) => Ok((program, text(&log))),
         // This one has the reason.
         Err(_) => load_program(shape).map(|program| (program, String::new())),
     }
@@ -393,11 +402,6 @@ pub(super) fn attach_to_group(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-// `BPF_LOG_LEVEL1` and `BPF_LOG_STATS` of the kernel's `bpf_verifier.h`.
-const NO_LOG: u32 = 0;
-const LOG: u32 = 1;
-const LOG_STATISTICS: u32 = 4;
-
 fn load_logged(shape: &ProgramShape<'_>, log_level: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
     let count = u32::try_from(shape.instructions.len()).map_err(io::Error::other)?;
     descriptor(
@@ -425,16 +429,6 @@ fn load_logged(shape: &ProgramShape<'_>, log_level: u32, log: &mut [u8]) -> io::
             target: shape.target,
         },
     )
-}
-
-/// The last lines of a verifier log before its statistics, as one line.
-fn last_words(log: &[u8]) -> String {
-    let text = CStr::from_bytes_until_nul(log).unwrap_or_default().to_string_lossy();
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.starts_with("processed ") && !line.starts_with("verification time"))
-        .collect();
-    lines[lines.len().saturating_sub(3)..].join("; ")
 }
 
 fn object_name(name: &str) -> [u8; NAME] {

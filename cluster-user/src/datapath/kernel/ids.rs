@@ -110,6 +110,26 @@ impl Program {
         self.maps.iter().map(open).collect()
     }
 
+    /// Whether another program does the same with maps of the same names and shapes.
+    ///
+    /// # Errors
+    /// Without `CAP_SYS_ADMIN`.
+    pub(super) fn is_like(&self, other: &Self) -> io::Result<bool> {
+        Ok(self.tag == other.tag && self.name == other.name && self.shapes()? == other.shapes()?)
+    }
+
+    /// Names and shapes of its maps, in an order of their own.
+    fn shapes(&self) -> io::Result<Vec<(String, [u32; 4])>> {
+        let shape = |&id: &u32| {
+            let info = map_info(by_id(bpf_cmd::BPF_MAP_GET_FD_BY_ID, id)?.as_fd())?;
+            let shape = [info.type_, info.key_size, info.value_size, info.max_entries];
+            Ok((text(&info.name), shape))
+        };
+        let mut shapes = self.maps.iter().map(shape).collect::<io::Result<Vec<_>>>()?;
+        shapes.sort();
+        Ok(shapes)
+    }
+
     /// The value of one entry of one of its maps, however long.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::{
     mem::offset_of,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use anyhow::Context as _;
@@ -18,6 +19,7 @@ use cluster_common::{
 
 use super::{
     bpf,
+    custom::{self, Custom},
     ids::Program,
     mapping::Mapping,
     object::{Prepared, Wanted},
@@ -130,6 +132,32 @@ impl Select {
     ) -> anyhow::Result<(Program, Vec<(String, OwnedFd)>)> {
         let (program, made) = prepare(name, self.layout, protocol)?.load_one(name, maps)?;
         Ok((Program::of(program).context("ask about the program")?, made))
+    }
+}
+
+impl Select {
+    /// As [`Self::load_for`], of a program that the user brings.
+    ///
+    /// # Errors
+    /// When it is no such program, and what the kernel said.
+    pub(super) fn load_custom(
+        &self,
+        path: &Path,
+        maps: &[(String, OwnedFd)],
+    ) -> anyhow::Result<(Program, Vec<(String, OwnedFd)>)> {
+        let joined = self.joined(Custom::read(path)?);
+        let joined = joined.with_context(|| format!("policy {} cannot be used", path.display()))?;
+        let (program, made) =
+            joined.load_one(names::CUSTOM, maps).with_context(|| custom::place(path, &joined))?;
+        Ok((Program::of(program).context("ask about the program")?, made))
+    }
+
+    /// A user's program, joined to that of ours which calls it.
+    ///
+    /// # Errors
+    /// When a map that both have is of another shape.
+    pub(super) fn joined(&self, custom: Custom) -> anyhow::Result<Prepared> {
+        custom.join(prepare(names::CUSTOM, self.layout, Protocol::Tcp)?)
     }
 }
 

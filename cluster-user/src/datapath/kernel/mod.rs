@@ -3,7 +3,8 @@
 //! In reading order: what is loaded ([`load`], through [`object`] and [`bpf`]), how a worker's socket is found
 //! ([`join`], [`watch`], [`report`]) and kept out of the groups of other apps ([`owners`]), what a group is ([`group`],
 //! [`waiting`]), what of it can be waited for ([`hub`], [`trace`]), and how the next supervisor takes all that over
-//! ([`adopt`], through [`ids`]). [`probe`] and [`selftest`] tell why a host cannot do all this, [`depth`] how deep in a
+//! ([`adopt`], through [`ids`]). [`custom`] reads programs of users that pick workers. [`trial`] measures them. [`probe`]
+//! and [`selftest`] tell why a host cannot do all this, [`depth`] how deep in a
 //! container it is.
 //!
 //! Nothing is pinned, and all that matters outlives the supervisor: a group's program and its maps for as long as the
@@ -12,6 +13,7 @@
 
 mod adopt;
 mod bpf;
+pub mod custom;
 pub mod depth;
 mod drain;
 mod group;
@@ -34,7 +36,9 @@ mod steering;
 mod telemetry;
 mod trace;
 mod tracepoint;
+pub mod trial;
 mod types;
+mod verifier;
 mod waiting;
 mod watch;
 
@@ -208,9 +212,10 @@ impl Kernel {
         };
         let maps = maps.map_err(JoinError::Failed)?;
         let hub = Arc::clone(&self.hub);
-        let group =
+        let mut group =
             Group::found(id, &founder.key, founder.socket.as_fd(), maps, hub, trace.as_deref())
                 .map_err(JoinError::Failed)?;
+        group.app.clone_from(&options.app);
         self.groups.insert(id, group);
         let (worker, key) = (founder.worker, founder.key.clone());
         if let Some((app, Some(cgroup))) =
@@ -246,6 +251,13 @@ impl Kernel {
             diag::traffic_with(known.cgroup, &known.addresses, &moved, |entry| found.push(*entry))
                 .context("list the connections of a worker")?;
         Ok((traffic, found))
+    }
+}
+
+impl Kernel {
+    /// Where the kernel's reasoning about the program of an app's policy is kept.
+    fn policy_log(&self, app: &str) -> PathBuf {
+        self.logs.join(format!("{app}-policy.log"))
     }
 }
 
@@ -406,12 +418,20 @@ impl DataPath for Kernel {
         Ok(self.watch.workers().map(count).collect())
     }
 
+    fn try_schedule(&self, app: &str, scheduling: &Scheduling) -> anyhow::Result<()> {
+        let tried = group::try_policy(&scheduling.policy, self.spare.select());
+        tried.map_err(|error| custom::keep_log(error, &self.policy_log(app)))
+    }
+
     fn schedule(&mut self, group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()> {
         let (watch, meter, select) = (&self.watch, &self.meter, self.spare.select());
         let found = self.groups.get_mut(&group);
         let group = found.with_context(|| format!("there is no group {}", group.0))?;
         let key = group.key().clone();
-        group.schedule(scheduling, select, meter, |cookie| watch.duplicate(cookie, &key))
+        let app = group.app.clone();
+        group
+            .schedule(scheduling, select, meter, |cookie| watch.duplicate(cookie, &key))
+            .map_err(|error| custom::keep_log(error, &self.policy_log(&app)))
     }
 
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {

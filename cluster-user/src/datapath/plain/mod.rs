@@ -331,7 +331,7 @@ impl DataPath for Plain {
         traffic::of_all(&running).context("failed to count the connections of all workers")
     }
 
-    fn schedule(&mut self, _group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()> {
+    fn try_schedule(&self, _app: &str, scheduling: &Scheduling) -> anyhow::Result<()> {
         match scheduling.policy {
             // The kernel's hash is all there is: for the usual rule the mode says so, and this one asks for just that.
             Policy::RoundRobin | Policy::None => Ok(()),
@@ -350,6 +350,10 @@ impl DataPath for Plain {
                 )
             }
         }
+    }
+
+    fn schedule(&mut self, _group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()> {
+        self.try_schedule("", scheduling)
     }
 
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {

@@ -194,6 +194,11 @@ impl Group {
         before
     }
 
+    /// Whether the program that is attached is for these classes, or for none.
+    pub(super) fn is_for(&self, classes: Option<&Classes>) -> bool {
+        self.classes.as_ref().map(|classes| &classes.rules) == classes.map(|classes| &classes.rules)
+    }
+
     /// A set of numbers that the program which is attached does not use.
     pub(super) fn free_set(&self) -> u32 {
         let running = self.members(&self.route);

@@ -4,6 +4,8 @@ mod adopt;
 mod class;
 mod schedule;
 
+pub(super) use schedule::try_policy;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -17,6 +19,7 @@ use anyhow::Context as _;
 use cluster_common::{
     abi, choose,
     load::Seat,
+    names,
     publish::{self, Mapped},
     slot::Slot,
     stats::{GroupStats, SlotStats},
@@ -54,6 +57,8 @@ const SLOT_WORDS: usize = size_of::<SlotStats>() / size_of::<u64>();
 pub(super) struct Group {
     id: GroupId,
     key: GroupKey,
+    /// What its app is called, as far as files are named by that.
+    pub(super) app: String,
     hub: Arc<Hub>,
     program: Program,
     /// As [`Program::runs`], of those it had before.
@@ -164,14 +169,17 @@ impl Group {
             cursors,
             slot_stats,
             group_stats,
-            all,
+            mut all,
         } = maps;
+        // Rules go with their program: they never change, and no other has them.
+        all.retain(|(name, _)| name != names::RULES);
         // SAFETY: both mappings have the size of the tables and are kept in `_tables`; nobody else has them, for there
         // is one daemon.
         let board = unsafe { Mapped::new(routes.start(), cursors.start()) };
         Self {
             id,
             key: key.clone(),
+            app: String::new(),
             hub,
             program,
             ran: (0, 0),

@@ -21,6 +21,7 @@ use cluster_common::{
 use super::{
     super::{
         bpf,
+        ids::Program,
         load::{self, Select},
         meter::Meter,
     },
@@ -71,13 +72,37 @@ fn program_of(policy: &Policy) -> anyhow::Result<&'static str> {
         Policy::CpuLocal => "cpu",
         Policy::Random => "random",
         Policy::Class(_) => "class",
-        Policy::Custom(_) => {
-            bail!("policy {} is not part of this version", policy.name())
-        }
+        Policy::Custom(_) => "custom",
     };
     let mut programs = names::SELECT.into_iter();
     let found = programs.find(|program| program.strip_prefix("cluster_") == Some(name));
     found.context("the select object has no such program")
+}
+
+/// Whether groups could be scheduled by this policy. A program of the user's is verified and let go again.
+///
+/// # Errors
+/// What is wrong with it, or missing on this host.
+pub(in super::super) fn try_policy(policy: &Policy, select: &Select) -> anyhow::Result<()> {
+    program_of(policy)?;
+    match policy {
+        Policy::Queue => match &select.blind {
+            Some(blind) => bail!(
+                "policy queue reads accept queues in the kernel, and this one does not tell where they are: {blind}"
+            ),
+            None => Ok(()),
+        },
+        Policy::Custom(path) => select.load_custom(path, &[]).map(drop),
+        Policy::RoundRobin
+        | Policy::LeastConn
+        | Policy::P2c
+        | Policy::Hash
+        | Policy::Sticky(_)
+        | Policy::CpuLocal
+        | Policy::Random
+        | Policy::None
+        | Policy::Class(_) => Ok(()),
+    }
 }
 
 impl Group {
@@ -95,11 +120,6 @@ impl Group {
         duplicate: impl Fn(u64) -> Option<OwnedFd>,
     ) -> anyhow::Result<()> {
         let wanted = program_of(&scheduling.policy)?;
-        if let (Policy::Queue, Some(blind)) = (&scheduling.policy, &select.blind) {
-            bail!(
-                "policy queue reads accept queues in the kernel, and this one does not tell where they are: {blind}"
-            );
-        }
         let classes = match &scheduling.policy {
             Policy::Class(rules) => Some(Classes::new(rules, self.free_set())?),
             Policy::RoundRobin
@@ -116,6 +136,13 @@ impl Group {
         let traced = load::is_traced(&self.program.name);
         let wanted =
             if traced && wanted == names::ROUND_ROBIN { names::SELECT_TRACED } else { wanted };
+        // Read and verified first: until it is known to be good, nothing changes.
+        let custom = if let Policy::Custom(path) = &scheduling.policy {
+            Some(select.load_custom(path, &self.maps)?)
+        } else {
+            try_policy(&scheduling.policy, select)?;
+            None
+        };
         let before = self.told;
         self.told.abstains = u32::from(scheduling.policy == Policy::None);
         self.told.shed = scheduling.shed.unwrap_or(0);
@@ -140,11 +167,17 @@ impl Group {
         self.told.prefix_v6 = sticky.v6.into();
         self.told.connection_id = sticky.quic.unwrap_or(0).into();
         self.tell()?;
-        let rules =
-            |classes: &Option<Classes>| classes.as_ref().map(|classes| classes.rules.clone());
-        if (self.program.name != wanted || rules(&self.classes) != rules(&classes))
-            && let Err(error) = self.replace_program(wanted, classes, select, meter, duplicate)
-        {
+        let stays = self.program.name == wanted && self.is_for(classes.as_ref());
+        let replaced = match custom {
+            // The one that runs goes on if it is the same, with what it has in its maps.
+            Some((program, _)) if self.program.is_like(&program).unwrap_or(false) => Ok(()),
+            Some(loaded) => self.replace_program(loaded, None, meter, duplicate),
+            None if stays => Ok(()),
+            None => select
+                .load_for(wanted, &self.maps, self.key.protocol)
+                .and_then(|loaded| self.replace_program(loaded, classes, meter, duplicate)),
+        };
+        if let Err(error) = replaced {
             self.told = before;
             self.tell()?;
             return Err(error);
@@ -155,15 +188,11 @@ impl Group {
 
     fn replace_program(
         &mut self,
-        name: &'static str,
+        (program, mut made): (Program, Vec<(String, OwnedFd)>),
         classes: Option<Classes>,
-        select: &Select,
         meter: &Meter,
         duplicate: impl Fn(u64) -> Option<OwnedFd>,
     ) -> anyhow::Result<()> {
-        // Rules go with their program, and never change.
-        self.maps.retain(|(name, _)| name != names::RULES);
-        let (program, made) = select.load_for(name, &self.maps, self.key.protocol)?;
         if let Some(classes) = &classes {
             classes.enter(&made)?;
             // Until the next publication both programs, the one that is there and this one, have their classes in it.
@@ -181,11 +210,12 @@ impl Group {
             let socket = sockets.next();
             socket.map_or(Ok(()), |socket| bpf::attach_to_group(program.as_fd(), socket.as_fd()))
         };
-        attached.with_context(|| format!("attach program {name}"))?;
+        attached.with_context(|| format!("attach program {}", program.name))?;
         let (count, time) = self.program.runs();
         self.ran = (self.ran.0 + count, self.ran.1 + time);
         self.program = program;
         self.classes = classes;
+        made.retain(|(name, _)| name != names::RULES);
         self.maps.extend(made);
         Ok(())
     }

@@ -405,13 +405,13 @@ fn a_hundred_workers_are_adopted_in_no_time() {
 }
 
 /// Clients that connect without a pause, and notice the first connection that is not served.
-struct Clients {
+pub(super) struct Clients {
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<u32>>,
 }
 
 impl Clients {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let over = Arc::new(AtomicBool::new(false));
         // Threads inherit the network namespace.
         let threads = [(); 2].map(|()| {
@@ -428,7 +428,7 @@ impl Clients {
         Self { over, threads: threads.into() }
     }
 
-    fn stop(self) {
+    pub(super) fn stop(self) {
         self.over.store(true, Ordering::Relaxed);
         let served: u32 = self.threads.into_iter().map(|thread| thread.join().unwrap()).sum();
         println!("{served} connections, all of them served");
@@ -436,7 +436,7 @@ impl Clients {
     }
 }
 
-fn adopt(world: &mut World, record: &GroupRecord) -> Vec<Seated> {
+pub(super) fn adopt(world: &mut World, record: &GroupRecord) -> Vec<Seated> {
     world.kernel.adopt(GROUP, &key(8080), record, &options()).unwrap()
 }
 

@@ -5,6 +5,7 @@
 mod adopting;
 mod balance;
 mod classes;
+mod custom;
 mod draining;
 mod joining;
 mod metering;

@@ -1,5 +1,7 @@
 //! A compiled object, read once and kept as what loading needs: map shapes, instructions, and which refers to which.
 
+mod splice;
+
 use std::{
     collections::HashSet,
     ffi::CString,
@@ -38,6 +40,8 @@ pub(super) struct Prepared {
     license: CString,
     maps: Vec<MapPlan>,
     programs: Vec<ProgramPlan>,
+    /// Where what was spliced in begins.
+    joint: usize,
 }
 
 #[derive(Debug)]
@@ -47,6 +51,8 @@ struct MapPlan {
     /// Contents of a section of constants or variables; empty for a map proper.
     data: Vec<u8>,
     constant: bool,
+    /// Made anew for each load, whatever maps are given.
+    own: bool,
 }
 
 #[derive(Debug)]
@@ -80,7 +86,12 @@ impl Prepared {
     ) -> anyhow::Result<Self> {
         let mut object = Object::parse(bytes)?;
         object.patch_map_data(globals.iter().map(|&(n, value)| (n, (value, true))).collect())?;
+        let planned: Vec<_> = wanted.iter().map(|&wanted| (wanted.name, wanted)).collect();
+        Self::of(object, &planned)
+    }
 
+    /// Plans these programs of an object, by the names that they have in it.
+    fn of(mut object: Object, wanted: &[(&str, Wanted)]) -> anyhow::Result<Self> {
         let maps: Vec<(String, aya_obj::Map)> = object.maps.drain().collect();
         let text: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
         // Indices stand in for descriptors, so that the instructions serve for every load.
@@ -90,10 +101,10 @@ impl Prepared {
         )?;
         object.relocate_calls(&text)?;
 
-        let programs =
-            wanted.iter().map(|&wanted| plan(&object, wanted)).collect::<anyhow::Result<_>>()?;
+        let programs = wanted.iter().map(|&(name, wanted)| plan(&object, name, wanted));
+        let programs = programs.collect::<anyhow::Result<_>>()?;
         let maps = maps.into_iter().map(|(name, map)| MapPlan::new(name, &map)).collect();
-        Ok(Self { license: object.license, maps, programs })
+        Ok(Self { license: object.license, maps, programs, joint: 0 })
     }
 
     /// Changes the number of entries of a map (bytes, for a ring buffer) in later loads.
@@ -153,9 +164,29 @@ impl Prepared {
         name: &str,
         given: &[(String, OwnedFd)],
     ) -> anyhow::Result<(OwnedFd, Vec<(String, OwnedFd)>)> {
+        self.load_one_with(name, given, bpf::load_program)
+    }
+
+    /// As [`Self::load_one`], to be looked at: says what the verifier says about its work.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn count_one(&self, name: &str) -> anyhow::Result<String> {
+        let ((_, said), _) = self.load_one_with(name, &[], bpf::load_counted)?;
+        Ok(said)
+    }
+
+    fn load_one_with<T>(
+        &self,
+        name: &str,
+        given: &[(String, OwnedFd)],
+        load: fn(&ProgramShape<'_>) -> io::Result<T>,
+    ) -> anyhow::Result<(T, Vec<(String, OwnedFd)>)> {
         let program = self.programs.iter().find(|program| program.wanted.name == name);
         let program = program.with_context(|| format!("the object has no program {name}"))?;
         let mut made = Vec::new();
+        // Kept by the program alone, as soon as there is one.
+        let mut own = Vec::new();
         let mut numbers = vec![None; self.maps.len()];
         for &place in &program.references {
             let index = program.instructions[place].imm.cast_unsigned() as usize;
@@ -163,19 +194,23 @@ impl Prepared {
                 continue;
             }
             let plan = &self.maps[index];
-            let number = if let Some((_, map)) = given.iter().find(|(other, _)| *other == plan.name)
-            {
+            let given = given.iter().find(|(other, _)| !plan.own && *other == plan.name);
+            let number = if let Some((_, map)) = given {
                 map.as_raw_fd()
             } else {
                 let map = plan.create().with_context(|| format!("create map {}", plan.name))?;
                 let number = map.as_raw_fd();
-                made.push((plan.name.clone(), map));
+                if plan.own {
+                    own.push(map);
+                } else {
+                    made.push((plan.name.clone(), map));
+                }
                 number
             };
             numbers[index] = Some(number);
         }
         let map = |index: usize| numbers[index].unwrap_or(-1);
-        let loaded = program.load_with(&self.license, map, bpf::load_program);
+        let loaded = program.load_with(&self.license, map, load);
         let loaded = loaded.with_context(|| format!("load program {name}"))?;
         Ok((loaded, made))
     }
@@ -191,7 +226,7 @@ impl MapPlan {
             flags: map.map_flags(),
         };
         let constant = map.section_kind() == EbpfSectionKind::Rodata;
-        Self { name, shape, data: map.data().to_vec(), constant }
+        Self { name, shape, data: map.data().to_vec(), constant, own: false }
     }
 
     fn create(&self) -> io::Result<OwnedFd> {
@@ -263,8 +298,7 @@ impl Loaded {
     }
 }
 
-fn plan(object: &Object, wanted: Wanted) -> anyhow::Result<ProgramPlan> {
-    let name = wanted.name;
+fn plan(object: &Object, name: &str, wanted: Wanted) -> anyhow::Result<ProgramPlan> {
     let program =
         object.programs.get(name).with_context(|| format!("the object has no program {name}"))?;
     let function = object
@@ -272,15 +306,17 @@ fn plan(object: &Object, wanted: Wanted) -> anyhow::Result<ProgramPlan> {
         .get(&program.function_key())
         .with_context(|| format!("the object has no code of {name}"))?;
     let instructions = function.instructions.clone();
-    let references = instructions
-        .iter()
-        .enumerate()
-        .filter(|(_, instruction)| {
-            let source = u32::from(instruction.src_reg());
-            instruction.code == LOAD_WIDE
-                && (source == BPF_PSEUDO_MAP_FD || source == BPF_PSEUDO_MAP_VALUE)
-        })
-        .map(|(place, _)| place)
-        .collect();
+    let references = references(&instructions);
     Ok(ProgramPlan { wanted, instructions, references })
+}
+
+/// Instructions that refer to maps.
+fn references(instructions: &[bpf_insn]) -> Vec<usize> {
+    let refers = |instruction: &bpf_insn| {
+        let source = u32::from(instruction.src_reg());
+        instruction.code == LOAD_WIDE
+            && (source == BPF_PSEUDO_MAP_FD || source == BPF_PSEUDO_MAP_VALUE)
+    };
+    let all = instructions.iter().enumerate();
+    all.filter(|(_, instruction)| refers(instruction)).map(|(place, _)| place).collect()
 }

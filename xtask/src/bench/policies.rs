@@ -1,0 +1,153 @@
+//! Policies: what a choice takes by each of them, among few sockets and among many, what it costs whoever connects, and
+//! what a group of very many workers costs its daemon.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+
+use super::{
+    Effort,
+    contestant::{Contestant, Serving},
+    decision::{self, Counting},
+    empty::Attached,
+    report::{Better, Report},
+};
+use crate::{arena::Arena, process, step};
+
+/// Sizes of groups.
+const CROWDS: [usize; 3] = [4, 64, 500];
+/// Workers of the group for which the daemon is looked at.
+const MANY: usize = 500;
+const POLICIES: [&str; 8] =
+    ["round-robin", "least-conn", "p2c", "queue", "hash", "sticky", "cpu-local", "random"];
+/// The name of the app.
+const APP: &str = "crowd";
+/// Longest time to begin.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Nanoseconds per run of each policy's program less those of an empty one, connections per second beside no program, and
+/// what a large group costs.
+pub(super) fn measure(arena: &Arena, effort: Effort, report: &mut Report) -> anyhow::Result<()> {
+    for round in 1..=effort.rounds {
+        for crowd in CROWDS {
+            println!("bench: policies, round {round} of {}: {crowd} sockets", effort.rounds);
+            let nothing = measure_nothing(arena, effort, crowd, report)?;
+            measure_policies(arena, effort, crowd, nothing, report)?;
+        }
+    }
+    if effort.quick { Ok(()) } else { measure_many(arena, report) }
+}
+
+/// Without a program, and with an empty one.
+fn measure_nothing(
+    arena: &Arena,
+    effort: Effort,
+    crowd: usize,
+    report: &mut Report,
+) -> anyhow::Result<f64> {
+    let _serving = serve(arena, Contestant::Plain, crowd)?;
+    let name = format!("connections/s, {crowd} sockets");
+    report.note(&name, "", Better::More, Contestant::Plain, rate(arena, effort)?);
+    let _counting = Counting::start()?;
+    let pids = process::run(Contestant::Plain.command(arena)?.args(["pid", APP]))?;
+    let worker = pids.split_whitespace().find_map(|pid| pid.parse().ok());
+    let empty = Attached::to_groups_of(worker.context("`cluster pid` told none")?)?;
+    wait(effort);
+    let nothing = empty.runs()?.each().context("the empty program did not run")?;
+    let name = format!("empty program, {crowd} sockets, counting included");
+    report.note(&name, "ns", Better::Less, Contestant::Cluster, nothing);
+    Ok(nothing)
+}
+
+fn measure_policies(
+    arena: &Arena,
+    effort: Effort,
+    crowd: usize,
+    nothing: f64,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let serving = serve(arena, Contestant::Cluster, crowd)?;
+    let name = format!("connections/s, {crowd} sockets");
+    report.note(&name, "", Better::More, Contestant::Cluster, rate(arena, effort)?);
+    let _counting = Counting::start()?;
+    for policy in POLICIES {
+        process::run(arena.command("cluster")?.args(["policy", APP, policy]))?;
+        // Its program is a new one, which has not been counted yet.
+        wait(effort);
+        let each = decision::runs(&serving)?.each().context("the program did not run")?;
+        let name = format!("decision above an empty program, {policy}, {crowd} sockets");
+        report.note(&name, "ns", Better::Less, Contestant::Cluster, each - nothing);
+    }
+    Ok(())
+}
+
+/// Starts a worker with so many sockets, which is its own client.
+fn serve(arena: &Arena, contestant: Contestant, crowd: usize) -> anyhow::Result<Serving<'_>> {
+    let serving = contestant.wake(arena)?;
+    let program = step::target().join("release/examples/crowd");
+    let mut start = contestant.command(arena)?;
+    start.arg("start").arg(program).args(["--name", APP, "--", "127.0.0.1:8090"]);
+    process::run(start.arg(crowd.to_string()).arg(counts(arena)))?;
+    process::until(PATIENCE, || read(arena).ok()).context("nothing connects")?;
+    // What is joined goes on being joined for a while.
+    thread::sleep(Duration::from_millis(500));
+    Ok(serving)
+}
+
+/// Where the worker says how far it is.
+fn counts(arena: &Arena) -> PathBuf {
+    arena.path("counts")
+}
+
+/// Connections and nanoseconds so far.
+fn read(arena: &Arena) -> anyhow::Result<(f64, f64)> {
+    let written = fs::read_to_string(counts(arena))?;
+    let (count, nanoseconds) = written.trim().split_once(' ').context("no count was written")?;
+    Ok((count.parse()?, nanoseconds.parse()?))
+}
+
+/// Connections per second.
+fn rate(arena: &Arena, effort: Effort) -> anyhow::Result<f64> {
+    let (count, nanoseconds) = read(arena)?;
+    wait(effort);
+    let (more, later) = read(arena)?;
+    Ok((more - count) / (later - nanoseconds) * 1e9)
+}
+
+fn wait(effort: Effort) {
+    thread::sleep(Duration::from_secs(effort.seconds));
+}
+
+/// What a daemon with so many workers takes.
+fn measure_many(arena: &Arena, report: &mut Report) -> anyhow::Result<()> {
+    println!("bench: policies: {MANY} workers");
+    let serving = Contestant::Cluster.wake(arena)?;
+    let mut start = arena.command("cluster")?;
+    let cluster = which::which_in("cluster", path_of(&start), ".").context("no `cluster`")?;
+    start.arg("start").arg(cluster).args(["--name", APP, "-i", &MANY.to_string()]);
+    start.args(["--listen-timeout", "60s", "--", "lab-worker", "--address", "127.0.0.1:8090"]);
+    process::run(&mut start)?;
+    for _ in 0..10 {
+        let began = Instant::now();
+        process::run(arena.command("cluster")?.arg("list"))?;
+        let took = began.elapsed().as_secs_f64() * 1e3;
+        let name = format!("list, {MANY} workers");
+        report.note(&name, "ms", Better::Less, Contestant::Cluster, took);
+    }
+    let megabytes = process::resident(serving.daemon()?)? as f64 / 1e6;
+    let name = format!("daemon, resident memory, {MANY} workers");
+    report.note(&name, "MB", Better::Less, Contestant::Cluster, megabytes);
+    Ok(())
+}
+
+/// The `PATH` that a command is given.
+fn path_of(command: &Command) -> Option<&OsStr> {
+    command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value)
+}
