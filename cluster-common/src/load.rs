@@ -7,7 +7,7 @@
 pub const SEATS: u32 = 2048;
 
 /// Connections that have moved and are not closed yet, of which it is remembered where they are.
-pub const MOVES: u32 = 4096;
+pub const MOVES: u32 = 1 << 15;
 
 /// Index of a socket's load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

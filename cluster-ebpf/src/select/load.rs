@@ -29,12 +29,15 @@ fn of(entry: Entry) -> Option<*mut Load> {
     LOADS.get_ptr_mut(entry.seat().index())
 }
 
-/// What one more connection would be to a worker.
+/// What one more connection would be to a worker. Of one that has `enough` it is not asked whether it is unfit as well.
 #[inline(always)]
-pub(crate) fn burden(entry: Entry, tick: u32) -> u64 {
+pub(crate) fn burden(entry: Entry, tick: u32, enough: u64) -> u64 {
     let Some(load) = of(entry) else { return 0 };
     let connections = connections(load, tick);
     let burden = load::burden(connections, read!(load.share));
+    if burden >= enough {
+        return burden;
+    }
     let unfit = read!(load.flags) & GONE != 0 || spared(load, tick);
     if unfit { burden | LAST } else { burden }
 }
@@ -51,7 +54,14 @@ const RETRY: u32 = 4;
 
 #[inline(always)]
 fn connections(load: *mut Load, tick: u32) -> u64 {
-    read!(load.live) + Pending::from_word(read!(load.pending)).count(tick)
+    live(load) + Pending::from_word(read!(load.pending)).count(tick)
+}
+
+/// Connections that are there. One too many may have been taken off, which makes none of them negative.
+#[inline(always)]
+fn live(load: *mut Load) -> u64 {
+    let live = read!(load.live);
+    if live >> 63 == 0 { live } else { 0 }
 }
 
 /// Microseconds that its connections last.
@@ -65,7 +75,11 @@ pub(crate) fn average(entry: Entry) -> u32 {
 #[inline(always)]
 pub(crate) fn is_full(entry: Entry, enough: u32) -> bool {
     let Some(load) = of(entry) else { return false };
-    connections(load, now()) >= u64::from(enough)
+    // Handshakes count, but never so much that those that nobody ends have everybody else refused.
+    let enough = u64::from(enough);
+    let pending = Pending::from_word(read!(load.pending)).count(now());
+    let half = enough / 2;
+    live(load) + if pending < half { pending } else { half } >= enough
 }
 
 /// Takes note of a connection that is to come.
