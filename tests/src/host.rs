@@ -108,7 +108,10 @@ impl Host {
         for program in ["cluster", "examples/app"] {
             let from = built::programs().join(program);
             let name = from.file_name().expect("programs have names");
-            fs::copy(&from, bin.join(name)).expect("failed to copy a program");
+            // By a process of its own: what another thread forks in this moment would inherit the file that is being
+            // written, and a program that somebody may write to cannot be run (`ETXTBSY`).
+            let copied = Command::new("cp").arg(&from).arg(bin.join(name)).status();
+            assert!(copied.expect("failed to run cp").success(), "failed to copy a program");
         }
     }
 

@@ -4,6 +4,7 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
+    process::Command,
 };
 
 use cluster_tests::{host::Host, http::local, in_both_modes, namespace};
@@ -75,7 +76,9 @@ fn what_was_stopped_stays_so_and_is_there_to_be_started(host: &Host) {
 
 fn one_that_cannot_be_started_does_not_keep_the_others_down(host: &Host) {
     let gone = host.work().join("gone");
-    fs::copy(cluster_tests::built::programs().join("examples/app"), &gone).unwrap();
+    // Not by this process, in which another thread may fork meanwhile: a file that is written cannot be run.
+    let app = cluster_tests::built::programs().join("examples/app");
+    assert!(Command::new("cp").arg(app).arg(&gone).status().unwrap().success());
     let typed = gone.to_str().unwrap();
     host.cluster(&["start", typed, "--env", "PORT=8081"]).ok();
     let late = host.write("late.sh", "#!/bin/sh\n[ -e mark ] && exit 3\nexec app\n");
