@@ -36,6 +36,9 @@ impl Arena {
         // Every connection of a run has a port of its own.
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")
             .context("failed to widen the range of ports")?;
+        // But none that somebody is to listen on: a connection that was closed keeps its port for a minute.
+        fs::write("/proc/sys/net/ipv4/ip_local_reserved_ports", "8000-9999")
+            .context("failed to reserve ports")?;
         let folder = tempfile::Builder::new().prefix("cluster-arena-").tempdir()?;
         Ok(Self { folder, namespace: fs::read_link("/proc/self/ns/net")? })
     }
