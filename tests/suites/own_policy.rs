@@ -153,10 +153,8 @@ fn no_program_reaches_workers_of_another_app() {
     }
 }
 
-#[test]
-fn reloads_and_daemons_that_die_leave_it_at_work() {
-    let host = Host::kernel();
-    write(&host, "mine.bpf.o", &always(1));
+/// Starts three workers that are picked by `mine.bpf.o`, whatever the guard would say.
+fn start_three(host: &Host) {
     host.cluster(&[
         "start",
         &fixture("pages.js"),
@@ -168,6 +166,13 @@ fn reloads_and_daemons_that_die_leave_it_at_work() {
         "off",
     ])
     .ok();
+}
+
+#[test]
+fn reloads_and_daemons_that_die_leave_it_at_work() {
+    let host = Host::kernel();
+    write(&host, "mine.bpf.o", &always(1));
+    start_three(&host);
     let clients = Clients::fresh(8080);
     let before = only_pid();
 
@@ -235,17 +240,7 @@ fn an_app_whose_program_has_become_useless_serves_in_turns() {
 fn a_worker_that_it_always_picks_may_die() {
     let host = Host::kernel();
     write(&host, "mine.bpf.o", &always(0));
-    host.cluster(&[
-        "start",
-        &fixture("pages.js"),
-        "-i",
-        "3",
-        "--policy",
-        "./mine.bpf.o",
-        "--guard",
-        "off",
-    ])
-    .ok();
+    start_three(&host);
     let picked = only_pid();
     let clients = Clients::fresh(8080);
     signal(picked, Signal::SIGKILL);
