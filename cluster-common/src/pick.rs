@@ -1,6 +1,9 @@
 //! Picking: what policies other than round robin do with a route, as pure functions over whatever tells them of loads.
 
-use crate::route::{Entry, Table};
+use crate::{
+    load::LAST,
+    route::{Entry, Table},
+};
 
 /// Workers that are compared one by one; among more, some are taken at random.
 pub const COMPARED: u32 = 64;
@@ -48,12 +51,12 @@ pub const fn two(random: u32, len: u32) -> (u32, u32) {
     (one, if other >= one { other + 1 } else { other })
 }
 
-/// The better of two entries: fewer connections times how long they take. Of whom nothing is known yet, only the
-/// connections are compared.
+/// The better of two entries: fewer connections times how long they take. Of whom nothing is known yet, or who is to be
+/// the [last](LAST), only the connections are compared.
 #[inline(always)]
 pub const fn better(one: (u64, u32), other: (u64, u32)) -> bool {
     let ((burden, average), (others, theirs)) = (one, other);
-    if average == 0 || theirs == 0 {
+    if average == 0 || theirs == 0 || (burden | others) >= LAST {
         return burden <= others;
     }
     // A burden has at most 45 bits, an average 32: enough is shifted away for the product to fit.
@@ -115,6 +118,16 @@ mod tests {
         let len = u32::try_from(loads.len()).unwrap();
         let burden = |entry: Entry| loads[usize::from(entry.seat().get()) - 1];
         least(Row(&slots), len, start, COMPARED, burden).slot().get()
+    }
+
+    #[test]
+    fn whoever_is_to_be_the_last_is_never_the_better_one() {
+        // Products of such a burden do not fit into a word.
+        for average in [0, 1, 4095, 4096, 1 << 20, u32::MAX] {
+            assert!(!better((LAST | 1, average), (LAST - 1, u32::MAX)), "{average}");
+            assert!(better((LAST - 1, u32::MAX), (LAST | 1, average)), "{average}");
+            assert!(better((LAST | 1, average), (LAST | 2, average)));
+        }
     }
 
     #[test]

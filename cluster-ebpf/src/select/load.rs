@@ -6,16 +6,13 @@ use aya_ebpf::{
 };
 use cluster_common::{
     abi::{Config, Layout},
-    load::{self, GONE, Load, Mark, Pending, tick, warmth},
+    load::{self, LAST, Load, Mark, Pending, tick, warmth},
     route::Entry,
 };
 
 use cluster_ebpf::{peek, read, write};
 
 use crate::maps::{LAYOUT, LOADS};
-
-/// Set in the burden of whoever could not be taken the last time: only when there is nobody else.
-const LAST: u64 = 1 << 62;
 
 /// The present tick.
 #[inline(always)]
@@ -35,8 +32,13 @@ pub(crate) fn burden(entry: Entry, tick: u32) -> u64 {
     let Some(load) = of(entry) else { return 0 };
     let connections = connections(load, tick);
     let burden = load::burden(connections, read!(load.share));
-    let unfit = read!(load.flags) & GONE != 0 || spared(load, tick);
-    if unfit { burden | LAST } else { burden }
+    if unfit(load) || spared(load, tick) { burden | LAST } else { burden }
+}
+
+/// Whether its socket could not be taken the last time, or its worker has fallen silent.
+#[inline(always)]
+fn unfit(load: *mut Load) -> bool {
+    read!(load.gone) | read!(load.distrusted) != 0
 }
 
 /// Whether the guard has found it stalled, not so long ago that it should be tried again.
@@ -79,7 +81,7 @@ pub(crate) fn expect(entry: Entry) {
 #[inline(always)]
 pub(crate) fn missed(entry: Entry) {
     let Some(load) = of(entry) else { return };
-    write!(load.flags, GONE);
+    write!(load.gone, 1);
 }
 
 /// Length of its accept queue; 0 until its socket was selected once.
@@ -87,7 +89,7 @@ pub(crate) fn missed(entry: Entry) {
 pub(crate) fn queue(entry: Entry) -> u64 {
     let Some(load) = of(entry) else { return 0 };
     let listener = read!(load.listener);
-    if read!(load.flags) & GONE != 0 {
+    if unfit(load) {
         return LAST;
     }
     if listener == 0 { 0 } else { u64::from(backlog(listener, LAYOUT.load())) }
@@ -102,12 +104,16 @@ pub(crate) fn learn(ctx: *mut sk_reuseport_md, entry: Entry) {
     }
 }
 
-/// Whether the worker whose socket was just selected accepts connections, and is not too new for one more.
+/// Whether the worker whose socket was just selected accepts connections, has not fallen silent, and is not too new for
+/// one more.
 #[inline(always)]
 pub(crate) fn trusts(ctx: *mut sk_reuseport_md, entry: Entry, config: &Config) -> bool {
     let Some(load) = of(entry) else { return true };
     if !entry.seat().counts() {
         return true;
+    }
+    if config.heartbeat & u32::from(read!(load.distrusted)) != 0 {
+        return false;
     }
     let tick = now();
     if config.slow_start > 0 {

@@ -168,7 +168,7 @@ impl Worker {
             ending: None,
             binding: None,
             lacking: None,
-            health: Health::default(),
+            health: Health::unheard(),
             must_listen: false,
             renewed: None,
             traffic: None,
@@ -178,6 +178,16 @@ impl Worker {
     /// Whether connections may be sent to it.
     pub(super) fn online(&self) -> bool {
         matches!(self.phase, Phase::Online { .. })
+    }
+
+    /// Whether its health is looked at: it is ready, and nobody told it to end.
+    pub(super) fn is_looked_after(&self) -> bool {
+        matches!(self.phase, Phase::Ready { .. } | Phase::Online { .. })
+    }
+
+    /// How long it was silent at least, when connections are kept away from it for that.
+    pub(super) fn silent_for(&self) -> Option<Duration> {
+        self.health.silent_for().filter(|_| self.is_looked_after())
     }
 
     /// Since when it is ready and has no seat yet.

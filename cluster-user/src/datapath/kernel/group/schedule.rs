@@ -134,6 +134,7 @@ impl Group {
         self.told.patience = ticks(scheduling.guard.stalled);
         self.told.queue = scheduling.guard.queue.unwrap_or(0);
         self.told.slow_start = ticks(scheduling.guard.slow_start);
+        self.told.heartbeat = scheduling.guard.minds_silence().into();
         let sticky = match &scheduling.policy {
             Policy::Sticky(sticky) => *sticky,
             Policy::RoundRobin

@@ -13,5 +13,6 @@ mod puppet;
 mod scheduling;
 mod steering;
 mod succession;
+mod trust;
 mod waiting;
 mod world;

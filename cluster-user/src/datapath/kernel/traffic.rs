@@ -1,0 +1,43 @@
+//! What a worker has to do still, the connections included that have moved to it.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
+
+use super::{Kernel, watch};
+use crate::{
+    datapath::{Traffic, diag},
+    id::WorkerId,
+};
+
+impl Kernel {
+    /// Inode numbers of the sockets of a worker that connections have moved to; empty for any other.
+    ///
+    /// A connection stays in the cgroup of the listener that completed it: of a worker that has gone, or of the
+    /// daemon, whose waiting room that was. Only who holds it says whose it is now.
+    pub(super) fn moved_to(&self, id: WorkerId) -> BTreeSet<u64> {
+        let moved = |worker: &watch::Worker| {
+            self.groups.values().any(|group| group.has_moved_to(&worker.seen))
+        };
+        if self.watch.worker(id).is_some_and(moved) {
+            self.watch.sockets(id)
+        } else {
+            BTreeSet::new()
+        }
+    }
+
+    /// What a worker has to do still, and the connections that are counted in it.
+    pub(super) fn established(
+        &self,
+        worker: WorkerId,
+    ) -> anyhow::Result<(Traffic, Vec<diag::Entry>)> {
+        let known = self.watch.worker(worker);
+        let known = known.with_context(|| format!("worker {worker} is not known"))?;
+        let moved = self.moved_to(worker);
+        let mut found = Vec::new();
+        let traffic =
+            diag::traffic_with(known.cgroup, &known.addresses, &moved, |entry| found.push(*entry))
+                .context("list the connections of a worker")?;
+        Ok((traffic, found))
+    }
+}
