@@ -187,6 +187,9 @@ pub struct Traffic {
     /// its queue otherwise.
     #[serde(default)]
     pub spared: u32,
+    /// Whether it still gets datagrams of flows that the rule keeps on it. Where none does, or they are not counted, no.
+    #[serde(default)]
+    pub flows: bool,
 }
 
 /// Counters of one slot since it was filled.

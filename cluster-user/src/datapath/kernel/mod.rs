@@ -55,7 +55,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -361,7 +361,7 @@ impl DataPath for Kernel {
         let (traffic, found) = self.established(worker)?;
         let watch = &self.watch;
         self.drain.watch(worker, &found, || watch.open_sockets(worker));
-        Ok(traffic)
+        Ok(Traffic { flows: self.has_flows(worker, Instant::now()), ..traffic })
     }
 
     fn resume(&mut self, worker: WorkerId) {

@@ -6,6 +6,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::Context as _;
@@ -69,6 +70,8 @@ pub(super) struct Worker {
     pub(super) left: Telemetry,
     /// Whether connections are kept away from it because it has fallen silent.
     pub(super) distrusted: bool,
+    /// How many datagrams had come to it for its flows, and when that was first seen.
+    pub(super) datagrams: Option<(u64, Instant)>,
     /// Seats of such sockets in which connections are counted still, the last one last.
     pub(super) leaving: Vec<Seat>,
 }
@@ -130,6 +133,7 @@ impl Watch {
             seen: BTreeSet::new(),
             left: Telemetry::default(),
             distrusted: false,
+            datagrams: None,
             leaving: Vec::new(),
         };
         self.workers.insert(id, worker);

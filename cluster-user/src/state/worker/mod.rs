@@ -88,7 +88,7 @@ pub(super) enum Leave {
     WhenIdle,
     /// The same, and not for long: new connections wait for whoever comes after it.
     Soon,
-    /// No connection left: others go on serving, and its clients shall notice nothing.
+    /// No connection left, and no flow of datagrams: others go on serving, and its clients shall notice nothing.
     WhenClosed,
     /// Its time is over, and silent connections are being closed.
     Parting,
@@ -263,7 +263,9 @@ impl Leave {
         none_coming
             && match self {
                 Self::WhenIdle | Self::Soon => traffic.busy == 0,
-                Self::WhenClosed | Self::Parting => traffic.established == 0,
+                Self::WhenClosed => traffic.established == 0 && !traffic.flows,
+                // Nothing tells a client that sends datagrams to go elsewhere.
+                Self::Parting => traffic.established == 0,
             }
     }
 }

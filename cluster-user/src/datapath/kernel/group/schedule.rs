@@ -27,9 +27,12 @@ use super::{
     },
     Group, Owner,
 };
-use crate::config::{
-    cpus::Cpus,
-    scheduling::{Policy, Scheduling, Sticky},
+use crate::{
+    config::{
+        cpus::Cpus,
+        scheduling::{Policy, Scheduling, Sticky},
+    },
+    datapath::Protocol,
 };
 
 /// What a program wants its route to be.
@@ -190,6 +193,11 @@ impl Group {
         self.program = program;
         self.maps.extend(made);
         Ok(())
+    }
+
+    /// Whether datagrams of a flow stay with their worker, one that no route names any more too.
+    pub(in super::super) fn keeps_flows(&self) -> bool {
+        self.key.protocol == Protocol::Udp && Form::of(&self.program.name) == Form::Consistent
     }
 
     /// The entries of a route in the form that the program wants it.

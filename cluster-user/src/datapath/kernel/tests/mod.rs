@@ -6,6 +6,7 @@ mod adopting;
 mod balance;
 mod custom;
 mod draining;
+mod flows;
 mod joining;
 mod metering;
 mod owners;
