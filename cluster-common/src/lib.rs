@@ -32,6 +32,8 @@ pub mod pick;
 
 pub mod cpu;
 
+pub mod class;
+
 pub mod custom;
 
 pub mod choose;

@@ -94,7 +94,7 @@ const _: () = assert!(size_of::<Load>() == 64);
 
 /// Set in the [burden](burden()) of whom a policy takes only when there is nobody else: more than any number of connections
 /// weighs.
-pub const LAST: u64 = 1 << 62;
+pub const LAST: u64 = 1 << 36;
 
 /// [`Load::share`] of a worker whose weight is 1.
 pub const UNIT: u32 = 1 << 12;
@@ -106,7 +106,7 @@ pub const UNIT: u32 = 1 << 12;
 pub const fn burden(connections: u64, share: u32) -> u64 {
     let share = if share == 0 { UNIT } else { share };
     // Bounded, so that no product overflows.
-    let connections = connections & 0xffff_ffff;
+    let connections = connections & 0xff_ffff;
     (connections + 1) * share as u64
 }
 

@@ -1,7 +1,7 @@
 //! Names of programs, maps and globals in the three objects. The supervisor finds them by these.
 
 /// Select object: the programs of policies.
-pub const SELECT: [&str; 9] = [
+pub const SELECT: [&str; 10] = [
     ROUND_ROBIN,
     "cluster_least",
     "cluster_p2c",
@@ -10,6 +10,7 @@ pub const SELECT: [&str; 9] = [
     "cluster_sticky",
     "cluster_cpu",
     "cluster_random",
+    "cluster_class",
     CUSTOM,
 ];
 /// Select object: round robin that logs its decisions.
@@ -63,6 +64,10 @@ pub const MOVED: &str = "MOVED";
 pub const CPUS: &str = "CPUS";
 /// Select object: flow of datagrams → slot, a `u32`.
 pub const PINS: &str = "PINS";
+/// Select object: [`Sign`](crate::class::Sign) → number of the first class that it fits, a `u32`.
+pub const RULES: &str = "RULES";
+/// Select object: for each lane and number of a class how many turns its clients took, see [`class`](crate::class).
+pub const CLASS_TURNS: &str = "CLASS_TURNS";
 /// Select object, a [`Layout`](crate::abi::Layout) global: where this kernel has what the programs read.
 pub const LAYOUT: &str = "LAYOUT";
 /// Join object: the [`Tag`](crate::meter::Tag) kept with a socket.

@@ -8,7 +8,8 @@ use crate::{
 /// Workers that are compared one by one; among more, some are taken at random.
 pub const COMPARED: u32 = 64;
 
-/// The least burdened entry of the first [`COMPARED`] from `start` on, of a table with `len` entries, at least one.
+/// The least burdened entry of the first [`COMPARED`] from `start` on, of a table with `len` entries, at least one. Burdens
+/// are below 2^37.
 ///
 /// Among equals the first one after `start` wins, so that a `start` that moves lets ties rotate.
 #[inline(always)]
@@ -19,7 +20,7 @@ pub fn least<T: Table>(
     limit: u32,
     mut burden: impl FnMut(Entry) -> u64,
 ) -> Entry {
-    let mut best = Entry::NOBODY;
+    // A burden and whose it is in one word: there is one thing to compare and to keep, for the verifier as well.
     let mut lowest = u64::MAX;
     let mut index = 0;
     while index < COMPARED {
@@ -28,14 +29,31 @@ pub fn least<T: Table>(
         }
         let at = start + index;
         let entry = table.entry(if at >= len { at - len } else { at });
-        let burden = burden(entry);
-        if burden < lowest {
-            lowest = burden;
-            best = entry;
+        let word = (burden(entry) << Entry::BITS) + u64::from(entry.word());
+        if word >> Entry::BITS < lowest >> Entry::BITS {
+            lowest = word;
         }
         index += 1;
     }
-    best
+    Entry::from_word(lowest as u32 & ((1 << Entry::BITS) - 1))
+}
+
+/// The least burdened of the whole table, or, among very many entries, the less burdened of two at random. `start` and `len`
+/// as for [`least`].
+#[inline(always)]
+pub fn lightest<T: Table>(
+    table: T,
+    len: u32,
+    start: u32,
+    random: impl FnOnce() -> u32,
+    mut burden: impl FnMut(Entry) -> u64,
+) -> Entry {
+    if len <= COMPARED {
+        return least(table, len, start, COMPARED, burden);
+    }
+    let (one, other) = two(random(), len);
+    let (one, other) = (table.entry(one), table.entry(other));
+    if burden(one) <= burden(other) { one } else { other }
 }
 
 /// Two different places of a table with `len` entries, from one random number; the same place twice if there is only one.
@@ -59,7 +77,7 @@ pub const fn better(one: (u64, u32), other: (u64, u32)) -> bool {
     if average == 0 || theirs == 0 || (burden | others) >= LAST {
         return burden <= others;
     }
-    // A burden has at most 45 bits, an average 32: enough is shifted away for the product to fit.
+    // A burden has at most 37 bits, an average 32: enough is shifted away for the product to fit.
     (burden >> 10) * (average as u64) <= (others >> 10) * (theirs as u64)
 }
 
@@ -122,7 +140,7 @@ mod tests {
 
     #[test]
     fn whoever_is_to_be_the_last_is_never_the_better_one() {
-        // Products of such a burden do not fit into a word.
+        // Many connections that last long, times that, are more than such a burden times next to nothing.
         for average in [0, 1, 4095, 4096, 1 << 20, u32::MAX] {
             assert!(!better((LAST | 1, average), (LAST - 1, u32::MAX)), "{average}");
             assert!(better((LAST - 1, u32::MAX), (LAST | 1, average)), "{average}");

@@ -8,16 +8,18 @@
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::route::{BUFFERS, Cursor, CursorLine, Lane, ROUTE_ENTRIES, RouteTable, resume};
+use crate::route::{
+    BUFFERS, Cursor, CursorLine, Lane, ROUTE_ENTRIES, RouteTable, TABLE_ENTRIES, resume,
+};
 
 /// The memory that a group shares with the kernel, as its publisher sees it.
 pub trait Board {
     /// The full version of the table in `buffer`.
     fn version(&self, buffer: u32) -> u32;
-    /// The valid entries of the table in `buffer`.
+    /// The route of the table in `buffer`.
     fn entries(&self, buffer: u32) -> &[u32];
     /// Makes `buffer` the table of `version`: the version first, then the rest.
-    fn write(&mut self, buffer: u32, version: u32, entries: &[u32]);
+    fn write(&mut self, buffer: u32, version: u32, entries: &[u32], behind: &[u32]);
     /// The cursor of `lane` at this moment.
     fn cursor(&self, lane: Lane) -> Cursor;
     /// Replaces the cursor of `lane` if it still is `expected`; the error is what it is instead.
@@ -29,23 +31,39 @@ pub trait Board {
 pub struct RouteTooLong {
     /// How many entries it has; [`ROUTE_ENTRIES`] are possible.
     pub entries: usize,
+    /// How many words would come behind it; with them it is [`TABLE_ENTRIES`].
+    pub behind: usize,
 }
 
 impl core::fmt::Display for RouteTooLong {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "a route of {} entries does not fit: {ROUTE_ENTRIES} are possible", self.entries)
+        let Self { entries, behind } = self;
+        if *entries > ROUTE_ENTRIES {
+            return write!(
+                f,
+                "a route of {entries} entries does not fit: {ROUTE_ENTRIES} are possible"
+            );
+        }
+        write!(
+            f,
+            "a route of {entries} entries with {behind} behind it does not fit: {TABLE_ENTRIES} are possible"
+        )
     }
 }
 
 impl core::error::Error for RouteTooLong {}
 
-/// Makes `entries` the group's route and returns its version.
+/// Makes `entries` the group's route, with the policy's words `behind` it, and returns its version.
 ///
 /// When this returns, every decision that draws from now on draws from `entries`. A decision that drew before may still
 /// select a slot of the route before this one.
-pub fn publish<B: Board>(board: &mut B, entries: &[u32]) -> Result<u32, RouteTooLong> {
-    if entries.len() > ROUTE_ENTRIES {
-        return Err(RouteTooLong { entries: entries.len() });
+pub fn publish<B: Board>(
+    board: &mut B,
+    entries: &[u32],
+    behind: &[u32],
+) -> Result<u32, RouteTooLong> {
+    if entries.len() > ROUTE_ENTRIES || entries.len() + behind.len() > TABLE_ENTRIES {
+        return Err(RouteTooLong { entries: entries.len(), behind: behind.len() });
     }
     let active = board.cursor(Lane::Syn).buffer();
     // A publisher died between the lanes: one of them still walks the table that is about to be overwritten.
@@ -53,7 +71,7 @@ pub fn publish<B: Board>(board: &mut B, entries: &[u32]) -> Result<u32, RouteToo
 
     let version = board.version(active).wrapping_add(1);
     let next = version & (BUFFERS - 1);
-    board.write(next, version, entries);
+    board.write(next, version, entries, behind);
     for lane in Lane::ALL {
         flip(board, lane, next);
     }
@@ -96,6 +114,12 @@ impl Mapped {
         Self { tables, cursors }
     }
 
+    /// What is behind the route of the table in `buffer`; whatever was there before, where nothing is.
+    pub fn behind(&self, buffer: u32) -> &[u32] {
+        let table = self.table(buffer);
+        &table.entries[(table.len as usize).min(TABLE_ENTRIES)..]
+    }
+
     fn table(&self, buffer: u32) -> &RouteTable {
         // SAFETY: `new` promises this many tables.
         let table = unsafe { self.tables.add((buffer & (BUFFERS - 1)) as usize) };
@@ -130,13 +154,13 @@ impl Board for Mapped {
         &table.entries[..(table.len as usize).min(ROUTE_ENTRIES)]
     }
 
-    fn write(&mut self, buffer: u32, version: u32, entries: &[u32]) {
+    fn write(&mut self, buffer: u32, version: u32, entries: &[u32], behind: &[u32]) {
         let table = self.table_mut(buffer);
         store(&mut table.version, version);
         // A reader that sees one of the new entries must find the new version afterwards.
         fence(Ordering::SeqCst);
         let entries = &entries[..entries.len().min(ROUTE_ENTRIES)];
-        for (place, &entry) in table.entries.iter_mut().zip(entries) {
+        for (place, &entry) in table.entries.iter_mut().zip(entries.iter().chain(behind)) {
             store(place, entry);
         }
         store(&mut table.len, entries.len() as u32);

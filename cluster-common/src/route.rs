@@ -18,10 +18,16 @@
 //! table (it draws again, and that one turn is lost). For tables with weights the same walk holds within a table;
 //! across publications the next entry is kept, but no such bound is promised, because the weights themselves changed.
 
-use crate::{load::Seat, slot::Slot};
+use crate::{
+    load::{SEATS, Seat},
+    slot::Slot,
+};
 
-/// Entries of a route table: the sum of all weights can be this large. A power of two, for masking.
+/// Entries of a route: the sum of all weights can be this large.
 pub const ROUTE_ENTRIES: usize = 4096;
+
+/// Entries of a table: a route, and what a policy keeps behind it. A power of two, for masking.
+pub const TABLE_ENTRIES: usize = 16384;
 
 /// Tables of a group: the one in use, and the one the next publication writes.
 pub const BUFFERS: u32 = 2;
@@ -61,14 +67,16 @@ pub struct RouteTable {
     /// Number of the publication that wrote this table. A publication sets it before it touches the rest, so a reader who
     /// finds the number it drew still in place after reading knows that what it read is of that publication.
     pub version: u32,
-    /// Entries in use.
+    /// Entries of the route.
     pub len: u32,
-    /// [`Entry`]s as words, the first `len` valid.
-    pub entries: [u32; ROUTE_ENTRIES],
+    /// The route: [`Entry`]s as words, the first `len`. What is behind them is the policy's (see [`class`](crate::class)),
+    /// and is published with the route.
+    pub entries: [u32; TABLE_ENTRIES],
 }
 
 const _: () =
-    assert!(size_of::<RouteTable>() == 8 + 4 * ROUTE_ENTRIES && ROUTE_ENTRIES.is_power_of_two());
+    assert!(size_of::<RouteTable>() == 8 + 4 * TABLE_ENTRIES && TABLE_ENTRIES.is_power_of_two());
+const _: () = assert!(ROUTE_ENTRIES < TABLE_ENTRIES);
 
 /// One lane's cursor as it lies in the map: a cache line of its own, since every connection writes it.
 #[derive(Clone, Copy, Debug)]
@@ -149,6 +157,9 @@ impl Entry {
     /// The waiting room, which no route has.
     pub const NOBODY: Self = Self(0);
 
+    /// Bits of the word that mean something.
+    pub const BITS: u32 = 16 + SEATS.trailing_zeros();
+
     /// A worker in `slot` whose load is kept in `seat`.
     pub const fn new(slot: Slot, seat: Seat) -> Self {
         Self(slot.index() | (seat.get() as u32) << 16)
@@ -203,9 +214,9 @@ pub enum Turn {
 pub trait Table: Copy {
     /// [`RouteTable::version`].
     fn version(self) -> u32;
-    /// [`RouteTable::len`], how many entries are valid.
+    /// [`RouteTable::len`], how many entries the route has.
     fn length(self) -> u32;
-    /// The entry at `index & (ROUTE_ENTRIES - 1)`.
+    /// The entry at `index & (TABLE_ENTRIES - 1)`, of the route or behind it.
     fn entry(self, index: u32) -> Entry;
 }
 

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use cluster_common::{
     publish::{Board, Mapped, RouteTooLong, publish},
     route::{
-        BUFFERS, Cursor, CursorLine, Entry, LANES, Lane, ROUTE_ENTRIES, RouteTable, Table, Turn,
-        look_up,
+        BUFFERS, Cursor, CursorLine, Entry, LANES, Lane, ROUTE_ENTRIES, RouteTable, TABLE_ENTRIES,
+        Table, Turn, look_up,
     },
 };
 use proptest::prelude::*;
@@ -91,22 +91,30 @@ fn a_route_that_does_not_fit_is_refused_and_changes_nothing() {
     let before = world.words;
 
     let entries = vec![1; ROUTE_ENTRIES + 1];
-    assert_eq!(publish(&mut world, &entries), Err(RouteTooLong { entries: ROUTE_ENTRIES + 1 }));
+    assert_eq!(
+        publish(&mut world, &entries, &[]),
+        Err(RouteTooLong { entries: ROUTE_ENTRIES + 1, behind: 0 })
+    );
     assert_eq!(world.words, before);
 }
 
 #[test]
+#[expect(clippy::large_stack_arrays, reason = "a table is what it is")]
 fn mapped_memory_is_a_board() {
     let mut tables =
-        vec![RouteTable { version: 0, len: 0, entries: [0; ROUTE_ENTRIES] }; BUFFERS as usize];
+        vec![RouteTable { version: 0, len: 0, entries: [0; TABLE_ENTRIES] }; BUFFERS as usize];
     let mut cursors = vec![CursorLine { word: 0, reserved: [0; 7] }; LANES as usize];
     // SAFETY: as many as there must be, alive until the end, used by nothing else.
     let mut board = unsafe { Mapped::new(tables.as_mut_ptr(), cursors.as_mut_ptr()) };
 
-    assert_eq!(publish(&mut board, &[1, 2, 3]), Ok(1));
+    assert_eq!(publish(&mut board, &[1, 2, 3], &[8, 9]), Ok(1));
     assert_eq!(board.cursor(Lane::Syn), Cursor::new(1, 0));
+    assert_eq!(
+        (board.entries(1), &board.behind(1)[..3]),
+        ([1, 2, 3].as_slice(), [8, 9, 0].as_slice())
+    );
     assert_eq!(board.exchange(Lane::Syn, Cursor::new(1, 0), Cursor::new(1, 2)), Ok(()));
-    assert_eq!(publish(&mut board, &[2, 3, 4]), Ok(2));
+    assert_eq!(publish(&mut board, &[2, 3, 4], &[]), Ok(2));
 
     assert_eq!(board.cursor(Lane::Syn), Cursor::new(2, 1), "3 is next, as it was");
     assert_eq!(board.cursor(Lane::Cookie), Cursor::new(2, 0), "2 is next: 1 was, and left");
@@ -178,13 +186,13 @@ impl World {
     }
 
     fn publish(&mut self, entries: &[u32]) {
-        publish(self, entries).expect("it fits");
+        publish(self, entries, &[]).expect("it fits");
     }
 
     /// Publishes, but nothing reaches the memory after `life` writes.
     fn publish_and_die(&mut self, entries: &[u32], life: usize) {
         self.life = life;
-        publish(self, entries).expect("it fits");
+        publish(self, entries, &[]).expect("it fits");
         self.life = usize::MAX;
     }
 
@@ -241,7 +249,8 @@ impl Board for World {
         &self.tables[buffer as usize].1
     }
 
-    fn write(&mut self, buffer: u32, version: u32, entries: &[u32]) {
+    fn write(&mut self, buffer: u32, version: u32, entries: &[u32], behind: &[u32]) {
+        assert!(behind.is_empty(), "round robin keeps nothing there");
         if self.alive() {
             self.tables[buffer as usize].0 = version;
         }

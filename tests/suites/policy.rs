@@ -2,11 +2,12 @@
 
 use cluster_tests::{
     built::fixture,
-    host::Host,
-    http::{self, local},
-    in_both_modes,
+    host::{Host, is_alive, signal},
+    http::{Connection, local},
+    in_both_modes, wait,
 };
 use cluster_user::config::scheduling::{Guard, Scheduling};
+use nix::sys::signal::Signal;
 
 /// Exit code for a command line that makes no sense.
 const USAGE: i32 = 2;
@@ -154,6 +155,60 @@ fn a_class_without_its_workers_is_refused_by_the_daemon_too() {
 }
 
 #[test]
+fn clients_of_a_class_have_their_workers_through_deploys_deaths_and_daemons() {
+    let host = Host::kernel();
+    let rules = "class 127.1.0.0/16=0-1 127.2.0.0/16=2:least-conn *=3";
+    host.cluster(&["start", "app", "-i", "4", "--policy", rules]).ok();
+    let check = || {
+        assert_eq!(turns_from(&host, [127, 1, 0, 1], 10), [5, 5, 0, 0]);
+        assert_eq!(turns_from(&host, [127, 2, 0, 1], 6), [0, 0, 6, 0]);
+        assert_eq!(turns_from(&host, [127, 0, 0, 1], 6), [0, 0, 0, 6]);
+    };
+    check();
+    host.cluster(&["policy", "app"]).ok().says("127.1.0.0/16=0-1 127.2.0.0/16=2:least-conn *=3");
+
+    host.cluster(&["reload", "app"]).ok();
+    check();
+    host.kill_daemon();
+    host.cluster(&["list"]).ok();
+    check();
+
+    // The only worker of its class: whoever is there answers until it is back.
+    let killed = host.pids("app")[2];
+    signal(killed, Signal::SIGKILL);
+    // A connection that it accepts while it dies dies with it.
+    wait::until_true("the killed worker is gone", || !is_alive(killed));
+    for _ in 0..20 {
+        ask_from([127, 2, 0, 1]);
+    }
+    host.until("app", "has its third worker again", |app| {
+        app.online == 4 && app.workers.iter().all(|worker| worker.pid != Some(killed))
+    });
+    check();
+
+    host.cluster(&["policy", "app", "class", "127.1.0.0/16=3", "*=0-2"]).ok();
+    assert_eq!(turns_from(&host, [127, 1, 0, 1], 6), [0, 0, 0, 6]);
+    assert_eq!(turns_from(&host, [127, 2, 0, 1], 6), [2, 2, 2, 0]);
+
+    host.cluster(&["stop", "app"]).ok();
+    host.cluster(&["start", "app"]).ok();
+    assert_eq!(turns_from(&host, [127, 1, 0, 1], 6), [0, 0, 0, 6]);
+    host.cluster(&["policy", "app", "round-robin"]).ok();
+    assert_eq!(turns_from(&host, [127, 1, 0, 1], 8), [2, 2, 2, 2]);
+}
+
+#[test]
+fn more_classes_than_fit_are_refused_before_anything_happens() {
+    let host = Host::kernel();
+    host.cluster(&["start", "app", "-i", "2"]).ok();
+    let rules = "10.0.0.0/8=0 ".repeat(32);
+    let words: Vec<_> =
+        ["policy", "app", "class"].into_iter().chain(rules.split_whitespace()).collect();
+    host.cluster(&words).fails().complains("policy class has 32 rules, and 31 are possible");
+    assert_eq!(scheduling(&host), Scheduling::default());
+}
+
+#[test]
 fn new_workers_have_weight_one_and_that_is_said() {
     let host = Host::kernel();
     host.cluster(&["start", "app", "-i", "2", "--weights", "4,2"]).ok();
@@ -242,10 +297,25 @@ fn scheduling(host: &Host) -> Scheduling {
 /// How many of `requests` new connections each worker of the app gets, by instance.
 #[track_caller]
 fn turns(host: &Host, requests: u32) -> Vec<u64> {
+    turns_from(host, [127, 0, 0, 1], requests)
+}
+
+/// The same, of connections from a certain address of this host.
+#[track_caller]
+fn turns_from(host: &Host, source: [u8; 4], requests: u32) -> Vec<u64> {
     let selected = || -> Vec<u64> {
         host.app("app").workers.iter().map(|worker| worker.selected.unwrap()).collect()
     };
     let before = selected();
-    http::tally(local(8080), requests);
+    for _ in 0..requests {
+        ask_from(source);
+    }
     selected().iter().zip(before).map(|(now, before)| now - before).collect()
+}
+
+/// One request over a connection of its own, from a certain address of this host.
+#[track_caller]
+fn ask_from(source: [u8; 4]) {
+    let asked = Connection::open_from(source.into(), local(8080)).and_then(|mut it| it.get());
+    asked.unwrap_or_else(|error| panic!("from {source:?}: {error}"));
 }

@@ -51,7 +51,7 @@ impl<P: Policy> Group for Kernel<P> {
 
     #[inline(always)]
     fn peek(&mut self, hash: u32) -> Turn {
-        table::turn(table::current(), u64::from(hash))
+        P::peek(self.key, hash)
     }
 
     #[inline(always)]

@@ -84,6 +84,13 @@ pub(crate) fn missed(entry: Entry) {
     write!(load.gone, 1);
 }
 
+/// Whether its socket was found to be gone.
+#[inline(always)]
+pub(crate) fn is_gone(entry: Entry) -> bool {
+    let Some(load) = of(entry) else { return false };
+    read!(load.gone) != 0
+}
+
 /// Length of its accept queue; 0 until its socket was selected once.
 #[inline(always)]
 pub(crate) fn queue(entry: Entry) -> u64 {

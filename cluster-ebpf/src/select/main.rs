@@ -5,6 +5,7 @@
     reason = "the verifier follows pointers into maps better without calls"
 )]
 
+mod classify;
 mod group;
 mod load;
 mod log;
@@ -28,8 +29,9 @@ use crate::{
     group::Kernel,
     maps::CONFIG,
     policy::{
-        Policy, cpu_local::CpuLocal, custom::Custom, hash::Hash, least_conn::LeastConn, p2c::P2c,
-        queue::Queue, random::Random, round_robin::RoundRobin, sticky::Sticky,
+        Policy, class::Class, cpu_local::CpuLocal, custom::Custom, hash::Hash,
+        least_conn::LeastConn, p2c::P2c, queue::Queue, random::Random, round_robin::RoundRobin,
+        sticky::Sticky,
     },
 };
 
@@ -53,6 +55,7 @@ programs! {
     Sticky: cluster_sticky;
     CpuLocal: cluster_cpu;
     Random: cluster_random;
+    Class: cluster_class;
     Custom: cluster_custom;
 }
 

@@ -14,10 +14,11 @@ use aya_ebpf::{
     cty::c_void,
     helpers::generated::bpf_sk_select_reuseport,
     macros::map,
-    maps::{Array, HashMap, LruHashMap},
+    maps::{Array, HashMap, LpmTrie, LruHashMap},
 };
 use cluster_common::{
     abi::{Config, Layout},
+    class::{NUMBERS, SIGNS},
     cpu, flow,
     load::{Load, MOVES, SEATS},
     route::{BUFFERS, CursorLine, LANES, RouteTable},
@@ -70,6 +71,16 @@ pub(crate) static MOVED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(MOV
 /// CPU → workers near it, as route entries. The supervisor writes; the program reads.
 #[map]
 pub(crate) static CPUS: Array<u32> = Array::with_max_entries(cpu::PLACES, BPF_F_MMAPABLE);
+
+/// Sign of clients → number of their class. The supervisor writes before the program is attached; the program reads.
+#[map]
+pub(crate) static RULES: LpmTrie<[u32; 5], u32> =
+    LpmTrie::with_max_entries(SIGNS, BPF_F_NO_PREALLOC);
+
+/// One turn per lane and class. The program's own.
+#[map]
+pub(crate) static CLASS_TURNS: Array<CursorLine> =
+    Array::with_max_entries(LANES * NUMBERS, BPF_F_MMAPABLE);
 
 /// Flow of datagrams → slot. The program's own; the supervisor gives it its size where there are datagrams.
 #[map]

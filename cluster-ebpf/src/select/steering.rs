@@ -13,7 +13,7 @@ use cluster_common::{slot::Slot, steer::Source};
 use crate::maps::STEERING;
 
 /// `ETH_P_IP` and `ETH_P_IPV6` of `linux/if_ether.h`, as the context has them: in network order.
-const IPV4: u32 = 0x0800_u16.to_be() as u32;
+pub(crate) const IPV4: u32 = 0x0800_u16.to_be() as u32;
 const IPV6: u32 = 0x86dd_u16.to_be() as u32;
 
 /// Offset of the source address in the header of either version.

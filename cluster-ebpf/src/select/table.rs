@@ -1,6 +1,8 @@
 //! The route in the maps, and the cursors that walk it.
 
-use cluster_common::route::{Cursor, Entry, Lane, ROUTE_ENTRIES, RouteTable, Table, Turn, look_up};
+use cluster_common::route::{
+    self, Cursor, Entry, Lane, Pick, RouteTable, TABLE_ENTRIES, Table, Turn, look_up,
+};
 
 use crate::maps::{CURSORS, ROUTES};
 
@@ -26,6 +28,40 @@ pub(crate) fn turn(cursor: Cursor, at: u64) -> Turn {
         Some(table) => look_up(table, cursor, at),
         None => Turn::Nobody,
     }
+}
+
+/// Takes the next turn of a lane. The first attempt is whatever `pick` finds in the table, told its length, at least one, and
+/// the position of the turn. Attempts after that go round: who was picked could not be taken, and would be picked again.
+#[inline(always)]
+pub(crate) fn pick_in_turn(
+    lane: Lane,
+    attempt: u32,
+    pick: impl FnOnce(Shared, u32, u64) -> Entry,
+) -> Turn {
+    let Some(cursor) = advance(lane) else { return Turn::Nobody };
+    if attempt > 0 {
+        return turn(cursor, cursor.position());
+    }
+    self::pick(cursor, |table, len| pick(table, len, cursor.position()))
+}
+
+/// Whatever `pick` finds in the table that a cursor walks, told its length, at least one.
+#[inline(always)]
+pub(crate) fn pick(cursor: Cursor, pick: impl FnOnce(Shared, u32) -> Entry) -> Turn {
+    let Some(table) = table(cursor) else { return Turn::Nobody };
+    let len = table.length();
+    if len == 0 {
+        return turn(cursor, 0);
+    }
+    let entry = pick(table, len);
+    if route::current(table, cursor) { Turn::Of(Pick { entry, cursor }) } else { Turn::Overtaken }
+}
+
+/// The place among so many, at least one, that a position comes to.
+#[expect(clippy::cast_possible_truncation, reason = "less than the length")]
+#[inline(always)]
+pub(crate) fn place(position: u64, len: u32) -> u32 {
+    (position % u64::from(len)) as u32
 }
 
 /// The table that a cursor walks.
@@ -65,7 +101,7 @@ impl Table for Shared {
         // SAFETY: a valid entry of the map.
         let entries = unsafe { &raw const (*self.0).entries }.cast::<u32>();
         // SAFETY: the mask keeps the place inside the table, and shows it to the verifier.
-        let place = unsafe { entries.add(index as usize & (ROUTE_ENTRIES - 1)) };
+        let place = unsafe { entries.add(index as usize & (TABLE_ENTRIES - 1)) };
         // SAFETY: as above.
         Entry::from_word(unsafe { place.read_volatile() })
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{
     error::Error,
     output,
-    session::{Session, block_on},
+    session::{Session, block_on, nonsense},
 };
 use crate::{
     api::{
@@ -77,7 +77,7 @@ impl Metrics {
                     | Line::Telemetry(_)
                     | Line::Readiness(_),
                 )
-                | None => Err(Error::failed("the daemon's answer makes no sense")),
+                | None => Err(nonsense()),
             }
         })?;
         Ok(output::answer(&shown(&view))?)

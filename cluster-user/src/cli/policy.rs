@@ -27,6 +27,7 @@ use crate::{
   cluster policy web sticky prefix=24                  with a key of the policy
   cluster policy web weights=3,1,1                     shares of the workers, by their numbers
   cluster policy web class 10.0.0.0/8=0-1 '*=2'        clients of one network to the first two
+  cluster policy web class dscp:46=2 '*=0-1:hash'      what is marked as urgent to the third
   cluster policy web ./mine.bpf.o                      a program of your own
   cluster policy --list                                every policy, and what it picks
 
@@ -40,7 +41,8 @@ sticky: prefix (1 to 32) and prefix6 (1 to 128) are the bits of an address that 
 length of connection ids by which datagrams are known, too.
 class: rules WHOM=WORKERS[:POLICY], of which the first that fits holds. WHOM is a network, dscp:N,
 bytes:HEX (what is sent first), several of them with commas, or * for the rest; WORKERS is 0-1,3;
-POLICY is round-robin, least-conn, random or hash. Whom none fits reaches all workers in turn.
+POLICY is round-robin, least-conn, random or hash. Whom none fits reaches all workers in turn, and
+so do clients of a class of whose workers none is there.
 
 The same words are --policy, --weights, --guard and --shed of start, and keys of files.
 

@@ -303,7 +303,7 @@ fn worth_a_line(rolling: &Rolling) -> bool {
     }
 }
 
-fn nonsense() -> Error {
+pub(super) fn nonsense() -> Error {
     Error::failed("the daemon's answer makes no sense")
 }
 

@@ -54,11 +54,24 @@ const LOOK: Duration = Duration::from_secs(1);
 /// [`LockError::Held`](socket::LockError) when another daemon has this home, and whatever keeps it from
 /// beginning.
 pub fn run(options: DaemonOptions) -> anyhow::Result<()> {
+    give_memory_back();
     // Whoever starts it may have blocked what it is to hear: the end of orphans, and that it shall end itself.
     SigSet::empty().thread_set_mask().context("failed to hear signals")?;
     let runtime =
         Builder::new_current_thread().enable_all().build().context("failed to start a runtime")?;
     runtime.block_on(supervise(options))
+}
+
+/// Has large blocks go back to the kernel as soon as they are free.
+///
+/// glibc learns from a block of some megabytes that is freed (the kernel's description of its types is one) to keep as much
+/// for the next one, which never comes (`M_MMAP_THRESHOLD` in mallopt(3)): five megabytes for as long as the daemon lives.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number of the allocator, before there are other threads; where it fails all stays as it was.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+    }
 }
 
 async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {

@@ -190,7 +190,8 @@ mod tests {
     const LOAD_IMMEDIATE: u8 = 0x18;
 
     /// The programs that take turns, which all others do without.
-    const TAKE_TURNS: [&str; 6] = [
+    const TAKE_TURNS: [&str; 7] = [
+        "cluster_class",
         "cluster_cpu",
         "cluster_custom",
         "cluster_least",

@@ -3,6 +3,7 @@
 //! Around all of them is the same: what kind of packet it is, steering, drawing again after a miss, the guard, refusing
 //! what is too much, and counting ([`cluster_common::choose`]).
 
+pub(crate) mod class;
 pub(crate) mod cpu_local;
 pub(crate) mod custom;
 pub(crate) mod hash;
@@ -18,6 +19,8 @@ use cluster_common::{
     abi::Config,
     route::{Lane, Turn},
 };
+
+use crate::table;
 
 /// A rule that picks a worker.
 pub(crate) trait Policy {
@@ -37,4 +40,10 @@ pub(crate) trait Policy {
     /// Whose turn it is. `key` is the packet's, `attempt` counts from 0: who would come to the same worker again draws
     /// another one from the second attempt on.
     fn draw(ctx: *mut sk_reuseport_md, lane: Lane, key: u32, attempt: u32) -> Turn;
+
+    /// Who gets a packet that begins nothing; it takes nobody's turn.
+    #[inline(always)]
+    fn peek(_key: u32, hash: u32) -> Turn {
+        table::turn(table::current(), hash.into())
+    }
 }

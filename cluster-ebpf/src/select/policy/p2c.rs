@@ -5,7 +5,7 @@
 use aya_ebpf::{bindings::sk_reuseport_md, helpers::generated::bpf_get_prandom_u32};
 use cluster_common::{
     pick::{better, two},
-    route::{Lane, Pick, Table as _, Turn, current},
+    route::{Lane, Table as _, Turn},
 };
 
 use super::Policy;
@@ -21,19 +21,14 @@ impl Policy for P2c {
 
     #[inline(always)]
     fn draw(_ctx: *mut sk_reuseport_md, _lane: Lane, _hash: u32, _attempt: u32) -> Turn {
-        let cursor = table::current();
-        let Some(table) = table::table(cursor) else { return Turn::Nobody };
-        let len = table.length();
-        if len == 0 {
-            return table::turn(cursor, 0);
-        }
-        let tick = now();
-        // SAFETY: has no arguments and no conditions.
-        let (one, other) = two(unsafe { bpf_get_prandom_u32() }, len);
-        let (one, other) = (table.entry(one), table.entry(other));
-        let first =
-            better((burden(one, tick), average(one)), (burden(other, tick), average(other)));
-        let entry = if first { one } else { other };
-        if current(table, cursor) { Turn::Of(Pick { entry, cursor }) } else { Turn::Overtaken }
+        table::pick(table::current(), |table, len| {
+            let tick = now();
+            // SAFETY: has no arguments and no conditions.
+            let (one, other) = two(unsafe { bpf_get_prandom_u32() }, len);
+            let (one, other) = (table.entry(one), table.entry(other));
+            let first =
+                better((burden(one, tick), average(one)), (burden(other, tick), average(other)));
+            if first { one } else { other }
+        })
     }
 }

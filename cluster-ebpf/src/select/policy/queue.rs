@@ -3,11 +3,14 @@
 use aya_ebpf::bindings::sk_reuseport_md;
 use cluster_common::{
     pick::least,
-    route::{Lane, Pick, Table as _, Turn, current},
+    route::{Lane, Turn},
 };
 
 use super::Policy;
-use crate::{load::queue, table};
+use crate::{
+    load::queue,
+    table::{self, place},
+};
 
 /// Queues that are looked at: each takes a read of the kernel's memory, some ten nanoseconds. Among more workers it is the
 /// shortest of this many in a row, another row for each connection.
@@ -20,18 +23,8 @@ impl Policy for Queue {
 
     #[inline(always)]
     fn draw(_ctx: *mut sk_reuseport_md, lane: Lane, _hash: u32, attempt: u32) -> Turn {
-        let Some(cursor) = table::advance(lane) else { return Turn::Nobody };
-        if attempt > 0 {
-            return table::turn(cursor, cursor.position());
-        }
-        let Some(table) = table::table(cursor) else { return Turn::Nobody };
-        let len = table.length();
-        if len == 0 {
-            return table::turn(cursor, 0);
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "less than the length")]
-        let start = (cursor.position() % u64::from(len)) as u32;
-        let entry = least(table, len, start, LOOKED_AT, queue);
-        if current(table, cursor) { Turn::Of(Pick { entry, cursor }) } else { Turn::Overtaken }
+        table::pick_in_turn(lane, attempt, |table, len, position| {
+            least(table, len, place(position, len), LOOKED_AT, queue)
+        })
     }
 }

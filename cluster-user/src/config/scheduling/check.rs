@@ -113,6 +113,7 @@ fn check_classes(classes: &[Class], instances: u32) -> Result<(), String> {
     let Some((_, first)) = classes.split_last() else {
         return Err("policy class has no rule".to_owned());
     };
+    Class::fit(classes)?;
     if first.iter().any(|class| class.matches.is_empty()) {
         return Err("policy class: * fits everybody, and rules follow it: it comes last".to_owned());
     }
@@ -172,6 +173,13 @@ mod tests {
                 "10.0.0.0/8 names worker 5, and the last one is 2",
             ),
             ("class *=0 dscp:1=1", &[], None, 3, "it comes last"),
+            (
+                &format!("class {}", "10.0.0.0/8=0 ".repeat(32)),
+                &[],
+                None,
+                3,
+                "policy class has 32 rules, and 31 are possible",
+            ),
             ("mine.o", &[], None, 1, "policy mine.o is not an absolute path"),
         ] {
             let policy = policy.parse().unwrap();

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use cluster_common::class::{MOST, SIGNS};
+
 use super::{
     Class, Inner, Match,
     text::{SchedulingError, refused, short},
@@ -39,7 +41,29 @@ impl FromStr for Class {
     }
 }
 
+/// Workers that all rules together can name: each may have some sockets in the route, and there is room for those.
+const MOST_NAMED: usize = 2048;
+
 impl Class {
+    /// Checks that there is room for all of them.
+    ///
+    /// # Errors
+    /// What there is too much of.
+    pub fn fit(classes: &[Self]) -> Result<(), String> {
+        let told = classes.iter().map(|class| class.matches.len()).sum();
+        let named = classes.iter().map(|class| class.workers.len()).sum();
+        for (count, what, most) in [
+            (classes.len(), "rules", MOST),
+            (told, "networks, marks and bytes", SIGNS as usize - 1),
+            (named, "workers in its rules", MOST_NAMED),
+        ] {
+            if count > most {
+                return Err(format!("policy class has {count} {what}, and {most} are possible"));
+            }
+        }
+        Ok(())
+    }
+
     /// Whom it is for.
     pub(super) fn whom(&self) -> String {
         if self.matches.is_empty() { "*".to_owned() } else { self.matches.join(",") }

@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use super::{
     drain, ids, join, load,
-    meter::READ_FROM,
     object::{Prepared, Wanted},
     room::Room,
     types,
@@ -92,7 +91,7 @@ fn every(bytes: &[u8]) -> anyhow::Result<Vec<Wanted>> {
                 anyhow::bail!("{name} is of a kind that is not measured yet");
             };
             let is_tracepoint = matches!(found.section, ProgramSection::BtfTracePoint);
-            let target = if is_tracepoint { types::tracepoint(READ_FROM)? } else { 0 };
+            let target = if is_tracepoint { types::reads()? } else { 0 };
             let (program_type, attach_type) = (program_type as u32, attach_type as u32);
             // Kept for good: there are a dozen, and whoever measures ends soon.
             Ok(Wanted { name: name.leak(), program_type, attach_type, target })

@@ -27,9 +27,6 @@ use super::{
 };
 use crate::datapath::telemetry::Histogram;
 
-/// The tracepoint that tells that something was read from a TCP socket.
-pub(super) const READ_FROM: &str = "tcp_rcv_space_adjust";
-
 const LOAD_WORDS: usize = size_of::<Load>() / size_of::<u64>();
 const METER_WORDS: usize = size_of::<meter::Meter>() / size_of::<u64>();
 
@@ -104,7 +101,7 @@ impl Meter {
             name: names::FIRST,
             program_type: program::BPF_PROG_TYPE_TRACING as u32,
             attach_type: attach::BPF_TRACE_RAW_TP as u32,
-            target: types::tracepoint(READ_FROM)?,
+            target: types::reads()?,
         };
         let given = [
             (names::TAGS.to_owned(), self.tags.try_clone()?),

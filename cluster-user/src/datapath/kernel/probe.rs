@@ -19,7 +19,6 @@ use super::{
     bpf::{self, MapShape, ProgramShape},
     drain::Programs,
     ids,
-    meter::READ_FROM,
     room::Room,
     selftest::{self, Moved},
     tracepoint, types,
@@ -64,7 +63,7 @@ pub fn features(root: Option<&Path>) -> Vec<Feature> {
     features.push(tried(
         "seeing when connections are taken up (tp_btf)",
         "telling how long they wait",
-        types::tracepoint(READ_FROM).and_then(on_tracepoint),
+        types::reads().and_then(on_tracepoint),
         |error| privileges_or(error, "5.11, built with DEBUG_INFO_BTF, and CAP_PERFMON"),
     ));
     features.push(tried(

@@ -48,10 +48,10 @@ pub(super) fn migration() -> anyhow::Result<Moved> {
     put(1, &first).context("put a socket into a slot")?;
     put(2, &second).context("put a socket into a slot")?;
 
-    publish(&mut board, &[1])?;
+    publish(&mut board, &[1], &[])?;
     let _queued = TcpStream::connect_timeout(&address, Duration::from_secs(1))
         .context("connect over the loopback interface")?;
-    publish(&mut board, &[2])?;
+    publish(&mut board, &[2], &[])?;
 
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(&second, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;

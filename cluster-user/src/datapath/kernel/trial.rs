@@ -82,7 +82,7 @@ pub fn measure(path: &Path, workers: u16, decisions: u32) -> anyhow::Result<[Cos
             .context("put a socket into a slot")?;
         route.push(Entry::new(slot, seat).word());
     }
-    publish(&mut board, &route)?;
+    publish(&mut board, &route, &[])?;
 
     let _measuring = enable_statistics().context("ask the kernel to measure its programs")?;
     let trial = Trial { sockets: &sockets, address, decisions };

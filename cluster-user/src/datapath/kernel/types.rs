@@ -8,6 +8,8 @@ use anyhow::{Context as _, ensure};
 use cluster_common::{abi::Layout, exchange::TcpSock};
 
 const PATH: &str = "/sys/kernel/btf/vmlinux";
+/// The tracepoint that tells that something was read from a TCP socket.
+const READ_FROM: &str = "tcp_rcv_space_adjust";
 
 // linux/btf.h
 const MAGIC: u32 = 0xeb9f;
@@ -19,42 +21,73 @@ const MEMBER: usize = 12;
 /// Bits of a member's offset, where the rest is the width of a bit field.
 const OFFSET_BITS: u32 = 0x00ff_ffff;
 
+/// What is looked for, or why it was not found.
+struct Found {
+    tcp_sock: Result<TcpSock, String>,
+    layout: Result<Layout, String>,
+    reads: Result<u32, String>,
+}
+
 /// Where `struct tcp_sock` has what the programs read.
 ///
 /// # Errors
 /// When this kernel does not describe its types, or has no such fields.
 pub(super) fn tcp_sock() -> anyhow::Result<TcpSock> {
-    let bytes = fs::read(PATH).with_context(|| format!("read {PATH}"))?;
-    let [rcv_nxt, snd_nxt, copied_seq, write_seq] =
-        offsets(&bytes, "tcp_sock", ["rcv_nxt", "snd_nxt", "copied_seq", "write_seq"])?;
-    Ok(TcpSock { rcv_nxt, snd_nxt, copied_seq, write_seq })
+    found().tcp_sock.clone().map_err(anyhow::Error::msg)
 }
 
 /// Where the kernel has what the programs of groups read.
 ///
-/// It is looked for once: the kernel stays the same.
-///
 /// # Errors
 /// As [`tcp_sock`].
 pub(super) fn layout() -> anyhow::Result<Layout> {
-    static FOUND: OnceLock<Result<Layout, String>> = OnceLock::new();
-    let find = || {
-        let bytes = fs::read(PATH).with_context(|| format!("read {PATH}"))?;
-        let [selected] = offsets(&bytes, "sk_reuseport_kern", ["selected_sk"])?;
-        let [backlog] = offsets(&bytes, "sock", ["sk_ack_backlog"])?;
-        Ok(Layout { selected, backlog })
-    };
-    let found = FOUND.get_or_init(|| find().map_err(|error: anyhow::Error| format!("{error:#}")));
-    found.clone().map_err(anyhow::Error::msg)
+    found().layout.clone().map_err(anyhow::Error::msg)
 }
 
-/// The number of the type by which a tracepoint is known (`btf_trace_…`, a `typedef`).
+/// The number of the type by which the tracepoint [`READ_FROM`] is known (`btf_trace_…`, a `typedef`).
 ///
 /// # Errors
 /// When this kernel does not describe its types, or has no such tracepoint.
-pub(super) fn tracepoint(name: &str) -> anyhow::Result<u32> {
-    let bytes = fs::read(PATH).with_context(|| format!("read {PATH}"))?;
-    let types = Types::new(&bytes).context("the kernel's description of its types is damaged")?;
+pub(super) fn reads() -> anyhow::Result<u32> {
+    found().reads.clone().map_err(anyhow::Error::msg)
+}
+
+/// Everything, looked for once: the kernel stays the same. The description has some megabytes, and reading it a second time
+/// would leave the heap that large, because the allocator takes a size that comes again for one to keep.
+fn found() -> &'static Found {
+    static FOUND: OnceLock<Found> = OnceLock::new();
+    FOUND.get_or_init(|| match fs::read(PATH) {
+        Ok(bytes) => Found::of(&bytes),
+        Err(error) => {
+            let why = format!("read {PATH}: {error}");
+            Found { tcp_sock: Err(why.clone()), layout: Err(why.clone()), reads: Err(why) }
+        }
+    })
+}
+
+impl Found {
+    fn of(bytes: &[u8]) -> Self {
+        let tcp_sock = || {
+            let [rcv_nxt, snd_nxt, copied_seq, write_seq] =
+                offsets(bytes, "tcp_sock", ["rcv_nxt", "snd_nxt", "copied_seq", "write_seq"])?;
+            anyhow::Ok(TcpSock { rcv_nxt, snd_nxt, copied_seq, write_seq })
+        };
+        let layout = || {
+            let [selected] = offsets(bytes, "sk_reuseport_kern", ["selected_sk"])?;
+            let [backlog] = offsets(bytes, "sock", ["sk_ack_backlog"])?;
+            anyhow::Ok(Layout { selected, backlog })
+        };
+        let why = |error| format!("{error:#}");
+        Self {
+            tcp_sock: tcp_sock().map_err(why),
+            layout: layout().map_err(why),
+            reads: tracepoint(bytes, READ_FROM).map_err(why),
+        }
+    }
+}
+
+fn tracepoint(bytes: &[u8], name: &str) -> anyhow::Result<u32> {
+    let types = Types::new(bytes).context("the kernel's description of its types is damaged")?;
     let wanted = format!("btf_trace_{name}");
     let (mut rest, mut number) = (types.types, 0);
     while let Some(size) = size_of_type(rest) {

@@ -1,6 +1,7 @@
 //! One group: its program, the sockets in its slots, the route, and the waiting room.
 
 mod adopt;
+mod class;
 mod schedule;
 
 pub(super) use schedule::try_policy;
@@ -18,11 +19,13 @@ use anyhow::Context as _;
 use cluster_common::{
     abi, choose,
     load::Seat,
+    names,
     publish::{self, Mapped},
     slot::Slot,
     stats::{GroupStats, SlotStats},
 };
 
+use self::class::Classes;
 use super::{
     bpf,
     hub::{Hub, Source},
@@ -64,6 +67,8 @@ pub(super) struct Group {
     config: OwnedFd,
     /// What the program has been told.
     told: abi::Config,
+    /// The classes that its program was loaded with, if it was and that is known.
+    classes: Option<Classes>,
     /// Maps of its program, by name.
     maps: Vec<(String, OwnedFd)>,
     pub(super) steering: Steering,
@@ -164,8 +169,10 @@ impl Group {
             cursors,
             slot_stats,
             group_stats,
-            all,
+            mut all,
         } = maps;
+        // Rules go with their program: they never change, and no other has them.
+        all.retain(|(name, _)| name != names::RULES);
         // SAFETY: both mappings have the size of the tables and are kept in `_tables`; nobody else has them, for there
         // is one daemon.
         let board = unsafe { Mapped::new(routes.start(), cursors.start()) };
@@ -179,6 +186,7 @@ impl Group {
             sockets,
             config,
             told: abi::Config { abi: abi::VERSION, ..abi::Config::default() },
+            classes: None,
             maps: all,
             steering,
             board,
@@ -292,7 +300,8 @@ impl Group {
     /// When it is too long, or what waits cannot be handed over; the route is published then all the same.
     pub(super) fn publish(&mut self, route: &[Slot], meter: &Meter) -> anyhow::Result<()> {
         let entries = self.table(route, meter);
-        publish::publish(&mut self.board, &entries)?;
+        let behind = class::behind(entries.len(), &self.members(route));
+        publish::publish(&mut self.board, &entries, &behind)?;
         route.clone_into(&mut self.route);
         self.place_on_cpus(route)?;
         self.settle()

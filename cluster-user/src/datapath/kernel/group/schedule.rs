@@ -13,7 +13,7 @@ use cluster_common::{
     consistent::{self, PLACES},
     cpu,
     load::{Seat, TICK_SHIFT, UNIT},
-    names,
+    names, publish,
     route::Entry,
     slot::Slot,
 };
@@ -26,6 +26,7 @@ use super::{
         meter::Meter,
     },
     Group, Owner,
+    class::{Classes, behind},
 };
 use crate::{
     config::{
@@ -37,9 +38,11 @@ use crate::{
 
 /// What a program wants its route to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     /// Turns, in their order.
     Turns,
+    /// The same, and behind them those of each class.
+    Classes,
     /// Everybody once.
     Set,
     /// Places that stay with their workers.
@@ -48,11 +51,12 @@ enum Form {
 
 impl Form {
     /// That of a program.
-    fn of(program: &str) -> Self {
+    pub(super) fn of(program: &str) -> Self {
         let policy = program.split_once('_').map_or(program, |(_, policy)| policy);
         match policy {
             "least" | "p2c" | "queue" | "cpu" => Self::Set,
             "sticky" => Self::Consistent,
+            "class" => Self::Classes,
             _ => Self::Turns,
         }
     }
@@ -70,10 +74,8 @@ fn program_of(policy: &Policy) -> anyhow::Result<&'static str> {
         Policy::Sticky(_) => "sticky",
         Policy::CpuLocal => "cpu",
         Policy::Random => "random",
+        Policy::Class(_) => "class",
         Policy::Custom(_) => "custom",
-        Policy::Class(_) => {
-            bail!("policy {} is not part of this version", policy.name())
-        }
     };
     let mut programs = names::SELECT.into_iter();
     let found = programs.find(|program| program.strip_prefix("cluster_") == Some(name));
@@ -121,6 +123,19 @@ impl Group {
         duplicate: impl Fn(u64) -> Option<OwnedFd>,
     ) -> anyhow::Result<()> {
         let wanted = program_of(&scheduling.policy)?;
+        let classes = match &scheduling.policy {
+            Policy::Class(rules) => Some(Classes::new(rules, self.free_set())?),
+            Policy::RoundRobin
+            | Policy::LeastConn
+            | Policy::P2c
+            | Policy::Queue
+            | Policy::Hash
+            | Policy::Sticky(_)
+            | Policy::CpuLocal
+            | Policy::Random
+            | Policy::None
+            | Policy::Custom(_) => None,
+        };
         let traced = load::is_traced(&self.program.name);
         let wanted =
             if traced && wanted == names::ROUND_ROBIN { names::SELECT_TRACED } else { wanted };
@@ -156,14 +171,15 @@ impl Group {
         self.told.prefix_v6 = sticky.v6.into();
         self.told.connection_id = sticky.quic.unwrap_or(0).into();
         self.tell()?;
+        let stays = self.program.name == wanted && self.is_for(classes.as_ref());
         let replaced = match custom {
             // The one that runs goes on if it is the same, with what it has in its maps.
             Some((program, _)) if self.program.is_like(&program).unwrap_or(false) => Ok(()),
-            Some(loaded) => self.replace_program(loaded, duplicate),
-            None if self.program.name == wanted => Ok(()),
+            Some(loaded) => self.replace_program(loaded, None, meter, duplicate),
+            None if stays => Ok(()),
             None => select
                 .load_for(wanted, &self.maps, self.key.protocol)
-                .and_then(|loaded| self.replace_program(loaded, duplicate)),
+                .and_then(|loaded| self.replace_program(loaded, classes, meter, duplicate)),
         };
         if let Err(error) = replaced {
             self.told = before;
@@ -176,9 +192,20 @@ impl Group {
 
     fn replace_program(
         &mut self,
-        (program, made): (Program, Vec<(String, OwnedFd)>),
+        (program, mut made): (Program, Vec<(String, OwnedFd)>),
+        classes: Option<Classes>,
+        meter: &Meter,
         duplicate: impl Fn(u64) -> Option<OwnedFd>,
     ) -> anyhow::Result<()> {
+        if let Some(classes) = &classes {
+            classes.enter(&made)?;
+            // Until the next publication both programs, the one that is there and this one, have their classes in it.
+            let route = self.route.clone();
+            let mut members = self.members(&route);
+            members.extend(self.members_by(classes, &route));
+            let entries = self.table(&route, meter);
+            publish::publish(&mut self.board, &entries, &behind(entries.len(), &members))?;
+        }
         let attached = if let Some(room) = &self.waiting_room {
             bpf::attach_to_group(program.as_fd(), room.as_fd())
         } else {
@@ -191,6 +218,8 @@ impl Group {
         let (count, time) = self.program.runs();
         self.ran = (self.ran.0 + count, self.ran.1 + time);
         self.program = program;
+        self.classes = classes;
+        made.retain(|(name, _)| name != names::RULES);
         self.maps.extend(made);
         Ok(())
     }
@@ -202,19 +231,19 @@ impl Group {
 
     /// The entries of a route in the form that the program wants it.
     pub(super) fn table(&self, route: &[Slot], meter: &Meter) -> Vec<u32> {
-        let seat = |slot: &Slot| self.filled.get(slot).map_or(Seat::NONE, |filled| filled.seat);
-        let entry = |slot: &Slot| Entry::new(*slot, seat(slot)).word();
+        let entry = |slot: &Slot| self.entry(*slot);
         match Form::of(&self.program.name) {
             Form::Turns => {
                 // What sheds goes by connections, which count alike then.
                 route.iter().map(entry).collect()
             }
+            Form::Classes => {
+                self.set_shares(&turns(route), meter);
+                route.iter().map(entry).collect()
+            }
             Form::Set => {
                 let turns = turns(route);
-                let least = turns.values().copied().min().unwrap_or(1);
-                for (slot, turns) in &turns {
-                    meter.set_share(seat(slot), (UNIT * least / turns).max(1));
-                }
+                self.set_shares(&turns, meter);
                 turns.keys().map(entry).collect()
             }
             Form::Consistent => {
@@ -224,6 +253,23 @@ impl Group {
                     |place| consistent::owner(place, &keys).map(|owner| entry(&slots[owner]));
                 (0..PLACES).filter_map(owner).collect()
             }
+        }
+    }
+
+    /// A socket as it stands in a table.
+    pub(super) fn entry(&self, slot: Slot) -> u32 {
+        Entry::new(slot, self.seat(slot)).word()
+    }
+
+    fn seat(&self, slot: Slot) -> Seat {
+        self.filled.get(&slot).map_or(Seat::NONE, |filled| filled.seat)
+    }
+
+    /// Makes connections count the less to a worker the more turns it has.
+    fn set_shares(&self, turns: &BTreeMap<Slot, u32>, meter: &Meter) {
+        let least = turns.values().copied().min().unwrap_or(1);
+        for (slot, turns) in turns {
+            meter.set_share(self.seat(*slot), (UNIT * least / turns).max(1));
         }
     }
 

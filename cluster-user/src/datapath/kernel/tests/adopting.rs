@@ -444,7 +444,7 @@ fn options() -> GroupOptions {
     GroupOptions { app: "test".to_owned(), trace: false }
 }
 
-fn key(port: u16) -> GroupKey {
+pub(super) fn key(port: u16) -> GroupKey {
     let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let mut key = crate::datapath::socket::group_key(listener.as_fd()).unwrap();
     key.address.set_port(port);

@@ -4,6 +4,7 @@
 
 mod adopting;
 mod balance;
+mod classes;
 mod custom;
 mod draining;
 mod flows;

@@ -57,6 +57,7 @@ fn every_policy_serves_and_can_be_changed_for_any_other() {
             sticky,
             Policy::CpuLocal,
             Policy::Random,
+            "class 127.0.0.0/8=0-2:hash *=0".parse().unwrap(),
             Policy::None,
             Policy::RoundRobin,
         ];

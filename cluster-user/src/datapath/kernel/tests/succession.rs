@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::Builder;
 
-use super::world::{Reported, World};
+use super::world::{Reported, World, number_of};
 use crate::{
     datapath::{DataPath as _, Place, Report, kernel::Kernel, socket::pidfd_open},
     id::{AppId, WorkerId},
@@ -117,7 +117,7 @@ impl World {
                 cgroup: Some(inode),
                 cgroup_path: Some(&cgroup),
                 ports: &[],
-                number: 0,
+                number: number_of(id),
             };
             self.kernel.admit(id, &place).unwrap();
             self.kernel.started(id, pid, pidfd_open(pid).unwrap().as_fd(), None);

@@ -40,6 +40,8 @@ fn a_silent_worker_gets_nothing_by_any_policy_until_it_speaks() {
             Policy::Sticky(Sticky { v4: 32, ..Sticky::default() }),
             Policy::CpuLocal,
             Policy::Random,
+            "class 127.0.0.0/8=0-9".parse().unwrap(),
+            "class *=0-9:least-conn".parse().unwrap(),
         ];
         for policy in policies {
             let rule = Scheduling { policy, ..Scheduling::default() };

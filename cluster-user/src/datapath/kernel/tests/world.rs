@@ -75,6 +75,8 @@ pub(super) struct World {
     root: Root,
     workers: BTreeMap<WorkerId, Child>,
     pub(super) next_worker: u64,
+    /// Number in its app of the worker that is started next, if it is not [`number_of`] it.
+    pub(super) succeeds: Option<u32>,
 }
 
 /// A socket that was reported.
@@ -106,7 +108,8 @@ impl World {
         let root = Root(root);
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let (kernel, app, workers) = (Daemon::default(), AppId(0), BTreeMap::new());
-        let mut world = Self { kernel, app, runtime, root, workers, next_worker: 1 };
+        let mut world =
+            Self { kernel, app, runtime, root, workers, next_worker: 1, succeeds: None };
         let started = Instant::now();
         world.start();
         println!("data path ready after {:?}", started.elapsed());
@@ -135,7 +138,7 @@ impl World {
             cgroup: Some(inode),
             cgroup_path: Some(&cgroup),
             ports,
-            number: 0,
+            number: self.succeeds.take().unwrap_or(number_of(id)),
         };
         self.kernel.admit(id, &place).unwrap();
         let child = python(code, arguments, Some(&cgroup));
@@ -284,6 +287,11 @@ impl Drop for Root {
         }
         drop(fs::remove_dir(&self.0));
     }
+}
+
+/// The number in its app of a worker that succeeds nobody.
+pub(super) fn number_of(worker: WorkerId) -> u32 {
+    u32::try_from(worker.0 - 1).unwrap()
 }
 
 /// The slot with this number.
