@@ -129,7 +129,9 @@ fn whoever_serves_again_instead_of_ending_was_heard_while_it_drained() {
     assert_eq!(world.state.app_of(AppId(0)).unwrap().seats[0].worker, Some(new));
     for _ in 0..10 {
         pass(&mut world, 900);
-        [FIRST, SECOND, new].into_iter().for_each(|worker| beat(&mut world, worker));
+        for worker in [FIRST, SECOND, new] {
+            beat(&mut world, worker);
+        }
         world.deliver_all();
     }
     let who = "somebody".to_owned();
