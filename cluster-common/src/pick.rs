@@ -69,16 +69,23 @@ pub const fn two(random: u32, len: u32) -> (u32, u32) {
     (one, if other >= one { other + 1 } else { other })
 }
 
-/// The better of two entries: fewer connections times how long they take. Of whom nothing is known yet, or who is to be
-/// the [last](LAST), only the connections are compared.
+/// The better of two entries: fewer connections times how long they take. Of whom nothing is known yet, only the
+/// connections are compared; who is to be the [last](LAST) is the worse one in any case.
 #[inline(always)]
 pub const fn better(one: (u64, u32), other: (u64, u32)) -> bool {
     let ((burden, average), (others, theirs)) = (one, other);
-    if average == 0 || theirs == 0 || (burden | others) >= LAST {
+    if average == 0 || theirs == 0 {
         return burden <= others;
     }
-    // A burden has at most 37 bits, an average 32: enough is shifted away for the product to fit.
-    (burden >> 10) * (average as u64) <= (others >> 10) * (theirs as u64)
+    product(burden, average) <= product(others, theirs)
+}
+
+/// Connections times how long they take.
+#[inline(always)]
+const fn product(burden: u64, average: u32) -> u64 {
+    // A burden has at most 37 bits, an average 32: enough is shifted away for the product to fit. Whoever is to be the last
+    // gets the highest bit, which no product has; by a condition the verifier would walk more than half as much again.
+    (burden >> 10) * (average as u64) + ((burden & LAST) << (63 - LAST.trailing_zeros()))
 }
 
 /// Spreads bits: a change of any bit of the input changes about half of the output (the finalizer of `MurmurHash3`).

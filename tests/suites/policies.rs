@@ -125,12 +125,13 @@ fn a_flow_that_never_ends_holds_up_a_reload_for_as_long_as_is_allowed() {
     let began = Instant::now();
     let mut reload = host.begin(&["reload", "udp"]);
     wait::until_true("the reload is done", || {
-        flow.ask();
+        // What waits at a worker when it is ended is lost, as always with datagrams.
+        flow.0.send(b"x").unwrap();
         reload.has_ended()
     });
     reload.end().ok();
     assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
-    assert_ne!(flow.ask(), home);
+    assert_ne!(Flow::new(8080).ask(), home);
 }
 
 #[test]

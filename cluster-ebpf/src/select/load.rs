@@ -119,7 +119,7 @@ pub(crate) fn trusts(ctx: *mut sk_reuseport_md, entry: Entry, config: &Config) -
     if !entry.seat().counts() {
         return true;
     }
-    if config.heartbeat & u32::from(read!(load.distrusted)) != 0 {
+    if config.heartbeat != 0 && read!(load.distrusted) != 0 {
         return false;
     }
     let tick = now();
