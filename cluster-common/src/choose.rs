@@ -17,6 +17,18 @@ pub const MAX_DRAWS: u32 = 32;
 /// the connection all the same: the guard prefers, it does not turn away.
 pub const GUARDED_DRAWS: u32 = 8;
 
+/// Turns that a decision draws although the guard refused who had one: those whom it does not refuse keep their turns among
+/// each other then. After so many, which may have been a heavy worker's turns in a row, it asks everybody once instead.
+pub const GUARDED_TURNS: u32 = 4;
+
+/// As [`GUARDED_TURNS`], of those who have enough.
+pub const FULL_TURNS: u32 = 16;
+
+/// How many are asked then.
+pub const ASIDES: u32 = 16;
+
+const _: () = assert!(GUARDED_TURNS <= GUARDED_DRAWS && GUARDED_DRAWS < ASIDES);
+
 /// What happens to a connection that no worker can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -97,11 +109,16 @@ pub enum Tally {
 
 /// What a decision needs to know of its group, and can do to it.
 pub trait Group {
+    /// Whether the policy draws turns, of which a heavy worker has many in a row.
+    const TAKES_TURNS: bool;
+
     /// Whether the policy leaves everything to the kernel's hash.
     fn abstains(&mut self) -> bool;
     /// Takes the policy's next turn in this lane, for a packet with this hash. `attempt` counts from 0: a policy that would
     /// come to the same worker again draws another one from the second attempt on.
     fn draw(&mut self, lane: Lane, hash: u32, attempt: u32) -> Turn;
+    /// Somebody else, whoever has the next turns; `attempt` counts from 0 and tells them apart.
+    fn aside(&mut self, attempt: u32) -> Turn;
     /// Whether connections are refused when every worker has enough.
     fn sheds(&mut self) -> bool;
     /// Whether a worker has enough.
@@ -234,6 +251,9 @@ fn take_turn<G: Group>(group: &mut G, kind: Kind, lane: Lane, hash: u32) -> Take
             Turn::Of(pick) => {
                 if sheds && group.is_full(pick.entry) {
                     full = true;
+                    if G::TAKES_TURNS && attempt >= FULL_TURNS {
+                        break;
+                    }
                 } else if !group.select(pick.entry.slot()) {
                     // A miss draws again instead of trying the next slot: taking a neighbour's turn would give the
                     // neighbour two in a row for as long as the slot is empty.
@@ -241,12 +261,42 @@ fn take_turn<G: Group>(group: &mut G, kind: Kind, lane: Lane, hash: u32) -> Take
                     group.count(Tally::Miss);
                 } else if guarded && attempt < GUARDED_DRAWS && !group.trusts(pick.entry) {
                     group.count(Tally::Guarded(pick.entry.slot()));
+                    if G::TAKES_TURNS && attempt >= GUARDED_TURNS {
+                        break;
+                    }
                 } else {
                     return Taken::Of(pick);
                 }
             }
             Turn::Overtaken => group.count(Tally::Overtaken),
             Turn::Nobody => return Taken::Nobody,
+        }
+    }
+    if G::TAKES_TURNS && draws < MAX_DRAWS {
+        return take_aside(group, sheds, guarded);
+    }
+    if full { Taken::Full } else { Taken::Nobody }
+}
+
+/// Asks everybody once, or as many as there is time for, until one can take it.
+#[inline(always)]
+fn take_aside<G: Group>(group: &mut G, sheds: bool, guarded: bool) -> Taken {
+    let mut full = false;
+    let mut asked = 0;
+    while asked < ASIDES {
+        let attempt = asked;
+        asked += 1;
+        if let Turn::Of(pick) = group.aside(attempt) {
+            if sheds && group.is_full(pick.entry) {
+                full = true;
+            } else if !group.select(pick.entry.slot()) {
+                group.missed(pick.entry);
+                group.count(Tally::Miss);
+            } else if guarded && attempt < GUARDED_DRAWS && !group.trusts(pick.entry) {
+                group.count(Tally::Guarded(pick.entry.slot()));
+            } else {
+                return Taken::Of(pick);
+            }
         }
     }
     if full { Taken::Full } else { Taken::Nobody }

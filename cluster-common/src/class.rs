@@ -263,7 +263,7 @@ impl<T: Table> Part<T> {
         turn: u64,
         hash: u32,
         random: impl Fn() -> u32,
-        burden: impl FnMut(Entry) -> u64,
+        burden: impl FnMut(Entry, u64) -> u64,
     ) -> Entry {
         let at = match self.inner {
             Inner::RoundRobin => turn,
@@ -351,23 +351,23 @@ mod tests {
         }
     }
 
-    fn picked(class: u32, turn: u64, hash: u32, burden: impl FnMut(Entry) -> u64) -> u16 {
+    fn picked(class: u32, turn: u64, hash: u32, burden: impl FnMut(Entry, u64) -> u64) -> u16 {
         Part::of(Fake, LEN, class).pick(turn, hash, || 7, burden).slot().get()
     }
 
     #[test]
     fn a_class_has_its_own_part_of_a_table_and_its_own_rule() {
-        let second = |entry: Entry| u64::from(entry.slot().get() != 2);
+        let second = |entry: Entry, _| u64::from(entry.slot().get() != 2);
         assert_eq!([0, 1, 2].map(|turn| picked(FEW, turn, 9, second)), [2; 3]);
-        assert_eq!([0, 1, 2].map(|turn| picked(FEW, turn, 9, |_| 0)), [1, 2, 1], "ties rotate");
-        assert_eq!([0, 1, 2].map(|turn| picked(MANY, turn, 71, |_| 0)), [101; 3]);
+        assert_eq!([0, 1, 2].map(|turn| picked(FEW, turn, 9, |_, _| 0)), [1, 2, 1], "ties rotate");
+        assert_eq!([0, 1, 2].map(|turn| picked(MANY, turn, 71, |_, _| 0)), [101; 3]);
         assert_eq!(Part::of(Fake, LEN, MANY).at(70 + 69).slot().get(), 169);
     }
 
     #[test]
     fn who_has_no_class_or_one_without_workers_has_the_whole_route() {
         for class in [EVERYBODY, EMPTY, 7] {
-            let turns = [0, 1, 2, 3].map(|turn| picked(class, turn, 9, |_| 0));
+            let turns = [0, 1, 2, 3].map(|turn| picked(class, turn, 9, |_, _| 0));
             assert_eq!(turns, [1, 2, 3, 1]);
         }
     }

@@ -7,7 +7,7 @@
 pub const SEATS: u32 = 2048;
 
 /// Connections that have moved and are not closed yet, of which it is remembered where they are.
-pub const MOVES: u32 = 4096;
+pub const MOVES: u32 = 1 << 15;
 
 /// Index of a socket's load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,6 +91,8 @@ pub struct Load {
 }
 
 const _: () = assert!(size_of::<Load>() == 64);
+// Programs read both in one word.
+const _: () = assert!(core::mem::offset_of!(Load, gone) == 60);
 
 /// Set in the [burden](burden()) of whom a policy takes only when there is nobody else: more than any number of connections
 /// weighs.

@@ -9,7 +9,8 @@ use crate::{
 pub const COMPARED: u32 = 64;
 
 /// The least burdened entry of the first [`COMPARED`] from `start` on, of a table with `len` entries, at least one. Burdens
-/// are below 2^37.
+/// are below 2^37. What `burden` says of one that has at least as much as its second argument need not be exact: it only must
+/// not be less.
 ///
 /// Among equals the first one after `start` wins, so that a `start` that moves lets ties rotate.
 #[inline(always)]
@@ -18,7 +19,7 @@ pub fn least<T: Table>(
     len: u32,
     start: u32,
     limit: u32,
-    mut burden: impl FnMut(Entry) -> u64,
+    mut burden: impl FnMut(Entry, u64) -> u64,
 ) -> Entry {
     // A burden and whose it is in one word: there is one thing to compare and to keep, for the verifier as well.
     let mut lowest = u64::MAX;
@@ -29,7 +30,7 @@ pub fn least<T: Table>(
         }
         let at = start + index;
         let entry = table.entry(if at >= len { at - len } else { at });
-        let word = (burden(entry) << Entry::BITS) + u64::from(entry.word());
+        let word = (burden(entry, lowest >> Entry::BITS) << Entry::BITS) + u64::from(entry.word());
         if word >> Entry::BITS < lowest >> Entry::BITS {
             lowest = word;
         }
@@ -46,14 +47,14 @@ pub fn lightest<T: Table>(
     len: u32,
     start: u32,
     random: impl FnOnce() -> u32,
-    mut burden: impl FnMut(Entry) -> u64,
+    mut burden: impl FnMut(Entry, u64) -> u64,
 ) -> Entry {
     if len <= COMPARED {
         return least(table, len, start, COMPARED, burden);
     }
     let (one, other) = two(random(), len);
     let (one, other) = (table.entry(one), table.entry(other));
-    if burden(one) <= burden(other) { one } else { other }
+    if burden(one, u64::MAX) <= burden(other, u64::MAX) { one } else { other }
 }
 
 /// Two different places of a table with `len` entries, from one random number; the same place twice if there is only one.
@@ -141,7 +142,8 @@ mod tests {
     fn least_of(loads: &[u64], start: u32) -> u16 {
         let slots: Vec<u16> = (1..).take(loads.len()).collect();
         let len = u32::try_from(loads.len()).unwrap();
-        let burden = |entry: Entry| loads[usize::from(entry.seat().get()) - 1];
+        // No more exact than it must be.
+        let burden = |entry: Entry, enough| loads[usize::from(entry.seat().get()) - 1].min(enough);
         least(Row(&slots), len, start, COMPARED, burden).slot().get()
     }
 

@@ -9,7 +9,7 @@
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::route::{
-    BUFFERS, Cursor, CursorLine, Lane, ROUTE_ENTRIES, RouteTable, TABLE_ENTRIES, resume,
+    BUFFERS, Cursor, CursorLine, Lane, OTHERS, ROUTE_ENTRIES, RouteTable, TABLE_ENTRIES, resume,
 };
 
 /// The memory that a group shares with the kernel, as its publisher sees it.
@@ -164,6 +164,14 @@ impl Board for Mapped {
             store(place, entry);
         }
         store(&mut table.len, entries.len() as u32);
+        let mut count = 0;
+        for entry in entries {
+            if count < OTHERS && !table.others[..count].contains(entry) {
+                store(&mut table.others[count], *entry);
+                count += 1;
+            }
+        }
+        store(&mut table.others_len, count as u32);
         // The table must be complete before a cursor points to it.
         fence(Ordering::SeqCst);
     }

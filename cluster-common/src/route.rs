@@ -26,6 +26,9 @@ use crate::{
 /// Entries of a route: the sum of all weights can be this large.
 pub const ROUTE_ENTRIES: usize = 4096;
 
+/// Workers that a decision can turn to besides whose turn it is. A power of two, for masking.
+pub const OTHERS: usize = 128;
+
 /// Entries of a table: a route, and what a policy keeps behind it. A power of two, for masking.
 pub const TABLE_ENTRIES: usize = 16384;
 
@@ -72,11 +75,20 @@ pub struct RouteTable {
     /// The route: [`Entry`]s as words, the first `len`. What is behind them is the policy's (see [`class`](crate::class)),
     /// and is published with the route.
     pub entries: [u32; TABLE_ENTRIES],
+    /// How many of `others` there are.
+    pub others_len: u32,
+    /// Fills the word.
+    pub reserved: u32,
+    /// Everybody in the route once, as [`Entry`]s, as far as there is room: whom a decision asks when it may not take who
+    /// has the turn. With weights the next turns may all be of the same worker.
+    pub others: [u32; OTHERS],
 }
 
-const _: () =
-    assert!(size_of::<RouteTable>() == 8 + 4 * TABLE_ENTRIES && TABLE_ENTRIES.is_power_of_two());
-const _: () = assert!(ROUTE_ENTRIES < TABLE_ENTRIES);
+const _: () = assert!(
+    size_of::<RouteTable>() == 16 + 4 * OTHERS + 4 * TABLE_ENTRIES
+        && TABLE_ENTRIES.is_power_of_two()
+);
+const _: () = assert!(ROUTE_ENTRIES < TABLE_ENTRIES && OTHERS.is_power_of_two());
 
 /// One lane's cursor as it lies in the map: a cache line of its own, since every connection writes it.
 #[derive(Clone, Copy, Debug)]
@@ -218,6 +230,14 @@ pub trait Table: Copy {
     fn length(self) -> u32;
     /// The entry at `index & (TABLE_ENTRIES - 1)`, of the route or behind it.
     fn entry(self, index: u32) -> Entry;
+    /// [`RouteTable::others_len`].
+    fn others(self) -> u32 {
+        0
+    }
+    /// The one of [`RouteTable::others`] at `index & (OTHERS - 1)`.
+    fn other(self, _index: u32) -> Entry {
+        Entry::NOBODY
+    }
 }
 
 /// Looks up the turn that `cursor` gives in `table`, which must be the table of `cursor.buffer()`.
@@ -231,6 +251,18 @@ pub fn look_up<T: Table>(table: T, cursor: Cursor, at: u64) -> Turn {
         return if current(table, cursor) { Turn::Nobody } else { Turn::Overtaken };
     }
     let entry = table.entry((at % len) as u32);
+    if current(table, cursor) { Turn::Of(Pick { entry, cursor }) } else { Turn::Overtaken }
+}
+
+/// Looks up somebody in `table`, everybody being as far from the next as from any other, whatever their weights: for a
+/// decision that may not take who has the turn. `at` as for [`look_up`].
+#[inline(always)]
+pub fn look_aside<T: Table>(table: T, cursor: Cursor, at: u64) -> Turn {
+    let count = u64::from(table.others());
+    if count == 0 {
+        return look_up(table, cursor, at);
+    }
+    let entry = table.other((at % count) as u32);
     if current(table, cursor) { Turn::Of(Pick { entry, cursor }) } else { Turn::Overtaken }
 }
 

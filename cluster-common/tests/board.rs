@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use cluster_common::{
     publish::{Board, Mapped, RouteTooLong, publish},
     route::{
-        BUFFERS, Cursor, CursorLine, Entry, LANES, Lane, ROUTE_ENTRIES, RouteTable, TABLE_ENTRIES,
-        Table, Turn, look_up,
+        BUFFERS, Cursor, CursorLine, Entry, LANES, Lane, OTHERS, ROUTE_ENTRIES, RouteTable,
+        TABLE_ENTRIES, Table, Turn, look_up,
     },
 };
 use proptest::prelude::*;
@@ -101,8 +101,17 @@ fn a_route_that_does_not_fit_is_refused_and_changes_nothing() {
 #[test]
 #[expect(clippy::large_stack_arrays, reason = "a table is what it is")]
 fn mapped_memory_is_a_board() {
-    let mut tables =
-        vec![RouteTable { version: 0, len: 0, entries: [0; TABLE_ENTRIES] }; BUFFERS as usize];
+    let mut tables = vec![
+        RouteTable {
+            version: 0,
+            len: 0,
+            others_len: 0,
+            reserved: 0,
+            others: [0; OTHERS],
+            entries: [0; TABLE_ENTRIES]
+        };
+        BUFFERS as usize
+    ];
     let mut cursors = vec![CursorLine { word: 0, reserved: [0; 7] }; LANES as usize];
     // SAFETY: as many as there must be, alive until the end, used by nothing else.
     let mut board = unsafe { Mapped::new(tables.as_mut_ptr(), cursors.as_mut_ptr()) };

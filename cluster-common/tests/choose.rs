@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_common::{
-    choose::{GUARDED_DRAWS, Group, MAX_DRAWS, OnMiss, Tally, Verdict, choose},
+    choose::{GUARDED_DRAWS, GUARDED_TURNS, Group, MAX_DRAWS, OnMiss, Tally, Verdict, choose},
     flow::{FLOWS, Flow, bucket},
     load::Seat,
     packet::{Kind, TCP, UDP, classify},
@@ -45,6 +45,22 @@ fn the_ack_of_a_cookie_follows_its_syn() {
     }
     assert_eq!(group.cursors, [100, 0]);
     assert_eq!(group.tallies.len(), 100, "a connection counts once");
+}
+
+#[test]
+fn a_heavy_worker_in_trouble_does_not_hide_the_others() {
+    let mut route = vec![1; 20];
+    route.push(2);
+    let mut group = Fake::with_workers(&route);
+    group.stalled.insert(1);
+    for hash in 0..42 {
+        assert_eq!(group.decide(Kind::Syn, hash), selected(2), "the guard's");
+    }
+    group.stalled.clear();
+    group.full.insert(1);
+    for hash in 0..42 {
+        assert_eq!(group.decide(Kind::Syn, hash), selected(2), "with enough");
+    }
 }
 
 #[test]
@@ -101,7 +117,7 @@ fn when_all_are_in_trouble_connections_are_taken_all_the_same() {
 
     assert!(matches!(group.decide(Kind::Syn, 1), Verdict::Selected(_)));
     let guarded = group.tallies.iter().filter(|tally| matches!(tally, Tally::Guarded(_))).count();
-    assert_eq!(guarded, GUARDED_DRAWS as usize);
+    assert_eq!(guarded, (GUARDED_TURNS + 1 + GUARDED_DRAWS) as usize);
 }
 
 #[test]
@@ -368,6 +384,8 @@ impl Fake {
 }
 
 impl Group for Fake {
+    const TAKES_TURNS: bool = true;
+
     fn abstains(&mut self) -> bool {
         self.abstains
     }
@@ -414,6 +432,15 @@ impl Group for Fake {
             return Turn::Overtaken;
         }
         self.at(position)
+    }
+
+    fn aside(&mut self, attempt: u32) -> Turn {
+        let mut others = self.route.clone();
+        others.sort_unstable();
+        others.dedup();
+        let slot = others[attempt as usize % others.len()];
+        let entry = Entry::new(Slot::masked(slot), Seat::NONE);
+        Turn::Of(Pick { entry, cursor: Cursor::new(self.version.into(), self.cursors[0]) })
     }
 
     fn peek(&mut self, hash: u32) -> Turn {

@@ -39,6 +39,8 @@ impl<P: Policy> Kernel<P> {
 }
 
 impl<P: Policy> Group for Kernel<P> {
+    const TAKES_TURNS: bool = P::TAKES_TURNS;
+
     #[inline(always)]
     fn abstains(&mut self) -> bool {
         self.config.abstains != 0
@@ -47,6 +49,11 @@ impl<P: Policy> Group for Kernel<P> {
     #[inline(always)]
     fn draw(&mut self, lane: Lane, _hash: u32, attempt: u32) -> Turn {
         P::draw(self.ctx, lane, self.key, attempt)
+    }
+
+    #[inline(always)]
+    fn aside(&mut self, attempt: u32) -> Turn {
+        table::aside(attempt)
     }
 
     #[inline(always)]

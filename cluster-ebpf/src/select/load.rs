@@ -26,19 +26,26 @@ fn of(entry: Entry) -> Option<*mut Load> {
     LOADS.get_ptr_mut(entry.seat().index())
 }
 
-/// What one more connection would be to a worker.
+/// What one more connection would be to a worker. Of one that has `enough` it is not asked whether it is unfit as well.
 #[inline(always)]
-pub(crate) fn burden(entry: Entry, tick: u32) -> u64 {
+pub(crate) fn burden(entry: Entry, tick: u32, enough: u64) -> u64 {
     let Some(load) = of(entry) else { return 0 };
     let connections = connections(load, tick);
     let burden = load::burden(connections, read!(load.share));
+    if burden >= enough {
+        return burden;
+    }
     if unfit(load) || spared(load, tick) { burden | LAST } else { burden }
 }
 
 /// Whether its socket could not be taken the last time, or its worker has fallen silent.
 #[inline(always)]
 fn unfit(load: *mut Load) -> bool {
-    read!(load.gone) | read!(load.distrusted) != 0
+    // In one word: of two the verifier would follow every pair.
+    // SAFETY: a field of an entry of the map.
+    let both: *const u32 = unsafe { &raw const (*load).gone }.cast();
+    // SAFETY: as above, with the one behind it; where they begin is a multiple of four.
+    unsafe { both.read_volatile() != 0 }
 }
 
 /// Whether the guard has found it stalled, not so long ago that it should be tried again.
@@ -53,7 +60,14 @@ const RETRY: u32 = 4;
 
 #[inline(always)]
 fn connections(load: *mut Load, tick: u32) -> u64 {
-    read!(load.live) + Pending::from_word(read!(load.pending)).count(tick)
+    live(load) + Pending::from_word(read!(load.pending)).count(tick)
+}
+
+/// Connections that are there. One too many may have been taken off, which makes none of them negative.
+#[inline(always)]
+fn live(load: *mut Load) -> u64 {
+    let live = read!(load.live);
+    if live >> 63 == 0 { live } else { 0 }
 }
 
 /// Microseconds that its connections last.
@@ -67,7 +81,11 @@ pub(crate) fn average(entry: Entry) -> u32 {
 #[inline(always)]
 pub(crate) fn is_full(entry: Entry, enough: u32) -> bool {
     let Some(load) = of(entry) else { return false };
-    connections(load, now()) >= u64::from(enough)
+    // Handshakes count, but never so much that those that nobody ends have everybody else refused.
+    let enough = u64::from(enough);
+    let pending = Pending::from_word(read!(load.pending)).count(now());
+    let half = enough / 2;
+    live(load) + if pending < half { pending } else { half } >= enough
 }
 
 /// Takes note of a connection that is to come.
@@ -119,9 +137,6 @@ pub(crate) fn trusts(ctx: *mut sk_reuseport_md, entry: Entry, config: &Config) -
     if !entry.seat().counts() {
         return true;
     }
-    if config.heartbeat != 0 && read!(load.distrusted) != 0 {
-        return false;
-    }
     let tick = now();
     if config.slow_start > 0 {
         let warmth = warmth(tick.wrapping_sub(read!(load.since)), config.slow_start);
@@ -136,6 +151,11 @@ pub(crate) fn trusts(ctx: *mut sk_reuseport_md, entry: Entry, config: &Config) -
         return true;
     }
     if config.queue > 0 && backlog(selected(ctx, layout), layout) > config.queue {
+        return false;
+    }
+    // Here and in one condition, because of the verifier: further up, or in two, it would walk up to a million instructions
+    // of some policies and give up.
+    if config.heartbeat & u32::from(read!(load.distrusted)) != 0 {
         return false;
     }
     if config.patience == 0 {

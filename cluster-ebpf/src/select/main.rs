@@ -29,8 +29,16 @@ use crate::{
     group::Kernel,
     maps::CONFIG,
     policy::{
-        Policy, class::Class, cpu_local::CpuLocal, custom::Custom, hash::Hash,
-        least_conn::LeastConn, p2c::P2c, queue::Queue, random::Random, round_robin::RoundRobin,
+        Policy,
+        class::Class,
+        cpu_local::CpuLocal,
+        custom::Custom,
+        hash::Hash,
+        least_conn::LeastConn,
+        p2c::P2c,
+        queue::Queue,
+        random::Random,
+        round_robin::{RoundRobin, Traced},
         sticky::Sticky,
     },
 };
@@ -63,7 +71,7 @@ programs! {
 /// not the load before it, and walks that for every end of a decision.
 #[sk_reuseport(migrate)]
 fn cluster_traced(ctx: SkReuseportContext) -> u32 {
-    let (kind, hash, decision) = decide::<RoundRobin>(&ctx);
+    let (kind, hash, decision) = decide::<Traced>(&ctx);
     log::decision(&ctx, kind, hash, decision);
     action(decision)
 }

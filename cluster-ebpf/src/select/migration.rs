@@ -12,6 +12,8 @@ use crate::maps::{LOADS, MOVED};
 
 /// `TCP_ESTABLISHED` of `net/tcp_states.h`.
 const ESTABLISHED: u32 = 1;
+/// As well: the client has ended its half.
+const CLOSE_WAIT: u32 = 8;
 
 /// Gives a connection to the worker that it moves to.
 ///
@@ -30,11 +32,20 @@ pub(crate) fn moved(ctx: *mut sk_reuseport_md, to: Entry, room: u64) {
         return;
     }
     // A handshake is not counted yet, and what is made of it gets the tag of its new listener.
-    if read!(connection.state) != ESTABLISHED {
+    let state = read!(connection.state);
+    if state != ESTABLISHED && state != CLOSE_WAIT {
         return;
     }
     let Some(load) = LOADS.get_ptr_mut(to.seat().index()) else { return };
-    if MOVED.insert(cookie(connection), u32::from(to.seat().get()), 0).is_ok() {
+    let connection = cookie(connection);
+    // SAFETY: the value is copied at once.
+    if let Some(&before) = unsafe { MOVED.get(connection) }
+        && let Some(left) = LOADS.get_ptr_mut(before)
+    {
+        // It has moved before, to a worker that is gone as well.
+        count!(left.live, u64::MAX);
+    }
+    if MOVED.insert(connection, u32::from(to.seat().get()), 0).is_ok() {
         count!(load.live, 1);
         count!(load.established, 1);
     }

@@ -1,7 +1,11 @@
 //! The route in the maps, and the cursors that walk it.
 
-use cluster_common::route::{
-    self, Cursor, Entry, Lane, Pick, RouteTable, TABLE_ENTRIES, Table, Turn, look_up,
+use cluster_common::{
+    pick::mix,
+    route::{
+        self, Cursor, Entry, Lane, OTHERS, Pick, RouteTable, TABLE_ENTRIES, Table, Turn,
+        look_aside, look_up,
+    },
 };
 
 use crate::maps::{CURSORS, ROUTES};
@@ -26,6 +30,19 @@ pub(crate) fn current() -> Cursor {
 pub(crate) fn turn(cursor: Cursor, at: u64) -> Turn {
     match table(cursor) {
         Some(table) => look_up(table, cursor, at),
+        None => Turn::Nobody,
+    }
+}
+
+/// Somebody who is asked instead of whose turn it was.
+#[inline(always)]
+pub(crate) fn aside(attempt: u32) -> Turn {
+    let cursor = current();
+    match table(cursor) {
+        // Spread, so that who is next in the list does not get all of it.
+        Some(table) => {
+            look_aside(table, cursor, (mix(cursor.position()) >> 1) + u64::from(attempt))
+        }
         None => Turn::Nobody,
     }
 }
@@ -102,6 +119,24 @@ impl Table for Shared {
         let entries = unsafe { &raw const (*self.0).entries }.cast::<u32>();
         // SAFETY: the mask keeps the place inside the table, and shows it to the verifier.
         let place = unsafe { entries.add(index as usize & (TABLE_ENTRIES - 1)) };
+        // SAFETY: as above.
+        Entry::from_word(unsafe { place.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn others(self) -> u32 {
+        // SAFETY: a valid entry of the map.
+        let field = unsafe { &raw const (*self.0).others_len };
+        // SAFETY: as above.
+        unsafe { field.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn other(self, index: u32) -> Entry {
+        // SAFETY: a valid entry of the map.
+        let others = unsafe { &raw const (*self.0).others }.cast::<u32>();
+        // SAFETY: the mask keeps the place inside, and shows it to the verifier.
+        let place = unsafe { others.add(index as usize & (OTHERS - 1)) };
         // SAFETY: as above.
         Entry::from_word(unsafe { place.read_volatile() })
     }

@@ -41,7 +41,7 @@ impl Policy for Class {
                 let hash = unsafe { (*ctx).hash };
                 // SAFETY: has no arguments and no conditions.
                 let random = || unsafe { bpf_get_prandom_u32() };
-                return mine.pick(turn, hash, random, |entry| burden(entry, tick));
+                return mine.pick(turn, hash, random, |entry, enough| burden(entry, tick, enough));
             }
             let next = mine.at(turn);
             if attempt < FAITHFUL || !is_gone(next) {

@@ -40,7 +40,11 @@ impl Policy for CpuLocal {
             // SAFETY: has no arguments and no conditions.
             let (other, _) = two(unsafe { bpf_get_prandom_u32() }, len);
             let other = table.entry(other);
-            if cpu::spills(burden(local, tick), burden(other, tick)) { other } else { local }
+            if cpu::spills(burden(local, tick, u64::MAX), burden(other, tick, u64::MAX)) {
+                other
+            } else {
+                local
+            }
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::table;
 pub(crate) struct Custom;
 
 impl Policy for Custom {
+    const TAKES_TURNS: bool = true;
     const WEIGHS: bool = true;
 
     #[inline(always)]

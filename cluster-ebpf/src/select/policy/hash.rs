@@ -9,6 +9,8 @@ use crate::table;
 pub(crate) struct Hash;
 
 impl Policy for Hash {
+    const TAKES_TURNS: bool = true;
+
     #[inline(always)]
     fn draw(_ctx: *mut sk_reuseport_md, _lane: Lane, hash: u32, attempt: u32) -> Turn {
         // The kernel's hash of a connection is spread already; who is next after a miss is as good as any.

@@ -24,7 +24,9 @@ impl Policy for LeastConn {
             let tick = now();
             // SAFETY: has no arguments and no conditions.
             let random = || unsafe { bpf_get_prandom_u32() };
-            lightest(table, len, place(position, len), random, |entry| burden(entry, tick))
+            lightest(table, len, place(position, len), random, |entry, enough| {
+                burden(entry, tick, enough)
+            })
         })
     }
 }

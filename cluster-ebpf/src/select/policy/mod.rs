@@ -31,6 +31,9 @@ pub(crate) trait Policy {
     /// Whether datagrams of one flow stay together.
     const PINS: bool = false;
 
+    /// Whether it draws turns, of which a heavy worker has many in a row.
+    const TAKES_TURNS: bool = false;
+
     /// What a packet is known by, asked once for each: by default its own `hash`.
     #[inline(always)]
     fn key(_ctx: *mut sk_reuseport_md, _config: &Config, hash: u32) -> u32 {

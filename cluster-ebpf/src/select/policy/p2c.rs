@@ -26,8 +26,10 @@ impl Policy for P2c {
             // SAFETY: has no arguments and no conditions.
             let (one, other) = two(unsafe { bpf_get_prandom_u32() }, len);
             let (one, other) = (table.entry(one), table.entry(other));
-            let first =
-                better((burden(one, tick), average(one)), (burden(other, tick), average(other)));
+            let first = better(
+                (burden(one, tick, u64::MAX), average(one)),
+                (burden(other, tick, u64::MAX), average(other)),
+            );
             if first { one } else { other }
         })
     }

@@ -9,6 +9,8 @@ use crate::table;
 pub(crate) struct Random;
 
 impl Policy for Random {
+    const TAKES_TURNS: bool = true;
+
     #[inline(always)]
     fn draw(_ctx: *mut sk_reuseport_md, _lane: Lane, _hash: u32, _attempt: u32) -> Turn {
         // SAFETY: has no arguments and no conditions.

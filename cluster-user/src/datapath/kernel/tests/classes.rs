@@ -343,7 +343,7 @@ fn the_guard_spares_a_worker_for_others_of_its_class_and_sends_nobody_elsewhere(
             held.push(Client::at("127.1.0.1").connect(ADDRESS).unwrap());
         }
         let given = [1, 2, 3, 4].map(|at| world.kernel.counters(GROUP, slot(at)).selected);
-        assert!(given[0] <= 12 && given[1] >= 88, "{given:?}");
+        assert!(given[0] < 50 && given[0] + given[1] == 100, "{given:?}");
         assert_eq!(given[2..], [0, 0]);
 
         world.signal(workers[1], Signal::SIGSTOP);
