@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io::Read as _,
+    os::unix::fs::OpenOptionsExt as _,
     panic,
     path::Path,
 };
@@ -90,7 +91,9 @@ impl Custom {
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         let mut bytes = Vec::new();
-        let file = File::open(path).with_context(|| format!("read policy {shown}"))?;
+        // Without it a FIFO keeps whoever opens it until somebody writes to it.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = file.with_context(|| format!("read policy {shown}"))?;
         ensure!(file.metadata().is_ok_and(|file| file.is_file()), "policy {shown} is not a file");
         file.take(LONGEST + 1).read_to_end(&mut bytes).with_context(|| format!("read {shown}"))?;
         ensure!(bytes.len() as u64 <= LONGEST, "policy {shown} is longer than any program");

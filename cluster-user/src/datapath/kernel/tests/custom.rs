@@ -245,6 +245,10 @@ fn what_is_no_policy_is_refused_with_a_reason_and_changes_nothing() {
         assert!(missing.contains("missing.bpf.o: No such file"), "{missing}");
         let no_file = refused(world, &custom(folder.0.path().to_owned()));
         assert!(no_file.contains("is not a file"), "{no_file}");
+        let fifo = folder.0.path().join("fifo.bpf.o");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let nobody_writes = refused(world, &custom(fifo));
+        assert!(nobody_writes.contains("is not a file"), "{nobody_writes}");
 
         assert_eq!(program(world), before);
         assert_eq!(ask_many(ADDRESS, 30).into_values().collect::<Vec<_>>(), [10, 10, 10]);
