@@ -3,7 +3,7 @@
 /// Changes whenever a layout, a name or the meaning of a value changes.
 ///
 /// Programs and maps outlive the supervisor that loaded them: the next one compares before it takes over.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// A group's settings, written by the supervisor and read by the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub struct Config {
     pub prefix_v6: u32,
     /// Bytes of a QUIC connection id; 0 where datagrams are not of QUIC.
     pub connection_id: u32,
-    /// Fills the word.
-    pub reserved: u32,
+    /// 1 where workers are spared that are [distrusted](crate::load::Load::distrusted).
+    pub heartbeat: u32,
     /// Cookie of the waiting room, or of the one before it for as long as that is being emptied.
     pub room: u64,
 }
@@ -55,7 +55,7 @@ impl Config {
     /// Whether any guard is wanted.
     #[inline(always)]
     pub const fn guards(&self) -> bool {
-        self.patience | self.queue | self.slow_start != 0
+        self.patience | self.queue | self.slow_start | self.heartbeat != 0
     }
 }
 

@@ -83,14 +83,20 @@ pub struct Load {
     pub since: u32,
     /// The most connections that were seen in its accept queue.
     pub peak: u32,
-    /// [`GONE`], or nothing.
-    pub flags: u32,
+    /// 1 when its socket could not be selected. Programs write it.
+    pub gone: u16,
+    /// 1 while its worker is silent that has said before that it lives. The supervisor writes it, while programs write
+    /// everything around it: two fields with a writer each, so that none takes back what the other has said.
+    pub distrusted: u16,
 }
 
 const _: () = assert!(size_of::<Load>() == 64);
+// Programs read both in one word.
+const _: () = assert!(core::mem::offset_of!(Load, gone) == 60);
 
-/// [`Load::flags`]: its socket could not be selected.
-pub const GONE: u32 = 1;
+/// Set in the [burden](burden()) of whom a policy takes only when there is nobody else: more than any number of connections
+/// weighs.
+pub const LAST: u64 = 1 << 36;
 
 /// [`Load::share`] of a worker whose weight is 1.
 pub const UNIT: u32 = 1 << 12;

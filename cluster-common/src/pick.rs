@@ -1,6 +1,9 @@
 //! Picking: what policies other than round robin do with a route, as pure functions over whatever tells them of loads.
 
-use crate::route::{Entry, Table};
+use crate::{
+    load::LAST,
+    route::{Entry, Table},
+};
 
 /// Workers that are compared one by one; among more, some are taken at random.
 pub const COMPARED: u32 = 64;
@@ -68,15 +71,22 @@ pub const fn two(random: u32, len: u32) -> (u32, u32) {
 }
 
 /// The better of two entries: fewer connections times how long they take. Of whom nothing is known yet, only the
-/// connections are compared.
+/// connections are compared; who is to be the [last](LAST) is the worse one in any case.
 #[inline(always)]
 pub const fn better(one: (u64, u32), other: (u64, u32)) -> bool {
     let ((burden, average), (others, theirs)) = (one, other);
     if average == 0 || theirs == 0 {
         return burden <= others;
     }
-    // A burden has at most 45 bits, an average 32: enough is shifted away for the product to fit.
-    (burden >> 10) * (average as u64) <= (others >> 10) * (theirs as u64)
+    product(burden, average) <= product(others, theirs)
+}
+
+/// Connections times how long they take.
+#[inline(always)]
+const fn product(burden: u64, average: u32) -> u64 {
+    // A burden has at most 37 bits, an average 32: enough is shifted away for the product to fit. Whoever is to be the last
+    // gets the highest bit, which no product has; by a condition the verifier would walk more than half as much again.
+    (burden >> 10) * (average as u64) + ((burden & LAST) << (63 - LAST.trailing_zeros()))
 }
 
 /// Spreads bits: a change of any bit of the input changes about half of the output (the finalizer of `MurmurHash3`).
@@ -135,6 +145,16 @@ mod tests {
         // No more exact than it must be.
         let burden = |entry: Entry, enough| loads[usize::from(entry.seat().get()) - 1].min(enough);
         least(Row(&slots), len, start, COMPARED, burden).slot().get()
+    }
+
+    #[test]
+    fn whoever_is_to_be_the_last_is_never_the_better_one() {
+        // Many connections that last long, times that, are more than such a burden times next to nothing.
+        for average in [0, 1, 4095, 4096, 1 << 20, u32::MAX] {
+            assert!(!better((LAST | 1, average), (LAST - 1, u32::MAX)), "{average}");
+            assert!(better((LAST - 1, u32::MAX), (LAST | 1, average)), "{average}");
+            assert!(better((LAST | 1, average), (LAST | 2, average)));
+        }
     }
 
     #[test]

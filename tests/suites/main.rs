@@ -43,6 +43,8 @@ mod harness;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod heartbeat;
+#[cfg(test)]
 mod hooks;
 #[cfg(test)]
 mod import;

@@ -5,7 +5,7 @@ use std::{
     net::UdpSocket,
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cluster_tests::{
@@ -84,6 +84,54 @@ fn sticky_keeps_the_datagrams_of_a_flow_together() {
     for _ in 0..3 {
         assert_eq!(flows.iter().map(Flow::ask).collect::<Vec<_>>(), first);
     }
+}
+
+#[test]
+fn a_reload_waits_for_the_flows_of_datagrams_to_end() {
+    let host = Host::kernel();
+    let script = fixture("udp.py");
+    let start = ["start", &script, "-i", "2", "--policy", "sticky", "--drain-timeout", "20s"];
+    host.cluster(&start).ok();
+    let flow = Flow::new(8080);
+    let home = flow.ask();
+    let mut reload = host.begin(&["reload", "udp"]);
+    wait::until_true("a new worker has its seat, and the old one drains", || {
+        assert_eq!(flow.ask(), home, "it stays where it is");
+        host.app("udp").workers.iter().any(|worker| {
+            let mut pids = worker.others.iter().filter_map(|other| other.pid);
+            pids.any(|pid| home.contains(&format!("pid {pid} ")))
+        })
+    });
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        assert_eq!(flow.ask(), home);
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!reload.has_ended(), "the flow goes on");
+
+    wait::until_true("the reload is done when nothing comes any more", || reload.has_ended());
+    reload.end().ok();
+    assert_ne!(flow.ask(), home, "and the next one serves it");
+}
+
+#[test]
+fn a_flow_that_never_ends_holds_up_a_reload_for_as_long_as_is_allowed() {
+    let host = Host::kernel();
+    let script = fixture("udp.py");
+    let start = ["start", &script, "-i", "2", "--policy", "sticky", "--drain-timeout", "3s"];
+    host.cluster(&start).ok();
+    let flow = Flow::new(8080);
+    let home = flow.ask();
+    let began = Instant::now();
+    let mut reload = host.begin(&["reload", "udp"]);
+    wait::until_true("the reload is done", || {
+        // What waits at a worker when it is ended is lost, as always with datagrams.
+        flow.0.send(b"x").unwrap();
+        reload.has_ended()
+    });
+    reload.end().ok();
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_ne!(Flow::new(8080).ask(), home);
 }
 
 #[test]

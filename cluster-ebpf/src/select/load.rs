@@ -6,16 +6,13 @@ use aya_ebpf::{
 };
 use cluster_common::{
     abi::{Config, Layout},
-    load::{self, GONE, Load, Mark, Pending, tick, warmth},
+    load::{self, LAST, Load, Mark, Pending, tick, warmth},
     route::Entry,
 };
 
 use cluster_ebpf::{peek, read, write};
 
 use crate::maps::{LAYOUT, LOADS};
-
-/// Set in the burden of whoever could not be taken the last time: only when there is nobody else.
-const LAST: u64 = 1 << 36;
 
 /// The present tick.
 #[inline(always)]
@@ -38,8 +35,17 @@ pub(crate) fn burden(entry: Entry, tick: u32, enough: u64) -> u64 {
     if burden >= enough {
         return burden;
     }
-    let unfit = read!(load.flags) & GONE != 0 || spared(load, tick);
-    if unfit { burden | LAST } else { burden }
+    if unfit(load) || spared(load, tick) { burden | LAST } else { burden }
+}
+
+/// Whether its socket could not be taken the last time, or its worker has fallen silent.
+#[inline(always)]
+fn unfit(load: *mut Load) -> bool {
+    // In one word: of two the verifier would follow every pair.
+    // SAFETY: a field of an entry of the map.
+    let both: *const u32 = unsafe { &raw const (*load).gone }.cast();
+    // SAFETY: as above, with the one behind it; where they begin is a multiple of four.
+    unsafe { both.read_volatile() != 0 }
 }
 
 /// Whether the guard has found it stalled, not so long ago that it should be tried again.
@@ -93,14 +99,14 @@ pub(crate) fn expect(entry: Entry) {
 #[inline(always)]
 pub(crate) fn missed(entry: Entry) {
     let Some(load) = of(entry) else { return };
-    write!(load.flags, GONE);
+    write!(load.gone, 1);
 }
 
 /// Whether its socket was found to be gone.
 #[inline(always)]
 pub(crate) fn is_gone(entry: Entry) -> bool {
     let Some(load) = of(entry) else { return false };
-    read!(load.flags) & GONE != 0
+    read!(load.gone) != 0
 }
 
 /// Length of its accept queue; 0 until its socket was selected once.
@@ -108,7 +114,7 @@ pub(crate) fn is_gone(entry: Entry) -> bool {
 pub(crate) fn queue(entry: Entry) -> u64 {
     let Some(load) = of(entry) else { return 0 };
     let listener = read!(load.listener);
-    if read!(load.flags) & GONE != 0 {
+    if unfit(load) {
         return LAST;
     }
     if listener == 0 { 0 } else { u64::from(backlog(listener, LAYOUT.load())) }
@@ -123,7 +129,8 @@ pub(crate) fn learn(ctx: *mut sk_reuseport_md, entry: Entry) {
     }
 }
 
-/// Whether the worker whose socket was just selected accepts connections, and is not too new for one more.
+/// Whether the worker whose socket was just selected accepts connections, has not fallen silent, and is not too new for
+/// one more.
 #[inline(always)]
 pub(crate) fn trusts(ctx: *mut sk_reuseport_md, entry: Entry, config: &Config) -> bool {
     let Some(load) = of(entry) else { return true };
@@ -144,6 +151,11 @@ pub(crate) fn trusts(ctx: *mut sk_reuseport_md, entry: Entry, config: &Config) -
         return true;
     }
     if config.queue > 0 && backlog(selected(ctx, layout), layout) > config.queue {
+        return false;
+    }
+    // Here and in one condition, because of the verifier: further up, or in two, it would walk up to a million instructions
+    // of some policies and give up.
+    if config.heartbeat & u32::from(read!(load.distrusted)) != 0 {
         return false;
     }
     if config.patience == 0 {

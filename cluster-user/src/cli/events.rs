@@ -179,12 +179,16 @@ fn shown(happening: &Happening) -> String {
         | What::SendFailed
         | What::Trouble
         | What::Errno => AnsiColor::Red.on_default(),
-        What::WorkerBackoff | What::WorkerWorn | What::MessagesDropped | What::Missed => {
-            AnsiColor::Yellow.on_default()
-        }
-        What::WorkerOnline | What::WorkerReady | What::ReloadDone | What::AppStarted => {
-            AnsiColor::Green.on_default()
-        }
+        What::WorkerBackoff
+        | What::WorkerWorn
+        | What::WorkerSilent
+        | What::MessagesDropped
+        | What::Missed => AnsiColor::Yellow.on_default(),
+        What::WorkerOnline
+        | What::WorkerReady
+        | What::WorkerHeard
+        | What::ReloadDone
+        | What::AppStarted => AnsiColor::Green.on_default(),
         What::DaemonStarted
         | What::DaemonEnding
         | What::AppDeleted

@@ -32,9 +32,10 @@ use crate::{
   cluster policy --list                                every policy, and what it picks
 
 What is not said stays. Settings go with every policy, weights with round-robin alone:
-  guard=on | off | stalled=TIME,queue=N,slow-start=TIME   whom connections are kept away from
-  shed=N | off                                            refuse, when every worker has N
-  weights=N,… | off                                       shares, each 1 to 1000
+  guard=on | off | KEY=VALUE,…   whom connections are kept away from; keys: stalled=TIME,
+                                 heartbeat=TIME, queue=N, slow-start=TIME
+  shed=N | off                   refuse, when every worker has N
+  weights=N,… | off              shares, each 1 to 1000
 
 sticky: prefix (1 to 32) and prefix6 (1 to 128) are the bits of an address that count; quic is the
 length of connection ids by which datagrams are known, too.

@@ -187,6 +187,9 @@ pub struct Traffic {
     /// its queue otherwise.
     #[serde(default)]
     pub spared: u32,
+    /// Whether it still gets datagrams of flows that the rule keeps on it. Where none does, or they are not counted, no.
+    #[serde(default)]
+    pub flows: bool,
 }
 
 /// Counters of one slot since it was filled.
@@ -342,6 +345,14 @@ pub trait DataPath {
     /// # Errors
     /// When the group is unknown or this host cannot do it; the rule is what it was then.
     fn schedule(&mut self, group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()>;
+
+    /// Keeps new connections away from a worker, whatever the rule, for as long as there are others; or no longer. It holds
+    /// for sockets that join later, too, and what is left there by a supervisor that died is set right. Where the rule's
+    /// guard does not mind silence it changes nothing.
+    ///
+    /// # Errors
+    /// When the worker is unknown, and in plain mode, which cannot do it.
+    fn distrust(&mut self, worker: WorkerId, distrusted: bool) -> anyhow::Result<()>;
 
     /// What the kernel counted for every worker, in one look at all of them.
     ///

@@ -87,6 +87,13 @@ pub enum What {
     },
     /// The worker is in another phase.
     Phase(Status),
+    /// The worker was silent for so long: connections are kept away from it.
+    Silent {
+        /// How long.
+        silence: Duration,
+    },
+    /// It has spoken again.
+    Heard,
     /// The worker is worn, and is being replaced.
     Worn(Worn),
     /// So are those before it in its seat, each soon after its start; from here on there is a pause between them.

@@ -64,6 +64,13 @@ pub enum Effect {
         /// Connections that were silent for this long may be closed between two requests.
         idle: Option<Duration>,
     },
+    /// Keep new connections away from a worker while there are others, or no longer. No answer.
+    Distrust {
+        /// Which worker.
+        worker: WorkerId,
+        /// Whether.
+        distrusted: bool,
+    },
     /// A worker that was drained serves on. No answer.
     Resume {
         /// Which worker.

@@ -11,7 +11,8 @@
 //! 7. While an app is reloaded, every address it served has a worker in its route that is ready, if it had one before and
 //!    that did not fail by itself (with `--overlap off`: the waiting room).
 //! 8. Every open group has the rule of its app's definition, or is told so; a switch that one refuses is made nowhere.
-//! 9. What the journal keeps of the core, with what is found of its workers and groups, is enough to go on from.
+//! 9. The data path knows of every worker that serves whether it has fallen silent.
+//! 10. What the journal keeps of the core, with what is found of its workers and groups, is enough to go on from.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -21,6 +22,7 @@ mod app;
 pub mod announcement;
 mod worker;
 mod health;
+mod heartbeat;
 mod backoff;
 pub mod why;
 mod group;
@@ -56,6 +58,10 @@ mod tests_settled;
 mod tests_adopt;
 #[cfg(test)]
 mod tests_scheduling;
+#[cfg(test)]
+mod tests_heartbeat;
+#[cfg(test)]
+mod invariants;
 #[cfg(test)]
 mod world;
 
@@ -233,6 +239,7 @@ impl State {
         self.settle_renewals(now);
         self.settle_rollouts(now);
         self.settle_schedulings();
+        self.settle_heartbeats(now);
         let publications = self.settle_groups(now);
         // A route never names a worker that is being told to end: publications come before signals.
         self.effects.splice(0..0, publications);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{
-    event::{Command, Event, Exit, Reload},
+    event::{Command, Event, Exit, Reload, Word},
     view::{RolloutStage, Status},
     world::{Faults, World, spec, start, targets},
 };
@@ -14,7 +14,7 @@ use crate::{
         change::Change,
         instances::Scale,
         pace::{Batch, Canary, Pace},
-        scheduling::{Guard, Shed, Switch},
+        scheduling::{Guard, Scheduling, Shed, Switch},
         spec::{AppSpec, hooks::Hooks, recycle::Worn},
         target::Target,
     },
@@ -42,6 +42,7 @@ enum Move {
     Pass { millis: u64 },
     Traffic { busy: u32 },
     Worn { nth: usize },
+    Beat { nth: usize },
     Reset { app: u8 },
     Faults(Faults),
 }
@@ -210,6 +211,7 @@ fn any_move() -> impl Strategy<Value = Move> {
         3 => (1..40_000u64).prop_map(|millis| Move::Pass { millis }),
         1 => (0..2u32).prop_map(|busy| Move::Traffic { busy }),
         2 => (0..16usize).prop_map(|nth| Move::Worn { nth }),
+        4 => (0..16usize).prop_map(|nth| Move::Beat { nth }),
         1 => (0..3u8).prop_map(|app| Move::Reset { app }),
         3 => (prop::option::of(0..3u8), any_switch()).prop_map(|(app, switch)| Move::Switch { app, switch }),
         1 => any::<(bool, bool, bool, bool)>().prop_map(|(spawn, open, join, schedule)| {
@@ -228,7 +230,11 @@ fn any_switch() -> impl Strategy<Value = Switch> {
     ];
     let policy = prop::option::of(policy.prop_map(|text| text.parse().unwrap()));
     let weights = prop::option::of(prop::collection::vec(1..5u32, 0..4));
-    let guard = prop::option::of(Just(Guard::OFF));
+    let guard = prop_oneof![
+        Just(Guard::OFF),
+        Just(Guard { heartbeat: Some(Duration::from_secs(3)), ..Guard::default() }),
+    ];
+    let guard = prop::option::of(guard);
     let shed = prop::option::of(prop_oneof![Just(Shed::Off), Just(Shed::At(7))]);
     (policy, weights, guard, shed).prop_map(|(policy, weights, guard, shed)| Switch {
         policy,
@@ -259,7 +265,16 @@ fn play(world: &mut World, next: Move) {
             let hooks =
                 Hooks { pre_stop: (app == 0).then(|| "true".to_owned()), ..Hooks::default() };
             let autostart = app != 1 || instances != 3;
-            world.command(start(AppSpec { autostart, hooks, ..spec(&name(app), instances) }));
+            // Some are to be heard, without a watchdog: nobody is replaced for his silence.
+            let heartbeat = (app == 2).then(|| Duration::from_secs(3));
+            let guard = Guard { heartbeat, ..Guard::default() };
+            let scheduling = Scheduling { guard, ..Scheduling::default() };
+            world.command(start(AppSpec {
+                autostart,
+                hooks,
+                scheduling,
+                ..spec(&name(app), instances)
+            }));
         }
         Move::Stop { app, instance } => {
             let target =
@@ -334,6 +349,12 @@ fn play(world: &mut World, next: Move) {
         Move::Pass { millis } => world.pass(Duration::from_millis(millis)),
         Move::Faults(faults) => world.faults = faults,
         Move::Worn { nth } => wear(world, nth),
+        Move::Beat { nth } => {
+            let workers: Vec<_> = world.alive.keys().copied().collect();
+            if let Some(worker) = workers.get(nth % workers.len().max(1)) {
+                world.handle(Event::Said { worker: *worker, word: Word::Watchdog });
+            }
+        }
         Move::Reset { app } => {
             world.command(Command::Reset { targets: targets(&name(app)) });
         }

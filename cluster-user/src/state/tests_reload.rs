@@ -50,6 +50,26 @@ fn a_new_worker_takes_the_place_of_the_old_one_in_one_publication() {
 }
 
 #[test]
+fn flows_of_datagrams_are_waited_for_by_a_reload_and_not_by_a_stop() {
+    let mut world = online(2);
+    reload(&mut world, batch(1));
+    world.deliver_all();
+    world.listen(world.successor(0, 0).unwrap(), 80);
+    world.traffic = Traffic { flows: true, ..Traffic::default() };
+    world.deliver_all();
+    world.pass(Duration::from_secs(29));
+    world.deliver_all();
+    assert!(world.signals.is_empty(), "they go on, and the time to drain is not over");
+    world.pass(Duration::from_secs(2));
+    world.deliver_all();
+    assert_eq!(world.signals, [(WorkerId(0), 15)]);
+
+    world.command(Command::Stop { targets: targets("all"), wait: false });
+    world.deliver_all();
+    assert!(world.signals.contains(&(WorkerId(1), 15)), "nobody comes after it");
+}
+
+#[test]
 fn a_batch_is_swapped_when_all_of_it_is_ready() {
     let mut world = online(3);
     reload(&mut world, batch(2));

@@ -259,6 +259,8 @@ fn what_happens_is_told_once() {
         | What::Deploying { .. }
         | What::Deployed { .. }
         | What::Worn(_)
+        | What::Silent { .. }
+        | What::Heard
         | What::Backoff { .. }
         | What::Outgrown { .. }
         | What::GivenUp) => format!("{other:?}"),

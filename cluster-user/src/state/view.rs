@@ -1,6 +1,6 @@
 //! What the core shows of itself.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use cluster_common::slot::Slot;
 
@@ -92,6 +92,8 @@ pub struct SeatView<'a> {
     pub online_since: Option<Moment>,
     /// Workers after the first.
     pub restarts: u32,
+    /// How long its worker, which serves, was silent at least when connections were kept away from it for that.
+    pub silent: Option<Duration>,
     /// Unstable runs in a row.
     pub unstable: u32,
     /// Slots of its worker.
@@ -297,6 +299,7 @@ impl State {
                 | Phase::Sweeping => None,
             }),
             restarts: seat.restarts,
+            silent: worker.and_then(Worker::silent_for),
             unstable: seat.unstable,
             slots,
             generation: worker.map_or(seat.generation, |worker| worker.generation),

@@ -41,6 +41,8 @@ pub(super) struct World {
     pub(super) routes: BTreeMap<GroupId, Vec<Slot>>,
     pub(super) sockets: BTreeMap<(GroupId, Slot), WorkerId>,
     pub(super) on_miss: BTreeMap<GroupId, OnMiss>,
+    /// Workers that connections are kept away from.
+    pub(super) distrusted: BTreeSet<WorkerId>,
     /// By which rule the data path picks in each group.
     pub(super) rules: BTreeMap<GroupId, Scheduling>,
     /// Groups that were refused the rule of their app since they had it, and were not told again.
@@ -91,6 +93,7 @@ impl World {
             routes: BTreeMap::new(),
             sockets: BTreeMap::new(),
             on_miss: BTreeMap::new(),
+            distrusted: BTreeSet::new(),
             rules: BTreeMap::new(),
             stale: BTreeSet::new(),
             tickets: BTreeMap::new(),
@@ -262,6 +265,7 @@ impl World {
                 // It may have been swept by a supervisor that was killed, or never have lived.
                 self.alive.remove(&worker);
                 self.dying.remove(&worker);
+                self.distrusted.remove(&worker);
                 self.sockets.retain(|_, of| *of != worker);
                 self.tickets.retain(|_, (of, _)| *of != worker);
                 self.mail.push(Event::Swept { worker });
@@ -325,6 +329,15 @@ impl World {
                 assert_eq!(left, 0, "app {app} is forgotten while a worker of it lives");
                 self.forgotten.push(app);
             }
+            Effect::Distrust { worker, distrusted } => {
+                assert!(self.alive.contains_key(&worker), "worker {worker} is not there");
+                // Whether it is changed is known only to a supervisor that said the last word.
+                if distrusted {
+                    self.distrusted.insert(worker);
+                } else {
+                    self.distrusted.remove(&worker);
+                }
+            }
             Effect::Resume { worker } => self.resumed.push(worker),
             Effect::Probe { worker, .. } => self.probes.push(worker),
             Effect::Message { worker, .. } => {
@@ -366,73 +379,6 @@ impl World {
             Ok(())
         };
         self.answers.push_back(Event::Scheduled { group, result });
-    }
-
-    /// A seat has one worker, one successor, and whoever leaves it.
-    fn assert_there_is_a_place(&self, worker: WorkerId, app: AppId, instance: Instance) {
-        let staying = self.alive.iter().filter(|(id, seat)| {
-            **seat == (app, instance) && **id != worker && !self.state.is_leaving(**id)
-        });
-        let staying: Vec<_> = staying.collect();
-        assert!(staying.len() <= 1, "{app}:{instance} has {staying:?} already");
-    }
-
-    /// What must be true after every event.
-    fn check(&self) {
-        for (group, route) in &self.routes {
-            let mut turns: BTreeMap<WorkerId, u32> = BTreeMap::new();
-            let owner = |slot: &Slot| self.sockets.get(&(*group, *slot));
-            // One that has ended is in the route until that is known.
-            for worker in route.iter().filter_map(owner) {
-                *turns.entry(*worker).or_insert(0) += 1;
-            }
-            let gone = route.iter().any(|slot| owner(slot).is_none());
-            let canary = self.state.apps(&[]).iter().any(|app| app.rollout.is_some());
-            let shares = turns.iter().map(|(worker, turns)| (*turns, self.weight(*worker)));
-            let shares: Vec<_> = shares.collect();
-            let even = shares.windows(2).all(|two| two[0].0 * two[1].1 == two[1].0 * two[0].1);
-            assert!(even || gone || canary, "{group:?} favours a worker: {turns:?}");
-        }
-        if self.answers.is_empty() {
-            self.check_rules();
-        }
-        for view in self.state.apps(&[]) {
-            for seat in view.seats.iter().filter(|seat| seat.online_since.is_some()) {
-                for (group, slot) in &seat.slots {
-                    let joined = self.sockets.get(&(*group, *slot)) == seat.worker.as_ref();
-                    let joining = self.joining(*group, *slot);
-                    let routed = self.routes[group].contains(slot);
-                    assert!(
-                        routed || !joined || joining,
-                        "an online worker is missing from its route"
-                    );
-                }
-            }
-        }
-    }
-
-    /// The weight that a worker shall have.
-    fn weight(&self, worker: WorkerId) -> u32 {
-        let view = self.alive.get(&worker).and_then(|(app, instance)| {
-            Some(self.state.app_of(*app)?.spec.scheduling.weight(instance.0))
-        });
-        view.unwrap_or(1)
-    }
-
-    /// When everything is answered, each group has the rule of its app.
-    pub(super) fn check_rules(&self) {
-        for group in self.state.open_groups().filter(|group| !self.stale.contains(group)) {
-            let app = self.state.app_of_group(group).expect("a group has an app");
-            let wanted = &self.state.app_of(app).expect("an app is there").spec.scheduling;
-            assert_eq!(self.rules.get(&group), Some(wanted), "{group:?} of app {app}");
-        }
-    }
-
-    fn assert_out_of_every_route(&self, worker: WorkerId) {
-        for ((group, slot), of) in &self.sockets {
-            let routed = self.routes.get(group).is_some_and(|route| route.contains(slot));
-            assert!(*of != worker || !routed, "worker {worker} is told to end while in the route");
-        }
     }
 
     /// Whether the core does not know yet that a socket has joined.

@@ -7,6 +7,7 @@ use crate::{
         message::{Subject, What},
     },
     config::{duration, size, spec::recycle::Worn},
+    datapath::Mode,
     state::{
         announcement::{Announcement, What as Core},
         deployment::{Kind, Outcome},
@@ -18,7 +19,7 @@ impl Supervisor {
     /// Posts what the core announces.
     pub(super) fn announce(&self, announcement: Announcement) {
         let Announcement { app, name, namespace, about, what } = announcement;
-        let (what, detail) = told(what);
+        let (what, detail) = told(what, self.host.datapath.mode());
         self.host.board.post(Note {
             what,
             app: Some(Subject { id: app, name, namespace }),
@@ -31,7 +32,7 @@ impl Supervisor {
     }
 }
 
-fn told(what: Core) -> (What, Option<String>) {
+fn told(what: Core, mode: Mode) -> (What, Option<String>) {
     let kind = |kind: Kind| match kind {
         Kind::Reload => "reload",
         Kind::Rollback => "rollback",
@@ -78,6 +79,15 @@ fn told(what: Core) -> (What, Option<String>) {
         Core::Worn(Worn::Lifetime { lived }) => {
             (What::WorkerWorn, Some(format!("it has served for {}", duration::format(lived))))
         }
+        Core::Silent { silence } => {
+            let silence = duration::format(silence);
+            let follows = match mode {
+                Mode::Kernel => "new connections go to others",
+                Mode::Plain => "plain mode cannot keep connections away from it",
+            };
+            (What::WorkerSilent, Some(format!("no WATCHDOG=1 for {silence}: {follows}")))
+        }
+        Core::Heard => (What::WorkerHeard, None),
         Core::Outgrown { pause } => {
             let detail = format!(
                 "each new worker soon uses more than max_memory_restart, so that it may be too little; from now on \

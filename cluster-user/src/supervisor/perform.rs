@@ -80,6 +80,11 @@ impl Supervisor {
                 let traffic = host.drain(worker, idle);
                 return Some(Event::Measured { worker, traffic });
             }
+            Effect::Distrust { worker, distrusted } => {
+                if let Err(error) = host.datapath.distrust(worker, distrusted) {
+                    log::warn!("worker {worker} is silent and gets connections still: {error:#}");
+                }
+            }
             Effect::Resume { worker } => host.datapath.resume(worker),
             Effect::Rescue { worker } => {
                 if let Err(error) = host.datapath.rescue(worker) {

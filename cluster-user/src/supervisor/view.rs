@@ -1,6 +1,9 @@
 //! Apps and workers as users see them: the core's view, with what the host knows beyond it.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use super::{
     environment,
@@ -14,6 +17,7 @@ use crate::{
         AppView, DeploymentView, Detail, LogFiles, OtherView, PortView, ReloadView, Stage, Status,
         WorkerView,
     },
+    config::duration,
     id::AppId,
     moment::Moment,
     process::usage,
@@ -216,7 +220,7 @@ impl Supervisor {
             generation: seat.generation,
             pid: seat.pid,
             status: status(seat.status),
-            reason: seat.reason.map(ToString::to_string),
+            reason: (seat.silent.map(silent)).or_else(|| seat.reason.map(ToString::to_string)),
             exit_code: seat.reason.and_then(Why::exit_code),
             restarts: seat.restarts,
             unstable: seat.unstable,
@@ -249,6 +253,11 @@ impl Supervisor {
                 .collect(),
         }
     }
+}
+
+/// What is to be known of a worker that serves and is kept away from.
+fn silent(silence: Duration) -> String {
+    format!("silent: no WATCHDOG=1 for {}", duration::format(silence))
 }
 
 /// Whether the last lines of the worker that was there before explain the state of a seat.

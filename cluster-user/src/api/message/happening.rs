@@ -87,6 +87,10 @@ pub enum What {
     WorkerStopping,
     /// A worker is being replaced although it is well: it uses too much memory, or is too old.
     WorkerWorn,
+    /// A worker that says regularly that it lives has not said so: connections are kept away from it.
+    WorkerSilent,
+    /// It has said so again.
+    WorkerHeard,
     /// A worker has ended, because it was told to or by itself.
     WorkerExited,
     /// A worker has failed, and has ended.
@@ -140,6 +144,8 @@ impl fmt::Display for What {
             Self::WorkerDraining => "draining",
             Self::WorkerStopping => "stopping",
             Self::WorkerWorn => "worn",
+            Self::WorkerSilent => "silent",
+            Self::WorkerHeard => "heard again",
             Self::WorkerExited => "exited",
             Self::WorkerFailed => "failed",
             Self::WorkerBackoff => "backoff",

@@ -109,10 +109,11 @@ fn policies(typed: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 fn policies_and_settings(typed: &OsStr) -> Vec<CompletionCandidate> {
-    const WORDS: [(&str, &str); 12] = [
+    const WORDS: [(&str, &str); 13] = [
         ("guard=on", "the usual guard"),
         ("guard=off", "no guard at all"),
         ("guard=stalled=", "after so long without accepting"),
+        ("guard=heartbeat=", "after so long without WATCHDOG=1"),
         ("guard=queue=", "with more than so many in the accept queue"),
         ("guard=slow-start=", "so long after it became ready"),
         ("shed=", "refuse when every worker has so many"),

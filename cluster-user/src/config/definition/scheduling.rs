@@ -30,8 +30,8 @@ pub struct Scheduling {
     #[schemars(schema_with = "several_schema")]
     pub weights: Vec<u32>,
 
-    /// Keep connections away from workers that do not accept: off, or stalled=TIME (default 8ms), queue=N,
-    /// slow-start=TIME [default: on]
+    /// Keep connections away from workers that do not accept: off, or stalled=TIME (default 8ms), heartbeat=TIME since
+    /// the last `WATCHDOG=1` (default: three quarters of --watchdog), queue=N, slow-start=TIME [default: on]
     #[arg(long, value_name = "on|off|KEY=VALUE,…")]
     pub guard: Option<Guard>,
 
@@ -202,7 +202,13 @@ impl JsonSchema for Guard {
             { "type": ["string", "boolean"], "examples": ["on", "off", "queue=100,slow-start=10s"] },
             {
                 "type": "object",
-                "properties": { "stalled": value, "queue": value, "slow-start": value, "slow_start": value },
+                "properties": {
+                    "stalled": value,
+                    "heartbeat": value,
+                    "queue": value,
+                    "slow-start": value,
+                    "slow_start": value
+                },
                 "additionalProperties": false
             }
         ] })
@@ -252,6 +258,7 @@ mod tests {
             (json!({}), "on"),
             (json!({ "queue": 100, "slow_start": "10s" }), "queue=100,slow-start=10s"),
             (json!("stalled=20ms"), "stalled=20ms"),
+            (json!({ "heartbeat": "off" }), "heartbeat=off"),
         ] {
             assert_eq!(
                 read(json!({ "guard": value })).unwrap().guard.unwrap().0.to_string(),

@@ -73,7 +73,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("post_stop", "\"rm -f /tmp/web-$CLUSTER_INSTANCE\""),
     ("on_failure", "\"logger $CLUSTER_APP: $CLUSTER_REASON\""),
     ("weights", "[3, 1, 1, 1]"),
-    ("guard", "{ queue = 100, slow-start = \"10s\" }"),
+    ("guard", "{ heartbeat = \"1s\", queue = 100, slow-start = \"10s\" }"),
     ("shed", "200"),
     ("memory_max", "\"1G\""),
     ("memory_high", "\"900M\""),

@@ -16,8 +16,8 @@ impl Scheduling {
     pub fn check(&self, instances: u32) -> Result<(), String> {
         self.policy.check(instances)?;
         self.check_weights(instances)?;
-        let Guard { stalled, queue, slow_start } = self.guard;
-        if stalled > duration::MAX || slow_start > duration::MAX {
+        let Guard { stalled, heartbeat, queue, slow_start } = self.guard;
+        if stalled.max(heartbeat.unwrap_or_default()).max(slow_start) > duration::MAX {
             return Err("guard has a time that is longer than a year".to_owned());
         }
         if queue == Some(0) {

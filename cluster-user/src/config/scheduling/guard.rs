@@ -1,4 +1,4 @@
-//! A guard as a text: `on`, `off`, or what is different from the usual one: `stalled=20ms,queue=100,slow-start=10s`.
+//! A guard as a text: `on`, `off`, or what is different from the usual one: `stalled=20ms,heartbeat=1s`.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::config::{duration, nearest::nearest};
 
-const KEYS: [&str; 3] = ["stalled", "queue", "slow-start"];
+const KEYS: [&str; 4] = ["stalled", "heartbeat", "queue", "slow-start"];
 
 impl FromStr for Guard {
     type Err = SchedulingError;
@@ -26,6 +26,7 @@ impl FromStr for Guard {
             let key = key.replace('_', "-");
             match key.as_str() {
                 "stalled" => guard.stalled = time(&key, value)?,
+                "heartbeat" => guard.heartbeat = Some(time(&key, value)?),
                 "slow-start" => guard.slow_start = time(&key, value)?,
                 "queue" => guard.queue = length(value)?,
                 _ => {
@@ -75,6 +76,9 @@ impl fmt::Display for Guard {
         if self.stalled != usual.stalled {
             keys.push(format!("stalled={}", time(self.stalled)));
         }
+        if let Some(heartbeat) = self.heartbeat {
+            keys.push(format!("heartbeat={}", time(heartbeat)));
+        }
         if let Some(queue) = self.queue {
             keys.push(format!("queue={queue}"));
         }
@@ -96,24 +100,42 @@ mod tests {
         let guard = |text: &str| text.parse::<Guard>().unwrap();
         assert_eq!(guard("on"), Guard::default());
         assert_eq!(guard("off"), Guard::OFF);
-        let all = guard("stalled=20ms,queue=100, slow_start=10s");
+        let all = guard("stalled=20ms,heartbeat=1s,queue=100, slow_start=10s");
         assert_eq!(
             (all.stalled.as_millis(), all.queue, all.slow_start.as_secs()),
             (20, Some(100), 10)
         );
-        assert_eq!(all.to_string(), "stalled=20ms,queue=100,slow-start=10s");
-        assert_eq!(guard("stalled=off"), Guard::OFF);
+        assert_eq!(all.heartbeat, Some(Duration::from_secs(1)));
+        assert_eq!(all.to_string(), "stalled=20ms,heartbeat=1s,queue=100,slow-start=10s");
+        assert_eq!(guard("stalled=off heartbeat=off"), Guard::OFF);
+        assert_eq!(guard("stalled=off").to_string(), "stalled=off");
         assert_eq!(guard("queue=5").stalled, Guard::default().stalled);
+    }
+
+    #[test]
+    fn silence_is_borne_as_long_as_is_said_or_as_the_watchdog_allows() {
+        let silence = |text: &str, watchdog: Option<u64>| {
+            let silence = text.parse::<Guard>().unwrap().silence(watchdog.map(Duration::from_secs));
+            silence.map(|silence| silence.as_millis())
+        };
+        assert_eq!(silence("on", Some(2)), Some(1500));
+        assert_eq!(silence("on", None), None, "nobody is expected to speak");
+        assert_eq!(silence("heartbeat=1s", None), Some(1000));
+        assert_eq!(silence("heartbeat=1s", Some(20)), Some(1000));
+        assert_eq!(silence("heartbeat=off", Some(2)), None);
+        assert_eq!(silence("off", Some(2)), None);
     }
 
     #[test]
     fn what_is_no_guard_is_refused() {
         for (text, expected) in [
             ("", "guard is empty"),
-            ("maybe", "guard has no key `maybe`; it has stalled, queue, slow-start"),
+            ("maybe", "guard has no key `maybe`; it has stalled, heartbeat, queue, slow-start"),
             ("queu=1", "is `queue` meant?"),
             ("queue=0", "queue is `0`: expected a number of connections, 1 or more"),
             ("queue", "queue is ``"),
+            ("hartbeat=1s", "is `heartbeat` meant?"),
+            ("heartbeat", "guard: heartbeat: `` is no duration"),
             ("stalled=soon", "guard: stalled: `soon` is no duration"),
             ("slow-start=400d", "up to a year"),
         ] {
@@ -124,9 +146,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(stalled in 0..100_000u64, queue in prop::option::of(1..u32::MAX), slow in 0..100_000u64) {
+        fn what_is_written_is_read_back(
+            stalled in 0..100_000u64,
+            heartbeat in prop::option::of(0..100_000u64),
+            queue in prop::option::of(1..u32::MAX),
+            slow in 0..100_000u64,
+        ) {
             let (stalled, slow_start) = (Duration::from_millis(stalled), Duration::from_millis(slow));
-            let guard = Guard { stalled, queue, slow_start };
+            let heartbeat = heartbeat.map(Duration::from_millis);
+            let guard = Guard { stalled, heartbeat, queue, slow_start };
             prop_assert_eq!(guard.to_string().parse::<Guard>().unwrap(), guard);
         }
     }

@@ -19,7 +19,7 @@ pub use self::{
     switch::{Shed, Switch},
     text::SchedulingError,
 };
-use super::spec::millis;
+use super::spec::{millis, optional_millis};
 
 /// How connections are spread over an app's workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +112,10 @@ pub struct Guard {
     /// Those that have not accepted a waiting connection for this long; zero for no such guard.
     #[serde(with = "millis")]
     pub stalled: Duration,
+    /// Those that have said `WATCHDOG=1` before, or are to, and have not for this long; zero for no such guard. Where it is
+    /// not said, what follows from the watchdog: see [`Guard::silence`].
+    #[serde(with = "optional_millis")]
+    pub heartbeat: Option<Duration>,
     /// Those with more than this many connections in their accept queue.
     pub queue: Option<u32>,
     /// Those that have just become ready get their full share only after this time, and less before; zero for at once.
@@ -121,13 +125,32 @@ pub struct Guard {
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { stalled: Duration::from_millis(8), queue: None, slow_start: Duration::ZERO }
+        Self { stalled: Duration::from_millis(8), heartbeat: None, ..Self::OFF }
     }
 }
 
 impl Guard {
     /// No guard at all.
-    pub const OFF: Self = Self { stalled: Duration::ZERO, queue: None, slow_start: Duration::ZERO };
+    pub const OFF: Self = Self {
+        stalled: Duration::ZERO,
+        heartbeat: Some(Duration::ZERO),
+        queue: None,
+        slow_start: Duration::ZERO,
+    };
+
+    /// Whether workers may be kept away from for their silence at all.
+    pub fn minds_silence(&self) -> bool {
+        self.heartbeat != Some(Duration::ZERO)
+    }
+
+    /// How long a worker with this watchdog may be silent before connections are kept away from it; `None` for ever.
+    ///
+    /// Where nothing is said it is three quarters of the watchdog's time: who is asked to speak at least that often speaks
+    /// twice as often (`sd_watchdog_enabled(3)`), so that one word was missed by then, and the worker is not replaced yet.
+    pub fn silence(&self, watchdog: Option<Duration>) -> Option<Duration> {
+        let usual = || watchdog.map(|watchdog| watchdog * 3 / 4);
+        self.heartbeat.or_else(usual).filter(|silence| !silence.is_zero())
+    }
 }
 
 impl Default for Sticky {

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroUsize,
     os::fd::BorrowedFd,
     ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
 };
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -15,6 +15,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 pub(super) struct Mapping {
     start: NonNull<libc::c_void>,
     bytes: usize,
+    writable: bool,
 }
 
 // SAFETY: shared memory does not belong to a thread; all access through `&self` is atomic.
@@ -29,7 +30,7 @@ impl Mapping {
         protection.set(ProtFlags::PROT_WRITE, writable);
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
         let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, map, 0) }?;
-        Ok(Self { start, bytes })
+        Ok(Self { start, bytes, writable })
     }
 
     /// Its beginning, valid for as long as this value lives.
@@ -39,13 +40,42 @@ impl Mapping {
 
     /// The counter at `offset` bytes, a multiple of 8; 0 beyond the end.
     pub(super) fn counter(&self, offset: usize) -> u64 {
-        if !offset.is_multiple_of(size_of::<u64>()) || offset + size_of::<u64>() > self.bytes {
-            return 0;
+        // SAFETY: aligned and inside, and the kernel writes these words with atomic adds only.
+        let counter = self.place(offset).map(|place| unsafe { AtomicU64::from_ptr(place) });
+        counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// Writes 4 bytes at `offset`, a multiple of that, and nothing beside them; nothing at all beyond the end, and where the
+    /// mapping is for reading.
+    pub(super) fn set_word(&self, offset: usize, value: u32) {
+        // SAFETY: aligned, inside and writable, and the kernel reads and writes whole words.
+        let word = self.writable(offset).map(|place| unsafe { AtomicU32::from_ptr(place) });
+        if let Some(word) = word {
+            word.store(value, Ordering::Relaxed);
         }
-        // SAFETY: the offset is inside the mapping, as just checked.
-        let place = unsafe { self.start.as_ptr().byte_add(offset) };
-        // SAFETY: a page is aligned, so is the offset; the kernel writes these words with atomic adds only.
-        unsafe { AtomicU64::from_ptr(place.cast()) }.load(Ordering::Relaxed)
+    }
+
+    /// As [`Mapping::set_word`], for 2 bytes.
+    pub(super) fn set_half(&self, offset: usize, value: u16) {
+        // SAFETY: as above.
+        let half = self.writable(offset).map(|place| unsafe { AtomicU16::from_ptr(place) });
+        if let Some(half) = half {
+            half.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn writable<T>(&self, offset: usize) -> Option<*mut T> {
+        self.place(offset).filter(|_| self.writable)
+    }
+
+    /// The place at `offset` bytes for a value of its alignment; `None` beyond the end.
+    fn place<T>(&self, offset: usize) -> Option<*mut T> {
+        let inside = offset.checked_add(size_of::<T>()).is_some_and(|end| end <= self.bytes);
+        if !inside || !offset.is_multiple_of(size_of::<T>()) {
+            return None;
+        }
+        // SAFETY: inside the mapping, as just checked; it begins at a page, so that the place is aligned.
+        Some(unsafe { self.start.as_ptr().byte_add(offset) }.cast())
     }
 }
 

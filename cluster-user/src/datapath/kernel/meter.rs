@@ -21,6 +21,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{
     bpf, ids, join,
+    mapping::Mapping,
     object::{Prepared, Wanted},
     tracepoint, types,
 };
@@ -33,6 +34,8 @@ const METER_WORDS: usize = size_of::<meter::Meter>() / size_of::<u64>();
 #[derive(Debug)]
 pub(super) struct Meter {
     loads: OwnedFd,
+    /// Its memory, to write some of a seat while programs write the rest.
+    seats: Mapping,
     meters: OwnedFd,
     moved: OwnedFd,
     tags: OwnedFd,
@@ -72,8 +75,11 @@ impl Meter {
     pub(super) fn new(
         mut open: impl FnMut(&str, usize) -> anyhow::Result<OwnedFd>,
     ) -> anyhow::Result<Self> {
+        let loads = open(names::LOADS, size_of::<Load>())?;
+        let bytes = usize::try_from(SEATS)? * size_of::<Load>();
         Ok(Self {
-            loads: open(names::LOADS, size_of::<Load>())?,
+            seats: Mapping::new(loads.as_fd(), bytes, true).context("map the loads")?,
+            loads,
             meters: open(names::METERS, size_of::<meter::Meter>())?,
             moved: open(names::MOVED, size_of::<u32>())?,
             tags: open(names::TAGS, size_of::<Tag>())?,
@@ -183,15 +189,15 @@ impl Meter {
 
     /// What one connection counts there.
     pub(super) fn set_share(&self, seat: Seat, share: u32) {
-        if !seat.counts() {
-            return;
+        if seat.counts() {
+            self.seats.set_word(place(seat, offset_of!(Load, share)), share);
         }
-        let Ok(words) = self.words(seat) else { return };
-        let mut load = bytes(&words);
-        load[offset_of!(Load, share)..][..4].copy_from_slice(&share.to_ne_bytes());
-        // What programs count meanwhile would be lost: only where something changes.
-        if load != bytes(&words) {
-            drop(bpf::update(self.loads.as_fd(), seat.index(), &load));
+    }
+
+    /// Whether connections are to be kept away from its worker, which has fallen silent.
+    pub(super) fn set_distrusted(&self, seat: Seat, distrusted: bool) {
+        if seat.counts() {
+            self.seats.set_half(place(seat, offset_of!(Load, distrusted)), distrusted.into());
         }
     }
 
@@ -242,6 +248,11 @@ impl Meter {
         }
         bpf::update(self.loads.as_fd(), seat.index(), &bytes).context("set up a seat")
     }
+}
+
+/// Where a field of a seat is in the map.
+fn place(seat: Seat, offset: usize) -> usize {
+    usize::from(seat.get()) * size_of::<Load>() + offset
 }
 
 fn bytes(words: &[u64; LOAD_WORDS]) -> [u8; size_of::<Load>()] {

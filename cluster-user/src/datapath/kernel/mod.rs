@@ -36,7 +36,9 @@ mod steering;
 mod telemetry;
 mod trace;
 mod tracepoint;
+mod traffic;
 pub mod trial;
+mod trust;
 mod types;
 mod verifier;
 mod waiting;
@@ -53,7 +55,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -225,33 +227,6 @@ impl Kernel {
         }
         Ok(())
     }
-
-    /// Inode numbers of the sockets of a worker that connections have moved to; empty for any other.
-    ///
-    /// A connection stays in the cgroup of the listener that completed it: of a worker that has gone, or of the
-    /// daemon, whose waiting room that was. Only who holds it says whose it is now.
-    fn moved_to(&self, id: WorkerId) -> BTreeSet<u64> {
-        let moved = |worker: &watch::Worker| {
-            self.groups.values().any(|group| group.has_moved_to(&worker.seen))
-        };
-        if self.watch.worker(id).is_some_and(moved) {
-            self.watch.sockets(id)
-        } else {
-            BTreeSet::new()
-        }
-    }
-
-    /// What a worker has to do still, and the connections that are counted in it.
-    fn established(&self, worker: WorkerId) -> anyhow::Result<(Traffic, Vec<diag::Entry>)> {
-        let known = self.watch.worker(worker);
-        let known = known.with_context(|| format!("worker {worker} is not known"))?;
-        let moved = self.moved_to(worker);
-        let mut found = Vec::new();
-        let traffic =
-            diag::traffic_with(known.cgroup, &known.addresses, &moved, |entry| found.push(*entry))
-                .context("list the connections of a worker")?;
-        Ok((traffic, found))
-    }
 }
 
 impl Kernel {
@@ -335,7 +310,9 @@ impl DataPath for Kernel {
                 group.key().address
             )));
         }
-        group.fill(slot, pending.socket.as_fd(), pending.cookie, owner, &mut self.meter)
+        group.fill(slot, pending.socket.as_fd(), pending.cookie, owner, &mut self.meter)?;
+        self.mark_if_distrusted(pending.worker);
+        Ok(())
     }
 
     fn refuse(&mut self, ticket: Ticket) {
@@ -384,7 +361,7 @@ impl DataPath for Kernel {
         let (traffic, found) = self.established(worker)?;
         let watch = &self.watch;
         self.drain.watch(worker, &found, || watch.open_sockets(worker));
-        Ok(traffic)
+        Ok(Traffic { flows: self.has_flows(worker, Instant::now()), ..traffic })
     }
 
     fn resume(&mut self, worker: WorkerId) {
@@ -432,6 +409,10 @@ impl DataPath for Kernel {
         group
             .schedule(scheduling, select, meter, |cookie| watch.duplicate(cookie, &key))
             .map_err(|error| custom::keep_log(error, &self.policy_log(&app)))
+    }
+
+    fn distrust(&mut self, worker: WorkerId, distrusted: bool) -> anyhow::Result<()> {
+        self.mark(worker, distrusted)
     }
 
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {

@@ -6,6 +6,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::Context as _;
@@ -67,6 +68,10 @@ pub(super) struct Worker {
     pub(super) seen: BTreeSet<u64>,
     /// What was counted for sockets of it that are in no slot any more.
     pub(super) left: Telemetry,
+    /// Whether connections are kept away from it because it has fallen silent.
+    pub(super) distrusted: bool,
+    /// How many datagrams had come to it for its flows, and when that was first seen.
+    pub(super) datagrams: Option<(u64, Instant)>,
     /// Seats of such sockets in which connections are counted still, the last one last.
     pub(super) leaving: Vec<Seat>,
 }
@@ -127,6 +132,8 @@ impl Watch {
             pid: None,
             seen: BTreeSet::new(),
             left: Telemetry::default(),
+            distrusted: false,
+            datagrams: None,
             leaving: Vec::new(),
         };
         self.workers.insert(id, worker);
@@ -169,6 +176,11 @@ impl Watch {
 
     pub(super) fn worker(&self, id: WorkerId) -> Option<&Worker> {
         self.workers.get(&id)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn worker_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        self.workers.get_mut(&id)
     }
 
     /// The processes of a worker, the first one first.

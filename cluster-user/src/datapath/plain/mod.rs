@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use cluster_common::slot::Slot;
 use rustix::event::{Timespec, epoll};
 use tokio::io::{Interest, unix::AsyncFd};
@@ -354,6 +354,11 @@ impl DataPath for Plain {
 
     fn schedule(&mut self, _group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()> {
         self.try_schedule("", scheduling)
+    }
+
+    fn distrust(&mut self, _worker: WorkerId, distrusted: bool) -> anyhow::Result<()> {
+        ensure!(!distrusted, "plain mode leaves it to the kernel who gets connections");
+        Ok(())
     }
 
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {

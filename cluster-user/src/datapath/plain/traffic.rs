@@ -101,7 +101,7 @@ fn count(entries: &[TcpNetEntry]) -> Traffic {
     });
     let accepted = u32::try_from(accepted.count()).unwrap_or(u32::MAX);
     let established = accepted.saturating_add(queued);
-    Traffic { queued, handshakes: 0, established, busy: established, spared: 0 }
+    Traffic { queued, established, busy: established, ..Traffic::default() }
 }
 
 /// A process and those it belongs to.

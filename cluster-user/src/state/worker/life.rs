@@ -39,6 +39,7 @@ impl Worker {
                 | Input::Deadline => Step::default(),
             },
             Phase::Starting { deadline } => match input {
+                Input::Beat => self.health.beat(now),
                 Input::Sign => self.signed(now, deadline),
                 Input::Deadline if now < deadline => Step::default(),
                 Input::Deadline => match self.sign() {
@@ -60,13 +61,13 @@ impl Worker {
                 | Input::Probed(_)
                 | Input::Promote
                 | Input::Resume
-                | Input::Beat
                 | Input::Leaving
                 | Input::Measured(_)
                 | Input::Hooked
                 | Input::Swept => Step::default(),
             },
             Phase::Probing { deadline, next, passed, last } => match input {
+                Input::Beat => self.health.beat(now),
                 Input::Probed(result) => self.probed(now, deadline, passed, result),
                 Input::Deadline if now >= deadline => {
                     let within = self.spec.listen_timeout;
@@ -89,7 +90,6 @@ impl Worker {
                 | Input::NotSpawned(_)
                 | Input::Promote
                 | Input::Resume
-                | Input::Beat
                 | Input::Leaving
                 | Input::Measured(_)
                 | Input::Hooked
@@ -156,6 +156,7 @@ impl Worker {
                 | Input::Swept => Step::default(),
             },
             Phase::Draining { until, look, pause, leave } => match input {
+                Input::Beat => self.health.beat(now),
                 Input::Measured(traffic) => {
                     self.traffic = traffic;
                     match traffic {
@@ -168,6 +169,7 @@ impl Worker {
                 Input::Deadline if now >= look => self.look_again(now, until, pause, leave),
                 Input::Resume if self.resumable() => {
                     self.ending = None;
+                    self.health.again(now, &self.spec);
                     let mut step = self.go_online(now);
                     step.effects.push(Effect::Resume { worker: self.id });
                     step
@@ -186,7 +188,6 @@ impl Worker {
                 | Input::Sign
                 | Input::Probed(_)
                 | Input::Promote
-                | Input::Beat
                 | Input::Leaving
                 | Input::Extend(_)
                 | Input::Hooked

@@ -88,7 +88,7 @@ pub(super) enum Leave {
     WhenIdle,
     /// The same, and not for long: new connections wait for whoever comes after it.
     Soon,
-    /// No connection left: others go on serving, and its clients shall notice nothing.
+    /// No connection left, and no flow of datagrams: others go on serving, and its clients shall notice nothing.
     WhenClosed,
     /// Its time is over, and silent connections are being closed.
     Parting,
@@ -168,7 +168,7 @@ impl Worker {
             ending: None,
             binding: None,
             lacking: None,
-            health: Health::default(),
+            health: Health::unheard(),
             must_listen: false,
             renewed: None,
             traffic: None,
@@ -178,6 +178,16 @@ impl Worker {
     /// Whether connections may be sent to it.
     pub(super) fn online(&self) -> bool {
         matches!(self.phase, Phase::Online { .. })
+    }
+
+    /// Whether its health is looked at: it is ready, and nobody told it to end.
+    pub(super) fn is_looked_after(&self) -> bool {
+        matches!(self.phase, Phase::Ready { .. } | Phase::Online { .. })
+    }
+
+    /// How long it was silent at least, when connections are kept away from it for that.
+    pub(super) fn silent_for(&self) -> Option<Duration> {
+        self.health.silent_for().filter(|_| self.is_looked_after())
     }
 
     /// Since when it is ready and has no seat yet.
@@ -253,7 +263,9 @@ impl Leave {
         none_coming
             && match self {
                 Self::WhenIdle | Self::Soon => traffic.busy == 0,
-                Self::WhenClosed | Self::Parting => traffic.established == 0,
+                Self::WhenClosed => traffic.established == 0 && !traffic.flows,
+                // Nothing tells a client that sends datagrams to go elsewhere.
+                Self::Parting => traffic.established == 0,
             }
     }
 }

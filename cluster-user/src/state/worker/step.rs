@@ -6,12 +6,7 @@ use super::{Ending, Leave, Phase, Step, Worker};
 use crate::{
     config::spec::{Readiness, SETTLED, hooks::Hook},
     moment::Moment,
-    state::{
-        effect::Effect,
-        event::Exit,
-        health::{Health, Verdict},
-        why::Why,
-    },
+    state::{effect::Effect, event::Exit, health::Verdict, why::Why},
 };
 
 /// First and longest pause between two looks at a draining worker.
@@ -89,7 +84,7 @@ impl Worker {
     }
 
     pub(super) fn ready(&mut self, now: Moment) -> Step {
-        self.health = Health::begin(now, &self.spec);
+        self.health.begin(now, &self.spec);
         if self.standby {
             self.phase = Phase::Ready { since: now };
             Step::default()

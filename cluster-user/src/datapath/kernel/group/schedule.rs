@@ -28,9 +28,12 @@ use super::{
     Group, Owner,
     class::{Classes, behind},
 };
-use crate::config::{
-    cpus::Cpus,
-    scheduling::{Policy, Scheduling, Sticky},
+use crate::{
+    config::{
+        cpus::Cpus,
+        scheduling::{Policy, Scheduling, Sticky},
+    },
+    datapath::Protocol,
 };
 
 /// What a program wants its route to be.
@@ -149,6 +152,7 @@ impl Group {
         self.told.patience = ticks(scheduling.guard.stalled);
         self.told.queue = scheduling.guard.queue.unwrap_or(0);
         self.told.slow_start = ticks(scheduling.guard.slow_start);
+        self.told.heartbeat = scheduling.guard.minds_silence().into();
         let sticky = match &scheduling.policy {
             Policy::Sticky(sticky) => *sticky,
             Policy::RoundRobin
@@ -218,6 +222,11 @@ impl Group {
         made.retain(|(name, _)| name != names::RULES);
         self.maps.extend(made);
         Ok(())
+    }
+
+    /// Whether datagrams of a flow stay with their worker, one that no route names any more too.
+    pub(in super::super) fn keeps_flows(&self) -> bool {
+        self.key.protocol == Protocol::Udp && Form::of(&self.program.name) == Form::Consistent
     }
 
     /// The entries of a route in the form that the program wants it.

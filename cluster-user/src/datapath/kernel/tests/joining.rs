@@ -219,10 +219,7 @@ fn traffic_counts_what_a_worker_has_not_finished() {
             traffic = world.kernel.traffic(workers[0]).unwrap();
             traffic.queued == 0
         });
-        assert_eq!(
-            traffic,
-            Traffic { queued: 0, handshakes: 0, established: 3, busy: 0, spared: 0 }
-        );
+        assert_eq!(traffic, Traffic { established: 3, ..Traffic::default() });
 
         connections.truncate(2);
         for worker in workers {
@@ -248,10 +245,7 @@ fn traffic_counts_queued_connections_and_none_the_worker_made_itself() {
 
         let traffic = world.kernel.traffic(worker).unwrap();
 
-        assert_eq!(
-            traffic,
-            Traffic { queued: 1, handshakes: 0, established: 1, busy: 0, spared: 0 }
-        );
+        assert_eq!(traffic, Traffic { queued: 1, established: 1, ..Traffic::default() });
     });
 }
 
