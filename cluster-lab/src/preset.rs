@@ -41,6 +41,11 @@ pub const PRESETS: &[Preset] = &[
         toml: include_str!("presets/scale.toml"),
     },
     Preset {
+        name: "overload",
+        about: "twice as many requests as can be served, with and without --shed",
+        toml: include_str!("presets/overload.toml"),
+    },
+    Preset {
         name: "affinity",
         about: "workers with a CPU each, and many clients: by address and by CPU",
         toml: include_str!("presets/affinity.toml"),

@@ -200,7 +200,7 @@ impl Series<'_> {
 }
 
 /// Each of several values once, in their order.
-pub(crate) fn distinct<'a, T: PartialEq>(values: impl Iterator<Item = &'a T>) -> Vec<&'a T> {
+pub fn distinct<'a, T: PartialEq>(values: impl Iterator<Item = &'a T>) -> Vec<&'a T> {
     let mut known: Vec<&T> = Vec::new();
     for value in values {
         if !known.contains(&value) {

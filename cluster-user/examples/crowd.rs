@@ -1,10 +1,15 @@
 //! A group in one process: it has all the sockets, and is the client as well, so that a choice among them is all that a
-//! measurement sees beside the kernel's own work.
+//! measurement sees beside the kernel's own work. Its clients are outside of the worker's cgroup, as real ones are, and one
+//! connection is held at each socket: where one has nothing to do, some policies need not look at the others.
 //!
 //! `crowd ADDRESS SOCKETS FILE` connects, accepts and closes, one after the other, and keeps writing into the file how
 //! often it has, and for how many nanoseconds.
 
-use std::{env, fs, net::SocketAddr, time::Instant};
+use std::{
+    env, fs,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -31,23 +36,43 @@ fn main() -> anyhow::Result<()> {
         })
         .collect::<anyhow::Result<_>>()
         .context("listen")?;
+    leave_group()?;
+    let mut held: Vec<Option<[Socket; 2]>> = listeners.iter().map(|_| None).collect();
+    let mut events = [EpollEvent::empty(); 4];
+    let mut connect = || -> anyhow::Result<(usize, [Socket; 2])> {
+        let client = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        client.connect(&address.into())?;
+        epoll.wait(&mut events, EpollTimeout::NONE)?;
+        let place = usize::try_from(events[0].data())?;
+        let accepted = listeners[place].accept()?.0;
+        // No ends of streams: a port that waits for its time to be over cannot be used again.
+        accepted.set_linger(Some(Duration::ZERO))?;
+        Ok((place, [accepted, client]))
+    };
+    while held.iter().any(Option::is_none) {
+        let (place, connection) = connect()?;
+        held[place].get_or_insert(connection);
+    }
     let began = Instant::now();
     let mut count = 0_u64;
-    let mut events = [EpollEvent::empty(); 4];
     loop {
         for _ in 0..BATCH {
-            let client = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            client.connect(&address.into())?;
-            let ready = epoll.wait(&mut events, EpollTimeout::NONE)?;
-            for event in &events[..ready] {
-                let place = usize::try_from(event.data())?;
-                // No ends of streams: a port that waits for its time to be over cannot be used again.
-                listeners[place].accept()?.0.set_linger(Some(std::time::Duration::ZERO))?;
-            }
+            connect()?;
         }
         count += BATCH;
         let written = format!("{file}.new");
         fs::write(&written, format!("{count} {}\n", began.elapsed().as_nanos()))?;
         fs::rename(&written, file)?;
     }
+}
+
+/// Leaves the worker's cgroup for the root: sockets belong to where they were made, and those that listen are made.
+fn leave_group() -> anyhow::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("read what is mounted")?;
+    let group = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    // A host without one runs workers without one.
+    let Some(group) = group.into_iter().find(|fields| fields.get(2) == Some(&"cgroup2")) else {
+        return Ok(());
+    };
+    fs::write(format!("{}/cgroup.procs", group[1]), "0").context("leave the worker's cgroup")
 }

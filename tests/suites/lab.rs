@@ -251,7 +251,7 @@ fn two_results_are_compared_and_chance_is_called_so() {
 #[test]
 fn every_preset_can_be_shown_and_taken_as_it_is_shown() {
     let host = Host::kernel();
-    for name in ["tail", "frozen", "bimodal", "reload", "scale", "affinity"] {
+    for name in ["tail", "frozen", "bimodal", "reload", "scale", "overload", "affinity"] {
         host.cluster(&["lab", "presets"]).ok().says(name);
         let shown = host.cluster(&["lab", "presets", name]).ok().stdout;
         let file = host.write("preset.toml", &shown);

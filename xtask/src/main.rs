@@ -5,6 +5,7 @@ mod arena;
 mod bench;
 mod chaos;
 mod ebpf;
+mod figures;
 mod lint;
 mod policy;
 mod process;
@@ -56,6 +57,8 @@ enum Task {
     Policy(policy::Task),
     /// Measures `cluster` beside what people use today
     Bench(bench::Args),
+    /// Measures what policies do for clients, and writes docs/scheduling.md with plots
+    Figures(figures::Args),
     /// Does all that can happen to unmodified apps under load, and accounts for every request
     Chaos(chaos::Args),
     /// Boots the kernels people have in QEMU and runs the kernel tests in each
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Task::NewPolicy(args) => policy::new(&args),
         Task::Policy(task) => policy::run(&task),
         Task::Bench(args) => bench::run(&args),
+        Task::Figures(args) => figures::run(&args),
         Task::Chaos(args) => chaos::run(&args),
         Task::Vm(args) => vm::run(&args),
         Task::VmGuest { work: false } => vm::guest(),

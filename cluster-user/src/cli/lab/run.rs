@@ -46,7 +46,7 @@ pub(super) struct Run {
     #[arg(conflicts_with = "preset")]
     file: Option<PathBuf>,
 
-    /// An experiment that is ready: tail, frozen, bimodal, reload, scale, or affinity
+    /// An experiment that is ready: tail, frozen, bimodal, reload, scale, overload, or affinity
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
 
