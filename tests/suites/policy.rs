@@ -81,6 +81,7 @@ fn a_switch_that_makes_no_sense_changes_nothing(host: &Host) {
         (&["least-conn", "gaurd=off"], "is `guard` meant?"),
         (&["shed=0"], "shed is 0"),
         (&["none", "shed=5"], "shed is 5, and the policy is none"),
+        (&["shed=5", "hash", "shed=9"], "shed is given twice"),
         (&["weights=1,x"], "`x` is no number"),
         (&["guard=sometimes"], "guard has no key `sometimes`"),
         (&["./no-such.o"], "there is no compiled program"),
