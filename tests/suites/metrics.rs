@@ -129,6 +129,24 @@ fn open_connections_are_a_gauge() {
     wait::until_true("they are closed", || live(&host) == 0);
 }
 
+/// As docs/metrics.md says: the kernel keeps it in the daemon's cgroup.
+#[test]
+fn a_connection_that_has_waited_is_counted_as_one_that_moved() {
+    let host = Host::kernel();
+    host.cluster(&["start", "app", "--restart-delay", "1s"]).ok();
+    signal(host.pids("app")[0], Signal::SIGKILL);
+    host.until("app", "has no worker", |app| app.online == 0);
+
+    let mut waited = Connection::open(local(8080)).unwrap();
+    waited.get().unwrap();
+
+    let text = scrape(&host);
+    let of = |name: &str| value(&text, &format!("cluster_app_{name}{{app=\"app\"}}"));
+    assert_eq!(sum(&text, "cluster_group_connections_waited_total{"), 1);
+    assert_eq!(of("connections_migrated_in_total"), 1);
+    assert_eq!((of("connections_accepted_total"), of("live_connections")), (0, 0));
+}
+
 #[test]
 fn a_counter_of_a_worker_that_listens_no_more_stays() {
     let host = Host::kernel();
