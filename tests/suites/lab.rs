@@ -205,6 +205,13 @@ fn an_experiment_that_makes_no_sense_is_refused_before_anything_runs() {
         ("polices = []", "bad.toml:1: `polices` is unknown", "did you mean `policies`?"),
         ("policies = ['least-con']", "`least-con` is no policy", "did you mean `least-conn`?"),
         ("name = 'a'\nservice = ['gauss 1ms']", "bad.toml:2: `gauss`", ""),
+        ("policies = ['none', 'hash --gaurd off']", "`hash --gaurd off`: ", "'--guard'"),
+        ("policies = ['sticky prefx=24']", "no key `prefx`; is `prefix` meant?", ""),
+        ("policies = ['hash --guard queu=1']", "is `queue` meant?", ""),
+        ("policies = ['cluster:none --shed 5']", "shed is 5, and the policy is none", ""),
+        ("workers = [2, 3]\npolicies = ['default --weights 3,1']", "there are 3 workers", ""),
+        ("service = ['trace /dev/zero']", "/dev/zero: it is no regular file", ""),
+        ("arrivals = 'trace /dev/zero'", "/dev/zero: it is no regular file", ""),
         ("workers = [0]", "`workers` has 0", ""),
         ("load = [1.5]", "nobody can serve", "overload"),
         ("fault = ['freeze worker=9']", "workers 0 to 3", ""),
@@ -214,6 +221,7 @@ fn an_experiment_that_makes_no_sense_is_refused_before_anything_runs() {
         let refused = host.cluster(&["lab", "run", "bad.toml"]).fails().code(USAGE);
         refused.complains(wrong).complains(hint);
     }
+    host.cluster(&["lab", "run", "/dev/zero"]).fails().code(USAGE).complains("no regular file");
     host.cluster(&["lab", "run", "no-such.toml"]).fails().code(USAGE).complains("no-such.toml");
     host.cluster(&["lab", "run", "--preset", "frozn"]).fails().code(USAGE).complains("`frozen`");
     host.cluster(&["lab", "run", "--policy", "leastconn"]).fails().code(USAGE);

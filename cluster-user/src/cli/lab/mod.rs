@@ -1,6 +1,7 @@
 //! `cluster lab`: experiments with policies, and what they came to.
 
 mod audience;
+mod contenders;
 mod inside;
 mod options;
 mod run;
