@@ -9,7 +9,9 @@ use std::{
 };
 
 use cluster_tests::{
-    host::{Host, signal},
+    command::Begun,
+    container::children,
+    host::{Host, is_alive, signal},
     leftover, wait,
 };
 use nix::sys::signal::Signal;
@@ -132,6 +134,59 @@ fn a_killed_experiment_leaves_nothing_behind() {
     drop(begun);
 
     assert_nothing_new(&before);
+}
+
+#[test]
+fn a_killed_keeper_leaves_nothing_behind() {
+    let host = Host::kernel();
+    host.write("short.toml", SHORT);
+    let before = traces();
+
+    let begun = host.begin(&LONG);
+    await_arena(&before);
+    signal(keeper(&begun), Signal::SIGKILL);
+
+    begun.end().fails().code(1).complains("its keeper ended with signal: 9");
+    assert_nothing_new(&before);
+}
+
+#[test]
+fn what_is_left_when_everybody_is_killed_goes_with_the_next() {
+    let host = Host::kernel();
+    host.write("short.toml", SHORT);
+    for next in [&["lab", "clean"][..], &["lab", "run", "short.toml", "--out", "next"]] {
+        let before = traces();
+        let begun = host.begin(&LONG);
+        await_arena(&before);
+        let keeper = keeper(&begun);
+        // So that it cannot clean up.
+        signal(begun.pid(), Signal::SIGSTOP);
+        signal(keeper, Signal::SIGKILL);
+        signal(begun.pid(), Signal::SIGKILL);
+        drop(begun);
+        wait::until_true("the keeper is gone", || !is_alive(keeper));
+
+        host.cluster(next).ok();
+
+        assert_nothing_new(&before);
+        fs::remove_dir_all(host.work().join("lab-short")).unwrap();
+    }
+}
+
+#[test]
+fn a_killed_keeper_without_privileges_leaves_nothing_behind() {
+    let host = Host::unprivileged();
+    host.write("short.toml", SHORT);
+    for policy in ["none", "plain"] {
+        let run = ["lab", "run", "short.toml", "--policy", policy, "--duration", "30s"];
+        let begun = host.begin(&[&run[..], &["--out", policy]].concat());
+        // The two of the keeper and the driver, and the four workers.
+        wait::until_true("workers serve", || host.processes().len() >= 6);
+        signal(keeper(&begun), Signal::SIGKILL);
+
+        begun.end().fails().code(1).complains("its keeper ended with signal: 9");
+        wait::until_true("nothing is left running", || host.processes().is_empty());
+    }
 }
 
 #[test]
@@ -267,6 +322,22 @@ fn every_preset_can_be_shown_and_taken_as_it_is_shown() {
         let again = host.cluster(&["lab", "run", &file, "--print"]).ok().stdout;
         assert_eq!(printed, again, "{name}");
     }
+}
+
+/// A run that is long enough to be killed.
+const LONG: [&str; 7] = ["lab", "run", "short.toml", "--policy", "default", "--duration", "30s"];
+
+/// Waits until an arena has a folder and a cgroup.
+fn await_arena(before: &BTreeSet<String>) {
+    wait::until_true("workers serve", || {
+        let new: Vec<_> = traces().difference(before).cloned().collect();
+        ["cgroup", "/cluster-lab-run-"].iter().all(|part| new.iter().any(|it| it.contains(part)))
+    });
+}
+
+/// The keeper of a run.
+fn keeper(begun: &Begun) -> u32 {
+    *children(begun.pid()).first().expect("it has a keeper")
 }
 
 /// Folders and cgroups of experiments that are on this machine now.
