@@ -75,13 +75,7 @@ mod tests {
             let to = pipe.clone();
             let writing = thread::spawn(move || {
                 // Who reads may have gone before all is written.
-                drop(
-                    fs::File::options()
-                        .write(true)
-                        .open(to)
-                        .unwrap()
-                        .write_all(&vec![b'x'; length]),
-                );
+                drop(File::options().write(true).open(to).unwrap().write_all(&vec![b'x'; length]));
             });
             assert_eq!(read(&pipe, 1 << 20).is_ok(), fits);
             writing.join().unwrap();

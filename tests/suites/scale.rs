@@ -59,8 +59,9 @@ fn a_number_that_is_given_again_has_no_restarts(host: &Host) {
         let text = host.cluster(&["metrics"]).ok().stdout;
         text.lines().find_map(|line| line.strip_prefix(&series).map(str::to_owned))
     };
-    let killed = host.pids("app");
-    killed.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
+    for pid in host.pids("app") {
+        signal(pid, Signal::SIGKILL);
+    }
     host.until("app", "has replacements", |app| app.online == 2 && app.restarts == 2);
     assert_eq!(metric("1").as_deref(), Some("1"));
 
