@@ -1,12 +1,17 @@
 //! Arrivals: when each request is due, and how long it keeps a worker busy.
 
-use std::{fmt, fs, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use rand_distr::{Distribution as _, Exp1};
 use rand_pcg::{Pcg64Mcg, rand_core::SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
-use crate::{distribution::Source, nearest, refusal::Refusal, words::Words};
+use crate::{distribution::Source, input, nearest, refusal::Refusal, words::Words};
 
 /// More of them would be no experiment but an accident.
 const MOST: usize = 50_000_000;
@@ -34,6 +39,17 @@ pub struct Arrival {
 }
 
 impl Arrivals {
+    /// Whether there is something to plan by.
+    ///
+    /// # Errors
+    /// When a trace cannot be read.
+    pub fn check(&self) -> Result<(), Refusal> {
+        match self {
+            Self::Poisson | Self::Uniform => Ok(()),
+            Self::Trace(file) => Gaps::read(file, 1.0).map(drop),
+        }
+    }
+
     /// All requests of a run: the same seed makes the same ones, whoever answers them.
     ///
     /// # Errors
@@ -88,9 +104,9 @@ struct Gaps {
 
 impl Gaps {
     /// Reads a trace and stretches it until its mean distance is this, in nanoseconds.
-    fn read(file: &PathBuf, mean: f64) -> Result<Self, Refusal> {
+    fn read(file: &Path, mean: f64) -> Result<Self, Refusal> {
         let name = file.display();
-        let text = fs::read_to_string(file)
+        let text = input::read_again(file, input::TRACE)
             .map_err(|error| Refusal::usage(format!("failed to read the trace {name}: {error}")))?;
         let mut gaps = Vec::new();
         let mut last = 0.0;
@@ -166,6 +182,8 @@ impl fmt::Display for Arrivals {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::distribution::Service;
 

@@ -1,6 +1,6 @@
 //! Contenders: who is compared, which is a policy of `cluster` or one of the baselines beside it.
 
-use std::{fmt, path::Path, str::FromStr};
+use std::{ffi::OsString, fmt, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,28 @@ pub enum By {
     Hash,
     /// The laboratory: all workers accept from one socket, which is the ideal queue.
     Shared,
+}
+
+/// What the app is called.
+pub(crate) const NAME: &str = "lab";
+
+impl Contender {
+    /// What follows `cluster start` and the program; `None` for those that run without it.
+    pub fn options(&self, workers: u32, pin_workers: bool) -> Option<Vec<OsString>> {
+        let (policy, options) = match &self.by {
+            By::Cluster { policy, options } => (policy.as_deref(), options.as_slice()),
+            By::Plain => (None, &[][..]),
+            By::Hash | By::Shared => return None,
+        };
+        let workers = workers.to_string();
+        let mut line = vec!["--name", NAME, "--instances", &workers];
+        line.extend(policy.into_iter().flat_map(|policy| ["--policy", policy]));
+        if pin_workers {
+            line.extend(["--cpus", "spread"]);
+        }
+        line.extend(options.iter().map(String::as_str));
+        Some(line.into_iter().map(OsString::from).collect())
+    }
 }
 
 impl FromStr for Contender {

@@ -1,12 +1,16 @@
 //! Distributions of service times: how long a worker is busy with a request.
 
-use std::{fmt, fs, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use rand_distr::{Distribution as _, Exp, LogNormal, Pareto, StandardUniform};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
-use crate::{nearest, refusal::Refusal, span::Span, words::Words};
+use crate::{input, nearest, refusal::Refusal, span::Span, words::Words};
 
 /// As experiments name them.
 const NAMES: &[&str] = &["fixed", "exponential", "bimodal", "lognormal", "pareto", "trace"];
@@ -169,8 +173,8 @@ impl Source {
     }
 }
 
-fn read_trace(file: &PathBuf) -> Result<Vec<f64>, Refusal> {
-    let text = fs::read_to_string(file).map_err(|error| {
+fn read_trace(file: &Path) -> Result<Vec<f64>, Refusal> {
+    let text = input::read_again(file, input::TRACE).map_err(|error| {
         Refusal::usage(format!("failed to read the trace {}: {error}", file.display()))
     })?;
     let mut times = Vec::new();
@@ -276,6 +280,8 @@ impl fmt::Display for Percent {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use rand_pcg::rand_core::SeedableRng as _;
 
     use super::*;

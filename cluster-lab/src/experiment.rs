@@ -9,7 +9,7 @@ use crate::{
     contender::Contender,
     distribution::Service,
     fault::{Fault, FaultKind},
-    nearest,
+    input, nearest,
     refusal::{HINT, Refusal},
     span::Span,
 };
@@ -150,7 +150,7 @@ impl Experiment {
     /// When it cannot be read, or makes no sense: with the line, and the nearest word.
     pub fn read(path: &Path) -> Result<Self, Refusal> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = input::read(path, input::EXPERIMENT).map_err(|error| {
             Refusal::usage(format!("failed to read {shown}: {error}"))
                 .hint("cluster lab presets lists experiments that are ready")
         })?;
@@ -259,6 +259,7 @@ impl Experiment {
         for service in &self.service {
             service.source()?;
         }
+        self.arrivals.check()?;
         Ok(())
     }
 
@@ -391,6 +392,8 @@ mod tests {
                 Some("`rate = [1000]`, in requests per second, or --rate, instead of `load`"),
             ),
             ("service = ['trace /no/such']", "/no/such", None),
+            ("service = ['trace /dev/zero']", "the trace /dev/zero: it is no regular file", None),
+            ("arrivals = 'trace /dev/zero'", "the trace /dev/zero: it is no regular file", None),
         ] {
             let read = Experiment::parse(text, "a.toml");
             let refused = read.and_then(|experiment| experiment.check()).unwrap_err();

@@ -203,5 +203,7 @@ mod tests {
         let refused = "kill for=3s".parse::<Fault>().unwrap_err();
         assert!(refused.message.contains("`for`"), "{}", refused.message);
         assert!("slow factor=0.5".parse::<Fault>().is_err());
+        let refused = "freeze worker=1 at=1s worker=2".parse::<Fault>().unwrap_err();
+        assert!(refused.message.starts_with("`worker` is given twice"), "{}", refused.message);
     }
 }

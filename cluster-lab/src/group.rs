@@ -20,13 +20,13 @@ use socket2::Socket;
 
 use crate::{
     arena::{self, WORKER_COMMAND},
-    contender::By,
+    contender::{By, NAME},
     point::Point,
     worker,
 };
 
-/// What the app is called.
-const NAME: &str = "lab";
+/// Exit code of `cluster` when the host lacks something.
+const UNSUPPORTED: i32 = 5;
 /// How long workers may take to serve.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -68,11 +68,11 @@ impl Group {
         let point = point.clone();
         let mut group = Self { point, home, address, own: Vec::new(), shared: None };
         match group.point.policy.by.clone() {
-            By::Cluster { policy, options } => {
-                group.start_cluster(policy.as_deref(), &options)?;
+            By::Cluster { .. } => {
+                group.start_cluster()?;
                 group.expect_kernel_mode()?;
             }
-            By::Plain => group.start_cluster(None, &[])?,
+            By::Plain => group.start_cluster()?,
             By::Hash | By::Shared if group.point.setup.app.is_some() => {
                 return Err(NoGroup::NotAvailable(format!(
                     "`{}` runs workers of the laboratory, and not an app of one's own; `plain` is the kernel's hash",
@@ -141,7 +141,7 @@ impl Group {
         Ok(())
     }
 
-    fn start_cluster(&self, policy: Option<&str>, options: &[String]) -> Result<(), NoGroup> {
+    fn start_cluster(&self) -> Result<(), NoGroup> {
         let setup = &self.point.setup;
         let mut command = self.cluster();
         command.arg("start");
@@ -149,14 +149,8 @@ impl Group {
             Some(app) => command.arg(app).env("PORT", setup.port.to_string()),
             None => command.arg(arena::program()),
         };
-        command.args(["--name", NAME, "--instances", &self.point.cell.workers.to_string()]);
-        if let Some(policy) = policy {
-            command.arg("--policy").arg(policy);
-        }
-        if setup.pin_workers {
-            command.args(["--cpus", "spread"]);
-        }
-        command.args(options);
+        let options = self.point.policy.options(self.point.cell.workers, setup.pin_workers);
+        command.args(options.unwrap_or_default());
         if setup.app.is_none() {
             command.arg("--").args(self.worker_arguments());
         }
@@ -165,12 +159,8 @@ impl Group {
             return Ok(());
         }
         let said = last_words(&output.stderr);
-        // Wrong usage, or a kernel that lacks it: this cluster does not have what was asked for.
-        let is_refused = matches!(output.status.code(), Some(2 | 5));
-        if is_refused && (policy.is_some() || !options.is_empty()) {
-            if policy == Some("round-robin") && options.is_empty() && said.contains("'--policy'") {
-                return self.start_cluster(None, options);
-            }
+        // A kernel that lacks it. What makes no sense was refused before anything began.
+        if output.status.code() == Some(UNSUPPORTED) && self.point.policy.by != By::Plain {
             return Err(NoGroup::NotAvailable(said));
         }
         Err(NoGroup::Failed(anyhow::anyhow!("`cluster start` failed: {said}")))

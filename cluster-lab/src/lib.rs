@@ -13,6 +13,7 @@
 pub mod refusal;
 mod nearest;
 mod words;
+mod input;
 pub mod span;
 pub mod distribution;
 pub mod arrival;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     experiment::Experiment,
+    input,
     machine::Machine,
     outcome::{Figures, Outcome},
     point::{Cell, Point},
@@ -93,7 +94,7 @@ impl Results {
         // A folder of results is as good as its file.
         let inside = path.join("results.json");
         let path = if inside.is_file() { &inside } else { path };
-        let text = fs::read_to_string(path)
+        let text = input::read(path, input::RESULTS)
             .map_err(|error| Refusal::usage(format!("failed to read {shown}: {error}")))?;
         let results: Self = serde_json::from_str(&text).map_err(|error| {
             Refusal::usage(format!("{shown} has no results of `cluster lab`: {error}"))

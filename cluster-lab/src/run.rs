@@ -66,6 +66,7 @@ pub fn run(
 ) -> Result<Results, Refusal> {
     let experiment = &order.experiment;
     experiment.check()?;
+    arena::sweep();
     if !arena::is_private() {
         needs_no_root(experiment)?;
     }
@@ -171,6 +172,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.end();
+        // A keeper that was killed has left everything behind.
+        arena::sweep();
     }
 }
 
@@ -184,7 +187,7 @@ fn one(
     let began = Instant::now();
     let expected = point.length() + AROUND;
     let mut running = Running::begin(point)?;
-    loop {
+    let ended = loop {
         if is_enough.load(Ordering::SeqCst) {
             running.end();
             return Err(Refusal {
@@ -193,9 +196,8 @@ fn one(
                 hint: Some("the same command with --resume goes on".to_owned()),
             });
         }
-        let status = running.child.try_wait();
-        if status.is_ok_and(|status| status.is_some()) {
-            break;
+        if let Ok(Some(ended)) = running.child.try_wait() {
+            break ended;
         }
         if began.elapsed() > expected + point.setup.patience.0 + SLACK {
             running.end();
@@ -203,7 +205,7 @@ fn one(
         }
         audience.pass(after + expected.saturating_sub(began.elapsed()));
         thread::sleep(LOOK);
-    }
+    };
     let said = running.stdout.take().and_then(|it| it.join().ok()).unwrap_or_default();
     let complained = running.stderr.take().and_then(|it| it.join().ok()).unwrap_or_default();
     let verdict = said.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
@@ -212,6 +214,9 @@ fn one(
     }
     let complained = String::from_utf8_lossy(&complained);
     let why: Vec<&str> = complained.lines().filter(|it| !it.trim().is_empty()).collect();
+    if why.is_empty() {
+        return Ok(Verdict::Failed(format!("its keeper ended with {ended}")));
+    }
     let last = why.len().saturating_sub(3);
     Ok(Verdict::Failed(why[last..].join("; ")))
 }

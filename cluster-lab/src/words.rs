@@ -12,6 +12,8 @@ pub(crate) struct Words<'a> {
     pub(crate) name: &'a str,
     plain: std::vec::IntoIter<&'a str>,
     keyed: BTreeMap<&'a str, &'a str>,
+    /// A key that is there twice: nobody knows which one is meant.
+    twice: Option<&'a str>,
 }
 
 impl<'a> Words<'a> {
@@ -21,15 +23,18 @@ impl<'a> Words<'a> {
         let name = words.next().unwrap_or_default();
         let mut plain = Vec::new();
         let mut keyed = BTreeMap::new();
+        let mut twice = None;
         for word in words {
             match word.split_once('=') {
                 Some((key, value)) => {
-                    keyed.insert(key, value);
+                    if keyed.insert(key, value).is_some() {
+                        twice = Some(key);
+                    }
                 }
                 None => plain.push(word),
             }
         }
-        Self { line, name, plain: plain.into_iter(), keyed }
+        Self { line, name, plain: plain.into_iter(), keyed, twice }
     }
 
     /// The next word that has no key.
@@ -52,8 +57,11 @@ impl<'a> Words<'a> {
         word.parse().map(Some).map_err(|_unread| self.wrong(word, what))
     }
 
-    /// Nothing is left over: every key is one of those that have been asked for.
+    /// Nothing is left over: every key is one of those that have been asked for, once.
     pub(crate) fn end(mut self, keys: &[&str]) -> Result<(), Refusal> {
+        if let Some(key) = self.twice {
+            return Err(Refusal::usage(format!("`{key}` is given twice in `{}`", self.line)));
+        }
         if let Some(word) = self.plain.next() {
             return Err(Refusal::usage(format!(
                 "`{word}` in `{}` is one word too many",

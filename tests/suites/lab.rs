@@ -9,7 +9,9 @@ use std::{
 };
 
 use cluster_tests::{
-    host::{Host, signal},
+    command::Begun,
+    container::children,
+    host::{Host, is_alive, signal},
     leftover, wait,
 };
 use nix::sys::signal::Signal;
@@ -135,6 +137,59 @@ fn a_killed_experiment_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_killed_keeper_leaves_nothing_behind() {
+    let host = Host::kernel();
+    host.write("short.toml", SHORT);
+    let before = traces();
+
+    let begun = host.begin(&LONG);
+    await_arena(&before);
+    signal(keeper(&begun), Signal::SIGKILL);
+
+    begun.end().fails().code(1).complains("its keeper ended with signal: 9");
+    assert_nothing_new(&before);
+}
+
+#[test]
+fn what_is_left_when_everybody_is_killed_goes_with_the_next() {
+    let host = Host::kernel();
+    host.write("short.toml", SHORT);
+    for next in [&["lab", "clean"][..], &["lab", "run", "short.toml", "--out", "next"]] {
+        let before = traces();
+        let begun = host.begin(&LONG);
+        await_arena(&before);
+        let keeper = keeper(&begun);
+        // So that it cannot clean up.
+        signal(begun.pid(), Signal::SIGSTOP);
+        signal(keeper, Signal::SIGKILL);
+        signal(begun.pid(), Signal::SIGKILL);
+        drop(begun);
+        wait::until_true("the keeper is gone", || !is_alive(keeper));
+
+        host.cluster(next).ok();
+
+        assert_nothing_new(&before);
+        fs::remove_dir_all(host.work().join("lab-short")).unwrap();
+    }
+}
+
+#[test]
+fn a_killed_keeper_without_privileges_leaves_nothing_behind() {
+    let host = Host::unprivileged();
+    host.write("short.toml", SHORT);
+    for policy in ["none", "plain"] {
+        let run = ["lab", "run", "short.toml", "--policy", policy, "--duration", "30s"];
+        let begun = host.begin(&[&run[..], &["--out", policy]].concat());
+        // The two of the keeper and the driver, and the four workers.
+        wait::until_true("workers serve", || host.processes().len() >= 6);
+        signal(keeper(&begun), Signal::SIGKILL);
+
+        begun.end().fails().code(1).complains("its keeper ended with signal: 9");
+        wait::until_true("nothing is left running", || host.processes().is_empty());
+    }
+}
+
+#[test]
 fn an_app_of_ones_own_can_be_the_server() {
     let host = Host::kernel();
     let args =
@@ -205,6 +260,13 @@ fn an_experiment_that_makes_no_sense_is_refused_before_anything_runs() {
         ("polices = []", "bad.toml:1: `polices` is unknown", "did you mean `policies`?"),
         ("policies = ['least-con']", "`least-con` is no policy", "did you mean `least-conn`?"),
         ("name = 'a'\nservice = ['gauss 1ms']", "bad.toml:2: `gauss`", ""),
+        ("policies = ['none', 'hash --gaurd off']", "`hash --gaurd off`: ", "'--guard'"),
+        ("policies = ['sticky prefx=24']", "no key `prefx`; is `prefix` meant?", ""),
+        ("policies = ['hash --guard queu=1']", "is `queue` meant?", ""),
+        ("policies = ['cluster:none --shed 5']", "shed is 5, and the policy is none", ""),
+        ("workers = [2, 3]\npolicies = ['default --weights 3,1']", "there are 3 workers", ""),
+        ("service = ['trace /dev/zero']", "/dev/zero: it is no regular file", ""),
+        ("arrivals = 'trace /dev/zero'", "/dev/zero: it is no regular file", ""),
         ("workers = [0]", "`workers` has 0", ""),
         ("load = [1.5]", "nobody can serve", "overload"),
         ("fault = ['freeze worker=9']", "workers 0 to 3", ""),
@@ -214,6 +276,7 @@ fn an_experiment_that_makes_no_sense_is_refused_before_anything_runs() {
         let refused = host.cluster(&["lab", "run", "bad.toml"]).fails().code(USAGE);
         refused.complains(wrong).complains(hint);
     }
+    host.cluster(&["lab", "run", "/dev/zero"]).fails().code(USAGE).complains("no regular file");
     host.cluster(&["lab", "run", "no-such.toml"]).fails().code(USAGE).complains("no-such.toml");
     host.cluster(&["lab", "run", "--preset", "frozn"]).fails().code(USAGE).complains("`frozen`");
     host.cluster(&["lab", "run", "--policy", "leastconn"]).fails().code(USAGE);
@@ -259,6 +322,22 @@ fn every_preset_can_be_shown_and_taken_as_it_is_shown() {
         let again = host.cluster(&["lab", "run", &file, "--print"]).ok().stdout;
         assert_eq!(printed, again, "{name}");
     }
+}
+
+/// A run that is long enough to be killed.
+const LONG: [&str; 7] = ["lab", "run", "short.toml", "--policy", "default", "--duration", "30s"];
+
+/// Waits until an arena has a folder and a cgroup.
+fn await_arena(before: &BTreeSet<String>) {
+    wait::until_true("workers serve", || {
+        let new: Vec<_> = traces().difference(before).cloned().collect();
+        ["cgroup", "/cluster-lab-run-"].iter().all(|part| new.iter().any(|it| it.contains(part)))
+    });
+}
+
+/// The keeper of a run.
+fn keeper(begun: &Begun) -> u32 {
+    *children(begun.pid()).first().expect("it has a keeper")
 }
 
 /// Folders and cgroups of experiments that are on this machine now.

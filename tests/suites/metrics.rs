@@ -4,7 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     process::Stdio,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cluster_tests::{
@@ -129,6 +129,24 @@ fn open_connections_are_a_gauge() {
     wait::until_true("they are closed", || live(&host) == 0);
 }
 
+/// As docs/metrics.md says: the kernel keeps it in the daemon's cgroup.
+#[test]
+fn a_connection_that_has_waited_is_counted_as_one_that_moved() {
+    let host = Host::kernel();
+    host.cluster(&["start", "app", "--restart-delay", "1s"]).ok();
+    signal(host.pids("app")[0], Signal::SIGKILL);
+    host.until("app", "has no worker", |app| app.online == 0);
+
+    let mut waited = Connection::open(local(8080)).unwrap();
+    waited.get().unwrap();
+
+    let text = scrape(&host);
+    let of = |name: &str| value(&text, &format!("cluster_app_{name}{{app=\"app\"}}"));
+    assert_eq!(sum(&text, "cluster_group_connections_waited_total{"), 1);
+    assert_eq!(of("connections_migrated_in_total"), 1);
+    assert_eq!((of("connections_accepted_total"), of("live_connections")), (0, 0));
+}
+
 #[test]
 fn a_counter_of_a_worker_that_listens_no_more_stays() {
     let host = Host::kernel();
@@ -213,8 +231,13 @@ fn an_address_is_served_until_it_is_switched_off(host: &Host) {
     host.cluster(&["metrics", "--listen", "127.0.0.1:9401"]).ok();
     wait::until_true("the old one is closed", || TcpStream::connect(local(9400)).is_err());
     assert_eq!(status(&get(9401, "/metrics")), 200);
-    host.cluster(&["metrics", "--listen", "0.0.0.0:9401"]).fails().complains("in use");
-    host.cluster(&["metrics", "--listen", "0.0.0.0:9402"]).ok().complains("anybody who can reach");
+    host.cluster(&["metrics", "--listen", "0.0.0.0:9401"]).ok().complains("anybody who can reach");
+    assert_eq!(status(&get(9401, "/healthz")), 200);
+    let _idle: Vec<_> = (0..100).map(|_| TcpStream::connect(local(9401)).unwrap()).collect();
+    let asked = Instant::now();
+    assert_eq!(status(&get(9401, "/healthz")), 200);
+    assert!(asked.elapsed() < Duration::from_secs(5), "it waited for those who ask nothing");
+    host.cluster(&["metrics", "--listen", "0.0.0.0:9402"]).ok();
     host.cluster(&["metrics", "--listen", "off"]).ok().says("nowhere but");
     wait::until_true("it is closed", || TcpStream::connect(local(9402)).is_err());
 }

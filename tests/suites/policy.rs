@@ -59,6 +59,8 @@ fn what_contradicts_itself_is_refused_and_nothing_is_started(host: &Host) {
         (&["--policy", "class 10.0.0.0/8="], "has no workers"),
         (&["--guard", "queu=1"], "is `queue` meant?"),
         (&["--shed", "0"], "shed is 0"),
+        (&["--policy", "none", "--shed", "5"], "shed is 5, and the policy is none"),
+        (&["--policy", "none", "--guard", "queue=9"], "guard is queue=9, and the policy is none"),
     ] {
         let line: Vec<_> = ["start", "app", "-i", "3"].iter().chain(options).copied().collect();
         host.cluster(&line).fails().code(USAGE).complains(complaint);
@@ -78,6 +80,8 @@ fn a_switch_that_makes_no_sense_changes_nothing(host: &Host) {
         (&["lest-conn"][..], "is `least-conn` meant?"),
         (&["least-conn", "gaurd=off"], "is `guard` meant?"),
         (&["shed=0"], "shed is 0"),
+        (&["none", "shed=5"], "shed is 5, and the policy is none"),
+        (&["shed=5", "hash", "shed=9"], "shed is given twice"),
         (&["weights=1,x"], "`x` is no number"),
         (&["guard=sometimes"], "guard has no key `sometimes`"),
         (&["./no-such.o"], "there is no compiled program"),

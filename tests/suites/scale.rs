@@ -4,17 +4,19 @@ use std::thread;
 
 use cluster_tests::{
     built::fixture,
-    host::{Host, is_alive},
+    host::{Host, is_alive, signal},
     http::{self, Connection, local},
     in_both_modes,
     load::Load,
 };
 use cluster_user::api::message::Status;
+use nix::sys::signal::Signal;
 
 in_both_modes!(
     scale_takes_a_number_more_and_fewer,
     the_highest_numbers_leave_first,
     the_lowest_free_numbers_are_used_first,
+    a_number_that_is_given_again_has_no_restarts,
     a_worker_that_leaves_finishes_its_request,
 );
 
@@ -48,6 +50,29 @@ fn the_lowest_free_numbers_are_used_first(host: &Host) {
     let instances: Vec<_> = app.workers.iter().map(|worker| worker.instance.0).collect();
     assert_eq!(instances, [0, 1, 2]);
     assert_eq!(app.restarts, 0, "new workers replace nobody");
+}
+
+fn a_number_that_is_given_again_has_no_restarts(host: &Host) {
+    host.cluster(&["start", "app", "-i", "2"]).ok();
+    let metric = |worker: &str| {
+        let series = format!("cluster_worker_restarts_total{{app=\"app\",worker=\"{worker}\"}} ");
+        let text = host.cluster(&["metrics"]).ok().stdout;
+        text.lines().find_map(|line| line.strip_prefix(&series).map(str::to_owned))
+    };
+    for pid in host.pids("app") {
+        signal(pid, Signal::SIGKILL);
+    }
+    host.until("app", "has replacements", |app| app.online == 2 && app.restarts == 2);
+    assert_eq!(metric("1").as_deref(), Some("1"));
+
+    host.cluster(&["scale", "app", "1"]).ok();
+    assert_eq!(metric("1"), None, "there is no such worker");
+    host.cluster(&["scale", "app", "2"]).ok();
+
+    let app = host.until_online("app", 2);
+    let restarts: Vec<_> = app.workers.iter().map(|worker| worker.restarts).collect();
+    assert_eq!((restarts, app.restarts), (vec![1, 0], 1));
+    assert_eq!([metric("0").as_deref(), metric("1").as_deref()], [Some("1"), Some("0")]);
 }
 
 fn a_worker_that_leaves_finishes_its_request(host: &Host) {

@@ -3,17 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
-/// Removes a cgroup of this name, and all below it, wherever one is. One with living processes stays.
-pub(super) fn remove(name: &str) {
-    for top in places() {
-        remove_tree(&top.join(name));
-    }
-}
+use super::PATIENCE;
 
-/// Tops of all cgroup v2 mounts, and this process' own cgroup in each.
-fn places() -> Vec<PathBuf> {
+/// Where a cgroup of this name can be: below the tops of all cgroup v2 mounts, and below this process' own in each.
+pub(super) fn places(name: &str) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
@@ -22,7 +19,21 @@ fn places() -> Vec<PathBuf> {
         let path = fields.nth(1)?;
         (fields.next()? == "cgroup2").then(|| PathBuf::from(path))
     });
-    tops.flat_map(|top| [top.join(own), top]).collect()
+    tops.flat_map(|top| [top.join(own).join(name), top.join(name)]).collect()
+}
+
+/// Removes a cgroup, if it is there, and all below it; who lives in it is ended.
+pub(super) fn remove(path: &Path) {
+    let end = Instant::now() + PATIENCE;
+    while path.is_dir() && Instant::now() < end {
+        // Since Linux 5.14 (cgroup.kill); before that they have been ended with process 1 of the arena.
+        fs::write(path.join("cgroup.kill"), "1").unwrap_or_default();
+        remove_tree(path);
+        if !path.is_dir() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn remove_tree(path: &Path) {
@@ -31,6 +42,6 @@ fn remove_tree(path: &Path) {
             remove_tree(&entry.path());
         }
     }
-    // It is not there, or somebody lives in it.
+    // It is not there, or somebody lives in it still.
     fs::remove_dir(path).unwrap_or_default();
 }

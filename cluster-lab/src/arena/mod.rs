@@ -3,12 +3,14 @@
 //! The process that shows the experiment starts a keeper for each run. As root, the keeper makes a network, a
 //! tree of mounts and a tree of processes that die with it; its child is process 1 there ([`init`]), whose child
 //! drives the run. When the run ends, or whoever asked for it ends, however that happens, the keeper ends
-//! process 1 and so everything, and removes what is left of folders and cgroups.
+//! process 1 and so everything, and removes what is left of folders and cgroups. When the keeper itself is killed,
+//! process 1 dies with it, and who asked for it removes what is left, or else the next experiment: see [`sweep`].
 
 pub mod init;
 mod interface;
 pub(crate) mod link;
 mod cgroup;
+mod den;
 
 use std::{
     fs,
@@ -33,6 +35,9 @@ use nix::{
     },
     unistd::{Pid, geteuid, setsid},
 };
+
+use self::den::Den;
+pub use self::den::sweep;
 
 /// Hidden command of the program: what runs inside of an arena.
 pub const COMMAND: &str = "lab-arena";
@@ -94,15 +99,14 @@ pub fn keep(home_id: fn(&Path) -> Option<String>) -> anyhow::Result<()> {
     let mut job = String::new();
     io::stdin().lock().read_line(&mut job).context("failed to read a run")?;
     anyhow::ensure!(!job.is_empty(), "there is no run on standard input");
-    let folder = tempfile::Builder::new().prefix("cluster-lab-").tempdir();
-    let folder = folder.context("failed to make a folder")?;
-    let result = keep_in(folder.path(), &job);
-    if let Some(id) = home_id(&home(folder.path())) {
-        cgroup::remove(&format!("cluster-{id}"));
+    let den = Den::make()?;
+    if let Some(id) = home_id(&home(den.path())) {
+        den.note_cgroup(&format!("cluster-{id}")).context("failed to write into a folder")?;
     }
+    let result = keep_in(den.path(), &job);
     // It is not mounted where the user is not root.
-    umount2(folder.path(), MntFlags::MNT_DETACH).unwrap_or_default();
-    folder.close().context("failed to remove a folder")?;
+    umount2(den.path(), MntFlags::MNT_DETACH).unwrap_or_default();
+    den.remove().context("failed to remove a folder")?;
     result
 }
 
@@ -171,7 +175,7 @@ fn await_end(child: &mut Child, children: &SignalFd) -> anyhow::Result<()> {
 /// Starts this program in another role; it dies with its parent.
 fn spawn(role: Role, folder: &Path, stdin: Stdio) -> io::Result<Child> {
     let mut command = Command::new(program());
-    command.arg(COMMAND).arg(role.name()).arg(folder).stdin(stdin);
+    command.arg(COMMAND).arg(role.name()).arg(folder).env(den::VARIABLE, folder).stdin(stdin);
     // SAFETY: prctl(2) may be called between fork and exec.
     unsafe {
         command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));

@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{self, Write as _},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,41 +13,26 @@ use std::{
 };
 
 use axum::{Router, http::StatusCode};
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
-};
 use nix::unistd::{Gid, Uid};
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
-    time::{sleep, timeout},
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+    time::sleep,
 };
 
 use super::{
     desk::Desk,
+    guest,
     look::{self, Look},
     message::{ExporterView, Failure, Reason},
     server::{Call, Peer},
 };
 use crate::config::metrics;
 
-/// Connections served at a time; more wait in the backlog.
-const CONNECTIONS: usize = 32;
-/// From accepting, or from the answer before, to the end of a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest head of a request.
-const HEAD: usize = 16 << 10;
-/// Most headers of a request.
-const HEADERS: usize = 64;
-/// After so long a connection is ended whatever it does: nobody keeps one for ever.
-const LIFE: Duration = Duration::from_mins(5);
-/// What open answers have to be read then.
-const ENDING: Duration = Duration::from_secs(2);
-/// How long to leave the socket alone after accepting failed, for want of descriptors say.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
 /// How often an address is tried again that could not be had when the daemon came up.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -63,7 +48,14 @@ struct Inner {
     listen: Option<SocketAddr>,
     failure: Option<String>,
     /// Dropped to have it end.
-    running: Option<oneshot::Sender<()>>,
+    running: Option<Running>,
+}
+
+/// A listener that is served.
+#[derive(Debug)]
+struct Running {
+    listener: Arc<TcpListener>,
+    _stop: oneshot::Sender<()>,
 }
 
 /// The file in the home.
@@ -148,7 +140,7 @@ impl Exporter {
                 keep(&inner)?;
             }
             Some(address) => {
-                let listener = bind(address).map_err(|error| {
+                let listener = inner.bind(address).map_err(|error| {
                     let old = inner.listen.filter(|_| inner.running.is_some());
                     let now = old.map_or_else(
                         || "nothing has changed".to_owned(),
@@ -192,25 +184,51 @@ impl Inner {
     }
 
     fn begin(&mut self, address: SocketAddr) -> io::Result<()> {
-        let listener = bind(address)?;
+        let listener = bind(address, false)?;
         self.serve(listener);
         self.failure = None;
         Ok(())
     }
 
+    /// Takes an address, also one that only the listener in use is in the way of: from this host to all, and back.
+    fn bind(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let free = bind(address, false);
+        let old = self.running.as_ref().filter(|_| {
+            self.listen.is_some_and(|old| old.port() == address.port() && old != address)
+        });
+        let (Err(error), Some(old)) = (&free, old) else { return free };
+        if error.kind() != io::ErrorKind::AddrInUse {
+            return free;
+        }
+        // Both may have the port when both say so (socket(7)), they and others of this user that say so, too: it is taken
+        // back at once. The old one is closed when the new one is served.
+        let old = SockRef::from(&*old.listener);
+        old.set_reuse_port(true)?;
+        let both = bind(address, true);
+        old.set_reuse_port(false)?;
+        let both = both?;
+        SockRef::from(&both).set_reuse_port(false)?;
+        Ok(both)
+    }
+
     /// Serves a listener, and no other any more.
-    fn serve(&mut self, listener: tokio::net::TcpListener) {
+    fn serve(&mut self, listener: TcpListener) {
         let Some(desk) = self.desk.clone() else { return };
         let (stop, stopped) = oneshot::channel::<()>();
-        self.running = Some(stop);
-        tokio::spawn(serve(listener, Look::of_strangers(desk), stopped));
+        let listener = Arc::new(listener);
+        self.running = Some(Running { listener: Arc::clone(&listener), _stop: stop });
+        tokio::spawn(guest::serve(listener, routes(Look::of_strangers(desk)), stopped));
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    tokio::net::TcpListener::from_std(listener)
+fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
 }
 
 fn failed(address: SocketAddr, error: &io::Error) -> String {
@@ -236,42 +254,6 @@ fn write(file: &Path, listen: Option<SocketAddr>) -> io::Result<()> {
     fs::rename(&new, file)
 }
 
-async fn serve(listener: tokio::net::TcpListener, look: Look, mut stopped: oneshot::Receiver<()>) {
-    let graceful = GracefulShutdown::new();
-    let open = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let next = async {
-            // Never closed.
-            let permit = Arc::clone(&open).acquire_owned().await.ok();
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            biased;
-            // A sender that is dropped says the same.
-            _ = &mut stopped => break,
-            next = next => next,
-        };
-        let Ok((stream, _)) = accepted else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD)
-            .max_headers(HEADERS)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes(look.clone())));
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            // A peer that breaks off or sends garbage is no event: hyper has answered it.
-            drop(timeout(LIFE, connection).await);
-            drop(permit);
-        });
-    }
-    drop(listener);
-    drop(timeout(ENDING, graceful.shutdown()).await);
-}
-
 fn routes(look: Look) -> Router {
     let other = async || (StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz here\n");
     look::routes().fallback(other).with_state(look)
@@ -279,6 +261,8 @@ fn routes(look: Look) -> Router {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[tokio::test]
@@ -307,6 +291,24 @@ mod tests {
         fs::write(&file, "{").unwrap();
         next.resume(None);
         assert!(next.view().failure.is_some_and(|failure| failure.contains("makes no sense")));
+    }
+
+    #[tokio::test]
+    async fn an_address_is_widened_and_narrowed_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (calls, _requests) = mpsc::channel(1);
+        let exporter = Exporter::new(folder.path().join("metrics.json"), calls);
+        let own = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let [all, both] = ["0.0.0.0", "[::]"]
+            .map(|ip| format!("{ip}:{}", own.port()).parse::<SocketAddr>().unwrap());
+        for address in [own, all, own, both, all, own] {
+            let view = exporter.listen(Some(address)).unwrap();
+            assert_eq!(view.listen, Some(address));
+            // The old one is closed by its task.
+            tokio::task::yield_now().await;
+        }
+        assert!(TcpListener::bind(all).is_err(), "nobody else gets it unasked");
+        assert!(TcpListener::bind(own).is_err());
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ pub mod message;
 mod telemetry;
 pub mod metrics;
 mod look;
+mod guest;
 pub mod exporter;
 mod route;
 pub mod server;

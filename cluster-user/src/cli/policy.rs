@@ -31,7 +31,7 @@ use crate::{
   cluster policy web ./mine.bpf.o                      a program of your own
   cluster policy --list                                every policy, and what it picks
 
-What is not said stays. Settings go with every policy, weights with round-robin alone:
+What is not said stays. Settings go with every policy but none, weights with round-robin alone:
   guard=on | off | KEY=VALUE,…   whom connections are kept away from; keys: stalled=TIME,
                                  heartbeat=TIME, queue=N, slow-start=TIME
   shed=N | off                   refuse, when every worker has N

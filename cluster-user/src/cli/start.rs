@@ -86,6 +86,14 @@ enum Plan {
 }
 
 impl Start {
+    /// Whether the one script that it names could be started that way.
+    pub(super) fn check(&self, around: &Surroundings) -> Result<(), Error> {
+        let [script] = self.typed.scripts.as_slice() else {
+            return Err(Error::usage(format!("{} scripts are named", self.typed.scripts.len())));
+        };
+        Ok(resolve(&self.typed.definition_of(script), around).map(drop)?)
+    }
+
     pub(super) fn run(self) -> Result<(), Error> {
         if self.no_daemon {
             return super::runtime::instead_of_start(std::env::args_os());

@@ -173,8 +173,13 @@ impl FromStr for Listen {
             }
         };
         let (mut name, mut backlog) = (None, BACKLOG);
+        let mut given = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if given.contains(&key) {
+                return Err(bad(format!("{key} is given twice")));
+            }
+            given.push(key);
             let value = value.to_owned();
             match (key, &mut listen) {
                 // As systemd checks them (FileDescriptorName= in systemd.socket(5)).
@@ -286,6 +291,7 @@ mod tests {
             ("tcp://0.0.0.0:80?mode=0600", "unknown `mode=0600`"),
             ("tcp://0.0.0.0:80?name=a:b", "cannot be a name"),
             ("tcp://0.0.0.0:80?backlog=0", "not 1 to 65535"),
+            ("tcp://0.0.0.0:80?backlog=1&name=a&backlog=2", "backlog is given twice"),
             (&long, "108 bytes long"),
         ] {
             let error = text.parse::<Listen>().unwrap_err().to_string();

@@ -239,7 +239,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "cluster_worker_restarts",
         None,
         Kind::Counter,
-        "Times that a worker was replaced since cluster reset",
+        "Times that a worker was replaced since its place was made or reset",
         |s| workers(s, |w, _| Some(Value::Count(w.restarts.into()))),
     ),
     metric(
@@ -430,7 +430,14 @@ const DOCUMENT: &str = "<!-- What `cluster metrics --names` prints; cargo run -p
 `cluster_app_…` have the label `app`, `cluster_worker_…` also `worker` (its number, which who succeeds it has too),
 `cluster_group_…` also `protocol` and `address`. Counters of an app and of a worker's place go on when a worker is
 replaced, through reloads, upgrades and the death of the daemon; what was counted for a worker that ends while there is no
-daemon is lost. `cluster reset` sets restarts back. What a host cannot count is not there: `cluster list -v` says why.
+daemon is lost. Restarts are those of a place that is filled: `cluster reset` sets them back, and a place that `cluster scale`
+took away and gives again begins at 0, which `rate()` and `increase()` understand. What a host cannot count is not there:
+`cluster list -v` says why.
+
+A connection that came while there was no worker waits at a socket of the daemon's (`cluster_group_connections_waited_total`)
+and moves to a worker when there is one, which is counted as `…_connections_migrated_in_total` and nowhere else: that it was
+accepted, is live, lasted, and what went over it is missing, because the kernel keeps it in the daemon's cgroup, where nothing
+is counted. `live` falls short by as many until they are closed.
 
 | metric | kind | what it is |
 |---|---|---|

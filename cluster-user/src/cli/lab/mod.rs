@@ -1,6 +1,7 @@
 //! `cluster lab`: experiments with policies, and what they came to.
 
 mod audience;
+mod contenders;
 mod inside;
 mod options;
 mod run;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use cluster_lab::{
-    compare,
+    arena, compare,
     preset::{self, PRESETS, Preset},
     refusal::{self, Refusal},
     results::Results,
@@ -25,7 +26,8 @@ use super::{error::Error, exit::Exit, output};
   cluster lab run --preset frozen               one of four workers stands still
   cluster lab run experiment.toml --resume      goes on where it was interrupted
   cluster lab presets bimodal >experiment.toml  an experiment to change
-  cluster lab compare before.json after.json    which differences are more than chance")]
+  cluster lab compare before.json after.json    which differences are more than chance
+  cluster lab clean                             nothing is left of runs that were killed")]
 pub(super) struct Lab {
     #[command(subcommand)]
     command: What,
@@ -36,7 +38,17 @@ enum What {
     Run(Box<Run>),
     Presets(Presets),
     Compare(Compare),
+    Clean(Clean),
 }
+
+/// Removes what is left of runs that were killed, as the next run does
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  cluster lab clean
+
+A run that ends or is interrupted leaves nothing but its results. Only when all its processes are
+killed (kill -9) at once a folder and a cgroup are left. Runs that go on are not touched.")]
+struct Clean {}
 
 /// Lists the experiments that are ready, or shows one
 #[derive(Args, Debug)]
@@ -78,8 +90,18 @@ impl Lab {
             What::Run(command) => command.run(),
             What::Presets(command) => command.run(),
             What::Compare(command) => command.run(),
+            What::Clean(Clean {}) => clean(),
         }
     }
+}
+
+fn clean() -> Result<(), Error> {
+    let text = match arena::sweep() {
+        0 => "there was nothing to remove".to_owned(),
+        1 => "removed what was left of 1 run".to_owned(),
+        count => format!("removed what was left of {count} runs"),
+    };
+    Ok(output::answer(&text)?)
 }
 
 impl Presets {

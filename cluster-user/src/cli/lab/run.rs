@@ -20,7 +20,7 @@ use cluster_lab::{
 };
 use nix::sys::signal::{SigSet, Signal};
 
-use super::{audience::Screen, options::Changes};
+use super::{audience::Screen, contenders, options::Changes};
 use crate::{
     api::message::Notice,
     cli::{error::Error, output},
@@ -86,6 +86,7 @@ impl Run {
             experiment = experiment.quick();
         }
         experiment.check()?;
+        contenders::check(&experiment)?;
         if self.print {
             return Ok(output::answer(&experiment.to_toml())?);
         }

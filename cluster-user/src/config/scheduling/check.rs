@@ -28,7 +28,23 @@ impl Scheduling {
         if self.shed == Some(0) {
             return Err("shed is 0, which would refuse every connection".to_owned());
         }
-        Ok(())
+        self.check_vain()
+    }
+
+    /// What is asked for in vain; the usual guard is there without being asked for.
+    fn check_vain(&self) -> Result<(), String> {
+        if self.policy != Policy::None {
+            return Ok(());
+        }
+        let guard = (self.guard != Guard::default() && self.guard != Guard::OFF)
+            .then(|| ("guard", self.guard.to_string()));
+        let shed = self.shed.map(|shed| ("shed", shed.to_string()));
+        match guard.or(shed) {
+            None => Ok(()),
+            Some((name, value)) => Err(format!(
+                "{name} is {value}, and the policy is none: the kernel's hash knows no {name}; {name}=off ends it"
+            )),
+        }
     }
 
     fn check_weights(&self, instances: u32) -> Result<(), String> {
@@ -186,6 +202,24 @@ mod tests {
             let scheduling =
                 Scheduling { policy, weights: weights.to_vec(), shed, ..Scheduling::default() };
             let error = scheduling.check(instances).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_without_a_policy_is_refused() {
+        let check = |guard: &str, shed| {
+            let (policy, guard) = (Policy::None, guard.parse().unwrap());
+            Scheduling { policy, guard, shed, ..Scheduling::default() }.check(2)
+        };
+        assert_eq!(check("on", None), Ok(()), "nobody asked for the usual guard");
+        assert_eq!(check("off", None), Ok(()));
+        for (guard, shed, expected) in [
+            ("on", Some(5), "shed is 5, and the policy is none"),
+            ("queue=100", None, "guard is queue=100, and the policy is none"),
+            ("stalled=off", None, "guard is stalled=off, and the policy is none"),
+        ] {
+            let error = check(guard, shed).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
     }

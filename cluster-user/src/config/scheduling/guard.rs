@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use super::{
     Guard,
-    text::{SchedulingError, refused, short},
+    text::{SchedulingError, once, refused, short},
 };
 use crate::config::{duration, nearest::nearest};
 
@@ -21,9 +21,13 @@ impl FromStr for Guard {
             _ => Self::default(),
         };
         let words = text.split([',', ' ']).filter(|word| !word.is_empty());
+        let mut given = Vec::new();
         for word in words {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             let key = key.replace('_', "-");
+            if let Some(known) = KEYS.iter().find(|known| **known == key) {
+                once(&mut given, "guard: ", known)?;
+            }
             match key.as_str() {
                 "stalled" => guard.stalled = time(&key, value)?,
                 "heartbeat" => guard.heartbeat = Some(time(&key, value)?),
@@ -134,6 +138,8 @@ mod tests {
             ("queu=1", "is `queue` meant?"),
             ("queue=0", "queue is `0`: expected a number of connections, 1 or more"),
             ("queue", "queue is ``"),
+            ("queue=1,stalled=9ms,queue=2", "guard: queue is given twice"),
+            ("slow-start=1s slow_start=2s", "guard: slow-start is given twice"),
             ("hartbeat=1s", "is `heartbeat` meant?"),
             ("heartbeat", "guard: heartbeat: `` is no duration"),
             ("stalled=soon", "guard: stalled: `soon` is no duration"),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Guard, Policy, Scheduling,
-    text::{SchedulingError, refused, short},
+    text::{SchedulingError, once, refused, short},
 };
 
 /// What is to be different; the rest stays as it is.
@@ -109,12 +109,16 @@ impl Switch {
     /// Reads the words of a command line: a policy with its keys, and `weights=`, `guard=` and `shed=` anywhere.
     ///
     /// # Errors
-    /// What is wrong with one of them, or that there are none.
+    /// What is wrong with one of them, or that one is given twice.
     pub fn of_words(words: &[String]) -> Result<Self, SchedulingError> {
         let mut switch = Self::default();
-        let mut policy = Vec::new();
+        let (mut policy, mut given) = (Vec::new(), Vec::new());
         for word in words {
-            match word.split_once('=') {
+            let setting = word.split_once('=');
+            if let Some((key @ ("weights" | "guard" | "shed"), _)) = setting {
+                once(&mut given, "", key)?;
+            }
+            match setting {
                 Some(("weights", list)) => switch.weights = Some(weights(list)?),
                 Some(("guard", guard)) => switch.guard = Some(guard.parse()?),
                 Some(("shed", shed)) => switch.shed = Some(shed.parse()?),
@@ -160,6 +164,14 @@ mod tests {
             ["lest-conn", "least-conn gaurd=off", "shed=0", "weights=3,x", "weights=", "guard=x"]
         {
             assert!(read(bad).is_err(), "{bad}");
+        }
+        for (twice, key) in [
+            ("shed=5 hash shed=9", "shed"),
+            ("guard=on guard=off", "guard"),
+            ("weights=1,2 weights=2,1", "weights"),
+        ] {
+            let error = read(twice).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{key} is given twice")), "{error}");
         }
     }
 

@@ -109,13 +109,31 @@ fn unknown_key(policy: &str, word: &str, keys: &[&str]) -> SchedulingError {
     SchedulingError(format!("policy {policy} has no key `{shown}`; {next}"))
 }
 
+/// Notes that a setting was given; once is enough, and twice is a mistake of which nobody knows what was meant.
+///
+/// # Errors
+/// Names the setting when it was given before.
+pub(super) fn once<'a>(
+    given: &mut Vec<&'a str>,
+    of: &str,
+    key: &'a str,
+) -> Result<(), SchedulingError> {
+    if given.contains(&key) {
+        return refused(format!("{of}{key} is given twice: which one is meant?"));
+    }
+    given.push(key);
+    Ok(())
+}
+
 fn sticky<'a>(words: impl Iterator<Item = &'a str>) -> Result<Sticky, SchedulingError> {
     let mut sticky = Sticky::default();
+    let mut given = Vec::new();
     for word in words {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
-        let Some((_, longest)) = LONGEST.iter().find(|(known, _)| *known == key) else {
+        let Some((known, longest)) = LONGEST.iter().find(|(known, _)| *known == key) else {
             return Err(unknown_key("sticky", word, &LONGEST.map(|(key, _)| key)));
         };
+        once(&mut given, "policy sticky: ", known)?;
         let Some(value) = value.parse::<u8>().ok().filter(|value| (1..=*longest).contains(value))
         else {
             return refused(format!(
@@ -263,6 +281,7 @@ mod tests {
             ("sticky prefix6=129", "not 1 to 128"),
             ("sticky quic=21", "not 1 to 20"),
             ("sticky prefix", "prefix is ``, not 1 to 32"),
+            ("sticky prefix=24 quic=8 prefix=25", "policy sticky: prefix is given twice"),
             ("class", "policy class has no rule"),
             ("class *=0:p2c", "there is no policy `p2c` inside of a class"),
         ] {
