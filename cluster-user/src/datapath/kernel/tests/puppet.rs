@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::world::{World, in_a_world};
+use super::world::{PATIENCE, World, in_a_world};
 use crate::{
     datapath::{DataPath as _, Traffic},
     id::{GroupId, WorkerId},
@@ -14,7 +14,6 @@ use crate::{
 
 pub(super) const GROUP: GroupId = GroupId(0);
 const ADDRESS: &str = "127.0.0.1:8080";
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Does what the body of each request says, line by line.
 pub(super) const PUPPET: &str = "
