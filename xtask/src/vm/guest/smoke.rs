@@ -53,9 +53,8 @@ struct Mode {
     mode: String,
 }
 
-/// Tries everything; what came of it is in the report.
+/// Tries the program as a whole; what came of it is in the report.
 pub(super) fn run(promise: Promise, report: &mut Report) {
-    look(promise, report);
     let mut smoke = Smoke { promise, report };
     smoke.check("the daemon is in the mode that doctor said", Smoke::mode);
     smoke.check("four workers share a port", Smoke::balance);
@@ -98,6 +97,7 @@ impl Smoke<'_> {
     fn measure(&mut self) -> anyhow::Result<String> {
         let said = process::run(&mut Command::new(VERIFIER))?;
         self.report.programs = serde_json::from_str(&said).context("it prints no programs")?;
+        ensure!(!self.report.programs.is_empty(), "it has measured none");
         let taken = self.report.programs.iter().filter(|program| program.cost.is_ok()).count();
         for Program { name, cost, .. } in &self.report.programs {
             if let Err(error) = cost {
@@ -110,6 +110,7 @@ impl Smoke<'_> {
     fn doctor(&mut self) -> anyhow::Result<String> {
         let said = cluster(&["doctor", "--json"])?;
         self.report.features = serde_json::from_str(&said).context("it prints no features")?;
+        ensure!(!self.report.features.is_empty(), "it has tried nothing");
         println!("{}", cluster(&["doctor"])?);
         let lacks = |feature: &&Feature| !feature.ok;
         let missing: Vec<_> = self.report.features.iter().filter(lacks).collect();
