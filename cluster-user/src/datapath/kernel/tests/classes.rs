@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     adopting::key,
-    world::{PATIENCE, TCP, UDP, World, answer, in_a_world, slot, turns, wait_until},
+    world::{PATIENCE, TCP, UDP, World, answer, in_a_world, slot, step_back, turns, wait_until},
 };
 use crate::{
     config::scheduling::{Guard, Policy, Scheduling},
@@ -382,6 +382,7 @@ fn classes_hold_in_every_moment_of_a_switch_and_of_publications() {
                 let over = Arc::clone(&over);
                 // Threads inherit the network namespace.
                 thread::spawn(move || {
+                    step_back();
                     let mut answers = BTreeMap::<_, u32>::new();
                     while !over.load(Ordering::Relaxed) {
                         let label = Client::at(from).ask(ADDRESS).expect("no connection is lost");

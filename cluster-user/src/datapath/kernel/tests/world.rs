@@ -348,6 +348,12 @@ pub(super) fn turns(least: usize, most: usize) -> impl Iterator<Item = usize> {
     (0..most).take_while(move |turn| *turn < least || began.elapsed() < LONG)
 }
 
+/// Leaves this thread the time that nobody else wants: a client that never pauses must not keep what it is to be in the way
+/// of from happening at all, where CPUs are few and slow.
+pub(super) fn step_back() {
+    rustix::process::setpriority_process(None, 19).unwrap();
+}
+
 /// Waits for something, for a while.
 pub(super) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
