@@ -268,7 +268,8 @@ impl<T: Table> Part<T> {
         let at = match self.inner {
             Inner::RoundRobin => turn,
             Inner::LeastConn => {
-                return lightest(self, self.length, self.place(turn), random, burden);
+                // Everybody is asked, also behind one who is idle: the verifier would walk half as much again.
+                return lightest(self, self.length, self.place(turn), 0, random, burden);
             }
             Inner::Random => random().into(),
             Inner::Hash => hash.into(),

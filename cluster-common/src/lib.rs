@@ -38,10 +38,6 @@ pub mod custom;
 
 pub mod choose;
 
-// Only the supervisor builds tables.
-#[cfg(not(target_arch = "bpf"))]
-pub mod consistent;
-
 pub mod meter;
 
 pub mod http;

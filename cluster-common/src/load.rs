@@ -75,7 +75,8 @@ pub struct Load {
     pub listener: u64,
     /// Moving average of how long connections last, in microseconds; 0 until one has closed.
     pub average: u32,
-    /// [`UNIT`] divided by its weight: what one connection counts.
+    /// [`UNIT`] divided by its weight: what one connection counts. Never 0, also where nobody sits: there it would be the
+    /// lightest of all.
     pub share: u32,
     /// Number of the seat's present use: connections of an earlier one count no more.
     pub generation: u32,
@@ -101,12 +102,12 @@ pub const LAST: u64 = 1 << 36;
 /// [`Load::share`] of a worker whose weight is 1.
 pub const UNIT: u32 = 1 << 12;
 
+/// The [burden](burden()) of an idle worker whose weight is 1.
+pub const IDLE: u64 = UNIT as u64;
+
 /// What `connections` are to a worker with this share, for comparing: one more weighs as much as those that are there.
-///
-/// A share of 0, of a seat that nobody has set up, is that of weight 1.
 #[inline(always)]
 pub const fn burden(connections: u64, share: u32) -> u64 {
-    let share = if share == 0 { UNIT } else { share };
     // Bounded, so that no product overflows.
     let connections = connections & 0xff_ffff;
     (connections + 1) * share as u64
@@ -287,7 +288,7 @@ mod tests {
     #[test]
     fn a_heavier_worker_bears_more() {
         assert!(burden(5, UNIT / 3) < burden(2, UNIT), "six thirds are less than three");
-        assert_eq!(burden(3, 0), burden(3, UNIT));
+        assert_eq!(burden(0, UNIT), IDLE);
     }
 
     #[test]

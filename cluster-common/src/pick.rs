@@ -12,13 +12,15 @@ pub const COMPARED: u32 = 64;
 /// are below 2^37. What `burden` says of one that has at least as much as its second argument need not be exact: it only must
 /// not be less.
 ///
-/// Among equals the first one after `start` wins, so that a `start` that moves lets ties rotate.
+/// Among equals the first one after `start` wins, so that a `start` that moves lets ties rotate. Whoever's burden is not above
+/// `idle` has nothing to do, and nobody behind is asked.
 #[inline(always)]
 pub fn least<T: Table>(
     table: T,
     len: u32,
     start: u32,
     limit: u32,
+    idle: u64,
     mut burden: impl FnMut(Entry, u64) -> u64,
 ) -> Entry {
     // A burden and whose it is in one word: there is one thing to compare and to keep, for the verifier as well.
@@ -33,24 +35,28 @@ pub fn least<T: Table>(
         let word = (burden(entry, lowest >> Entry::BITS) << Entry::BITS) + u64::from(entry.word());
         if word >> Entry::BITS < lowest >> Entry::BITS {
             lowest = word;
+            if lowest >> Entry::BITS <= idle {
+                break;
+            }
         }
         index += 1;
     }
     Entry::from_word(lowest as u32 & ((1 << Entry::BITS) - 1))
 }
 
-/// The least burdened of the whole table, or, among very many entries, the less burdened of two at random. `start` and `len`
-/// as for [`least`].
+/// The least burdened of the whole table, or, among very many entries, the less burdened of two at random. `start`, `len` and
+/// `idle` as for [`least`].
 #[inline(always)]
 pub fn lightest<T: Table>(
     table: T,
     len: u32,
     start: u32,
+    idle: u64,
     random: impl FnOnce() -> u32,
     mut burden: impl FnMut(Entry, u64) -> u64,
 ) -> Entry {
     if len <= COMPARED {
-        return least(table, len, start, COMPARED, burden);
+        return least(table, len, start, COMPARED, idle, burden);
     }
     let (one, other) = two(random(), len);
     let (one, other) = (table.entry(one), table.entry(other));
@@ -144,7 +150,7 @@ mod tests {
         let len = u32::try_from(loads.len()).unwrap();
         // No more exact than it must be.
         let burden = |entry: Entry, enough| loads[usize::from(entry.seat().get()) - 1].min(enough);
-        least(Row(&slots), len, start, COMPARED, burden).slot().get()
+        least(Row(&slots), len, start, COMPARED, 0, burden).slot().get()
     }
 
     #[test]
@@ -167,6 +173,17 @@ mod tests {
     #[test]
     fn ties_rotate() {
         assert_eq!([0, 1, 2, 3].map(|start| least_of(&[1; 4], start)), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn nobody_is_asked_behind_one_who_is_idle() {
+        let mut asked = 0;
+        let burden = |_, _| {
+            asked += 1;
+            5 - asked
+        };
+        let found = least(Row(&[1, 2, 3, 4, 5, 6]), 6, 2, COMPARED, 3, burden);
+        assert_eq!((found.slot().get(), asked), (4, 2));
     }
 
     #[test]

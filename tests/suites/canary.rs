@@ -172,6 +172,27 @@ fn ninety_in_a_hundred_are_exactly_ninety_in_a_hundred() {
     assert_share(2, "90%", 200, 180);
 }
 
+#[test]
+fn a_policy_that_goes_by_connections_gives_an_idle_canary_no_more_than_its_share() {
+    let host = Host::kernel();
+    host.cluster(&["start", "app", "-i", "4", "--policy", "least-conn"]).ok();
+    let before = host.pids("app");
+    let turns = "in turns as long as the canary has its share";
+
+    host.cluster(&["reload", "app", "--canary", "10%"]).ok().complains("least-conn would give it");
+
+    let answers = http::tally(local(8080), 200);
+    let old = answers.iter().filter(|(answer, _)| before.iter().any(|pid| is_of(answer, *pid)));
+    assert_eq!(old.map(|(_, count)| count).sum::<u32>(), 180, "{answers:#?}");
+    host.cluster(&["describe", "app"]).ok().says("least-conn").says(turns);
+    assert_eq!(host.app("app").policy, "round-robin", "it is what picks now");
+
+    host.cluster(&["promote", "app"]).ok();
+
+    host.cluster(&["describe", "app"]).ok().says("least-conn").never_mentions(turns);
+    assert_eq!(host.app("app").policy, "least-conn");
+}
+
 /// Checks that of so many connections so many are answered by the new generation; that none is lost on the way
 /// there, and none goes to it any more once it was rolled back.
 fn assert_share(workers: u32, share: &str, connections: u32, expected: u32) {

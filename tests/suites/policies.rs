@@ -157,6 +157,25 @@ fn baselines_reach_every_worker() {
 }
 
 #[test]
+fn a_worker_that_was_slow_once_gets_to_show_that_it_no_longer_is() {
+    let host = Host::kernel();
+    host.cluster(&["start", "app", "-i", "2", "--policy", "p2c", "--guard", "off"]).ok();
+    let mut connection = Connection::open(local(8080)).unwrap();
+    let slow = connection.get().unwrap();
+    // So long that no average of the other's comes near it.
+    thread::sleep(Duration::from_secs(2));
+    drop(connection);
+    wait::until_true("the other has an average", || http::get(local(8080)) != slow);
+    for _ in 0..20 {
+        http::get(local(8080));
+    }
+
+    wait::until_true("the one that was slow is picked among the idle", || {
+        http::get(local(8080)) == slow
+    });
+}
+
+#[test]
 fn a_frozen_worker_gets_no_more_connections_and_answers_those_it_has_later() {
     let host = Host::kernel();
     host.cluster(&["start", "app", "-i", "4"]).ok();

@@ -156,6 +156,8 @@ pub(super) fn settings_of(app: &AppView) -> [(&'static str, String); 4] {
     let mut settings = settings(&app.spec.scheduling);
     if app.mode == Mode::Plain {
         settings[0].1.push_str(" (plain mode: the kernel's hash decides)");
+    } else if app.policy != app.spec.scheduling.policy.name() {
+        settings[0].1.push_str(" (in turns as long as the canary has its share)");
     }
     if let Some(why) = &app.unscheduled {
         settings[0].1 = format!("{} (not to be had: {})", settings[0].1, human::plain(why));

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::{
     State,
-    effect::{Effect, Tale},
+    effect::{Aside, Effect, Tale},
     rollout::{Rollout, Stage},
     why::Why,
     worker::Input,
 };
 use crate::{
+    config::pace::Canary,
     id::{AppId, WorkerId},
     moment::Moment,
 };
@@ -43,6 +44,7 @@ impl State {
                 for canary in canaries {
                     self.step(now, canary, Input::Promote);
                 }
+                self.tell_of_turns(id, rollout);
                 Stage::Canary { since: Some(now), look: now + LOOK, bad: 0 }
             }
             None => return,
@@ -79,6 +81,18 @@ impl State {
         };
         if let Some(rollout) = self.apps.get_mut(&id).and_then(|app| app.rollout.as_mut()) {
             rollout.stage = stage;
+        }
+    }
+
+    /// Tells who waits for a reload that its canary gets a share, which the policy of the app would not give it.
+    fn tell_of_turns(&mut self, id: AppId, rollout: &Rollout) {
+        let is_share = matches!(rollout.pace.canary, Some(Canary::Share { .. }));
+        let policy = self.apps.get(&id).map(|app| app.spec().scheduling.policy.clone());
+        if let Some(policy) = policy.filter(|policy| is_share && !policy.keeps_shares()) {
+            for call in &rollout.calls {
+                let (name, policy) = (self.name(id), policy.clone());
+                self.tell(*call, Tale::Aside(Aside::Turns { name, policy }));
+            }
         }
     }
 

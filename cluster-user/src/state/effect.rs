@@ -292,6 +292,13 @@ pub enum Aside {
         /// Name of the app.
         name: String,
     },
+    /// Workers take turns as long as a canary has its share.
+    Turns {
+        /// Name of the app.
+        name: String,
+        /// The rule that gives no shares.
+        policy: Policy,
+    },
 }
 
 /// Where a worker is while its app is reloaded.

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use cluster_common::slot::Slot;
 
-use super::world::World;
-use crate::id::{AppId, Instance, WorkerId};
+use super::{view::RolloutStage, world::World};
+use crate::{
+    config::scheduling::Policy,
+    id::{AppId, Instance, WorkerId},
+};
 
 impl World {
     /// A seat has one worker, one successor, and whoever leaves it.
@@ -60,12 +63,18 @@ impl World {
         view.unwrap_or(1)
     }
 
-    /// When everything is answered, each group has the rule of its app.
+    /// When everything is answered, each group has the rule of its app, or takes turns for the sake of a canary.
     pub(super) fn check_rules(&self) {
         for group in self.state.open_groups().filter(|group| !self.stale.contains(group)) {
             let app = self.state.app_of_group(group).expect("a group has an app");
-            let wanted = &self.state.app_of(app).expect("an app is there").spec.scheduling;
-            assert_eq!(self.rules.get(&group), Some(wanted), "{group:?} of app {app}");
+            let app = self.state.app_of(app).expect("an app is there");
+            let mut wanted = app.spec.scheduling.clone();
+            if app.takes_turns {
+                let canary = app.rollout.as_ref().map(|rollout| rollout.stage);
+                assert_eq!(canary, Some(RolloutStage::Canary), "{group:?} takes turns for nobody");
+                wanted.policy = Policy::RoundRobin;
+            }
+            assert_eq!(self.rules.get(&group), Some(&wanted), "{group:?} of app {}", app.id);
         }
     }
 

@@ -77,8 +77,9 @@ impl State {
         let (app, trace) = (founder.spec.name.to_string(), founder.spec.trace);
         let mut entry = Group::new(group, key, founder.app);
         // That of the app: what the worker knows of itself may be older.
-        let scheduling = self.apps.get(&founder.app).map(|app| app.spec().scheduling.clone());
-        let scheduling = scheduling.unwrap_or_default();
+        let scheduling =
+            self.apps.get(&founder.app).map(|app| app.in_effect(&app.spec().scheduling));
+        let scheduling = scheduling.unwrap_or_default().into_owned();
         entry.rule = Rule::opened(scheduling.clone());
         entry.queue.push((ticket, worker));
         self.groups.insert(group, entry);

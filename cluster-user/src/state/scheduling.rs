@@ -1,22 +1,26 @@
 //! By which rule workers are picked: the same in every group of an app and in every generation of it.
 //!
 //! Invariants, watched by the simulation:
-//! 1. A group is opened with the rule of its app's definition, and has it from the first connection on.
+//! 1. A group is opened with the rule of its app's definition, and has it from the first connection on. While a canary has
+//!    its share, it takes turns instead where that rule would give the canary another one ([`Policy::keeps_shares`]).
 //! 2. A switch is made when every open group of its apps has taken it; until then definitions, and with them the journal,
 //!    have the rule before. One that a group refuses is taken back everywhere.
 //! 3. After adopting nobody knows what groups have: each is told again. A switch that was under way has not been made.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use super::{
     State,
     announcement::What,
+    app::App,
     call::Goal,
     effect::{Aside, Effect, Refusal, Tale},
     event::CallId,
+    rollout::{Rollout, Stage},
 };
 use crate::{
     config::{
+        pace::Canary,
         scheduling::{Policy, Scheduling, Switch},
         target::Target,
     },
@@ -117,8 +121,8 @@ impl State {
             return;
         }
         let app = entry.app;
-        let before = self.apps.get(&app).map(|app| app.spec().scheduling.clone());
-        entry.rule.asked = before;
+        let before = self.apps.get(&app).map(|app| app.in_effect(&app.spec().scheduling));
+        entry.rule.asked = before.map(Cow::into_owned);
         let switch = self.switches.iter().position(|switch| switch.to.contains_key(&app));
         if let Some(at) = switch {
             // Those that have taken it go back: what they shall have is the rule before again.
@@ -143,12 +147,11 @@ impl State {
     pub(super) fn settle_schedulings(&mut self) {
         let mut asks = Vec::new();
         for group in self.groups.values().filter(|group| group.open) {
+            let Some(app) = self.apps.get(&group.app) else { continue };
             let switch = self.switches.iter().find_map(|switch| switch.to.get(&group.app));
-            let spec = self.apps.get(&group.app).map(|app| &app.spec().scheduling);
-            if let Some(wanted) = switch.or(spec)
-                && !group.rule.is(wanted)
-            {
-                asks.push((group.id, wanted.clone()));
+            let wanted = app.in_effect(switch.unwrap_or(&app.spec().scheduling));
+            if !group.rule.is(&wanted) {
+                asks.push((group.id, wanted.into_owned()));
             }
         }
         for (group, scheduling) in asks {
@@ -226,6 +229,27 @@ impl State {
                 self.tell(*call, Tale::Aside(Aside::Datagrams { address, policy }));
             }
         }
+    }
+}
+
+impl App {
+    /// The rule that groups have when an app shall be scheduled like this.
+    ///
+    /// A share is a number of turns. What goes by connections or queues would give a canary that has little to do more, and
+    /// one that has nothing to do perhaps nothing.
+    pub(super) fn in_effect<'a>(&self, wanted: &'a Scheduling) -> Cow<'a, Scheduling> {
+        if wanted.policy.keeps_shares() || !self.rollout.as_ref().is_some_and(Rollout::has_share) {
+            return Cow::Borrowed(wanted);
+        }
+        Cow::Owned(Scheduling { policy: Policy::RoundRobin, ..wanted.clone() })
+    }
+}
+
+impl Rollout {
+    /// Whether a canary has a share of the connections.
+    fn has_share(&self) -> bool {
+        let is_share = matches!(self.pace.canary, Some(Canary::Share { .. }));
+        is_share && matches!(self.stage, Stage::Canary { since: Some(_), .. })
     }
 }
 

@@ -1,6 +1,6 @@
 //! How apps are scheduled: in every group the same, switched everywhere or nowhere, and told anew after a takeover.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     announcement::What,
@@ -14,11 +14,11 @@ use crate::{
         change::Change,
         instances::Scale,
         pace::{Batch, Canary, Pace},
-        scheduling::{Scheduling, Switch},
+        scheduling::{Policy, Scheduling, Switch},
         spec::AppSpec,
         target::Target,
     },
-    id::{AppId, GroupId},
+    id::{AppId, GroupId, WorkerId},
 };
 
 const FIRST: GroupId = GroupId(0);
@@ -168,31 +168,50 @@ fn turns_go_by_weight_and_by_the_canary_s_share() {
     let weighted = AppSpec { scheduling: scheduling("round-robin weights=3,1"), ..spec("web", 2) };
     let mut world = serving(weighted, &[80]);
     assert_eq!(turns(&world), [3, 1]);
-    let pace = Pace {
-        batch: Batch::Workers(1),
-        canary: Some(Canary::Share { part: 1, of: 5 }),
-        ..Pace::default()
-    };
-    let reload = Reload {
-        targets: targets("web"),
-        change: Change::default(),
-        pace,
-        force: false,
-        who: "somebody".to_owned(),
-        yields: false,
-        wait: false,
-    };
-    world.command(Command::Reload(Box::new(reload)));
-    world.deliver_all();
-    let canary = world.successor(0, 0).unwrap();
-    world.listen(canary, 80);
-    world.deliver_all();
+    let (canary, _) = canary_of_a_fifth(&mut world);
     let routed = routed(&world);
     let new = routed[&canary];
     assert_eq!(5 * new, routed.values().sum::<u32>(), "{routed:?}");
     let old: Vec<_> =
         routed.iter().filter(|(id, _)| **id != canary).map(|(_, turns)| *turns).collect();
     assert_eq!(old[0], 3 * old[1], "{routed:?}");
+}
+
+#[test]
+fn turns_are_taken_as_long_as_a_canary_has_a_share_that_the_rule_would_not_give_it() {
+    for (rule, turns) in
+        [("least-conn shed=7", true), ("none", true), ("hash", false), ("sticky", false)]
+    {
+        let mut world =
+            serving(AppSpec { scheduling: scheduling(rule), ..spec("web", 2) }, &[80, 443]);
+        let (_, call) = canary_of_a_fifth(&mut world);
+        let wanted = scheduling(rule);
+        let aside = Aside::Turns { name: "web".to_owned(), policy: wanted.policy.clone() };
+        assert_eq!(world.told[&call].contains(&Tale::Aside(aside)), turns, "{rule}");
+        let mut now = wanted.clone();
+        if turns {
+            now.policy = Policy::RoundRobin;
+        }
+        assert_eq!([&world.rules[&FIRST], &world.rules[&SECOND]], [&now; 2], "{rule}");
+        assert_eq!(world.state.apps(&[])[0].takes_turns, turns);
+        assert_eq!(defined(&world), wanted, "it is what is wanted still");
+
+        world.take_over();
+        world.deliver_all();
+        assert_eq!(world.rules[&FIRST], now, "the next supervisor knows it, too");
+        switch(&mut world, "web", "queue");
+        world.deliver_all();
+        assert_eq!(
+            world.rules[&FIRST].policy,
+            Policy::RoundRobin,
+            "a switch waits for the end of the canary"
+        );
+
+        world.command(Command::Promote { targets: targets("web"), wait: false });
+        world.deliver_all();
+        assert_eq!(world.rules[&FIRST], Scheduling { policy: Policy::Queue, ..wanted });
+        world.check_rules();
+    }
 }
 
 #[test]
@@ -224,6 +243,34 @@ fn weights_end_with_their_rule_and_that_is_said() {
     let aside = Aside::WeightsEnded { name: "web".to_owned() };
     assert!(world.told[&call].contains(&Tale::Aside(aside)));
     assert_eq!(turns(&world), [1, 1]);
+}
+
+/// Reloads with a worker that is to get a fifth of the connections, and has it on its way to that.
+fn canary_of_a_fifth(world: &mut World) -> (WorkerId, CallId) {
+    let pace = Pace {
+        batch: Batch::Workers(1),
+        canary: Some(Canary::Share { part: 1, of: 5 }),
+        ..Pace::default()
+    };
+    let reload = Reload {
+        targets: targets("web"),
+        change: Change::default(),
+        pace,
+        force: false,
+        who: "somebody".to_owned(),
+        yields: false,
+        wait: true,
+    };
+    let call = world.command(Command::Reload(Box::new(reload)));
+    world.deliver_all();
+    let canary = world.successor(0, 0).unwrap();
+    let ports: BTreeSet<_> =
+        world.state.apps(&[])[0].ports.iter().map(|(_, address, _)| address.port()).collect();
+    for port in ports {
+        world.listen(canary, port);
+        world.deliver_all();
+    }
+    (canary, call)
 }
 
 /// An app that listens on those ports.
@@ -265,7 +312,7 @@ fn defined(world: &World) -> Scheduling {
     world.state.app_of(AppId(0)).unwrap().spec.scheduling.clone()
 }
 
-fn routed(world: &World) -> BTreeMap<crate::id::WorkerId, u32> {
+fn routed(world: &World) -> BTreeMap<WorkerId, u32> {
     let mut turns = BTreeMap::new();
     for slot in &world.routes[&FIRST] {
         *turns.entry(world.sockets[&(FIRST, *slot)]).or_insert(0) += 1;

@@ -43,6 +43,8 @@ pub struct AppView<'a> {
     pub ports: Vec<(Protocol, SocketAddr, u32)>,
     /// Why a group has not its rule, when one has not.
     pub unscheduled: Option<&'a str>,
+    /// Whether workers take turns for the sake of a canary, and not by the rule that is wanted.
+    pub takes_turns: bool,
     /// Its seats, by instance.
     pub seats: Vec<SeatView<'a>>,
 }
@@ -272,6 +274,8 @@ impl State {
             created: app.created,
             ports,
             unscheduled,
+            takes_turns: app.in_effect(&app.spec().scheduling).policy
+                != app.spec().scheduling.policy,
             seats,
         }
     }

@@ -224,10 +224,10 @@ fn step(doing: &Doing) -> (Step, Option<String>) {
     }
 }
 
-/// Something to know besides; in plain mode the kernel's hash keeps datagrams of a client together.
+/// Something to know besides; in plain mode the kernel's hash keeps datagrams of a client together, and knows no shares.
 fn notice(aside: &Aside, mode: Mode) -> Option<Notice> {
     let (message, hint) = match aside {
-        Aside::Datagrams { .. } if mode == Mode::Plain => return None,
+        Aside::Datagrams { .. } | Aside::Turns { .. } if mode == Mode::Plain => return None,
         Aside::Datagrams { address, policy: Policy::Hash | Policy::None } => (
             format!("udp {address}: flows move to other workers when workers come or go"),
             Some("--policy sticky keeps flows together".to_owned()),
@@ -243,6 +243,13 @@ fn notice(aside: &Aside, mode: Mode) -> Option<Notice> {
         }
         Aside::WeightsEnded { name } => (
             format!("the weights of app `{name}` have ended: they go with policy round-robin"),
+            None,
+        ),
+        Aside::Turns { name, policy } => (
+            format!(
+                "the workers of app `{name}` take turns as long as the canary has its share: policy {} would give it another one",
+                policy.name()
+            ),
             None,
         ),
     };

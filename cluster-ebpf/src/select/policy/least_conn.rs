@@ -3,6 +3,7 @@
 
 use aya_ebpf::{bindings::sk_reuseport_md, helpers::generated::bpf_get_prandom_u32};
 use cluster_common::{
+    load::IDLE,
     pick::lightest,
     route::{Lane, Turn},
 };
@@ -24,7 +25,7 @@ impl Policy for LeastConn {
             let tick = now();
             // SAFETY: has no arguments and no conditions.
             let random = || unsafe { bpf_get_prandom_u32() };
-            lightest(table, len, place(position, len), random, |entry, enough| {
+            lightest(table, len, place(position, len), IDLE, random, |entry, enough| {
                 burden(entry, tick, enough)
             })
         })

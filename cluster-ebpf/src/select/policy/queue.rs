@@ -24,7 +24,7 @@ impl Policy for Queue {
     #[inline(always)]
     fn draw(_ctx: *mut sk_reuseport_md, lane: Lane, _hash: u32, attempt: u32) -> Turn {
         table::pick_in_turn(lane, attempt, |table, len, position| {
-            least(table, len, place(position, len), LOOKED_AT, |entry, _| queue(entry))
+            least(table, len, place(position, len), LOOKED_AT, 0, |entry, _| queue(entry))
         })
     }
 }

@@ -176,4 +176,18 @@ impl Policy {
             Self::Custom(_) => "custom",
         }
     }
+
+    /// Whether workers get connections in proportion to their turns, whatever else they have to do. A class and a program of
+    /// a user's are what the user made of them.
+    pub const fn keeps_shares(&self) -> bool {
+        match self {
+            Self::RoundRobin
+            | Self::Hash
+            | Self::Sticky(_)
+            | Self::Random
+            | Self::Class(_)
+            | Self::Custom(_) => true,
+            Self::LeastConn | Self::P2c | Self::Queue | Self::CpuLocal | Self::None => false,
+        }
+    }
 }

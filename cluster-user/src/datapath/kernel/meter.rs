@@ -77,8 +77,10 @@ impl Meter {
     ) -> anyhow::Result<Self> {
         let loads = open(names::LOADS, size_of::<Load>())?;
         let bytes = usize::try_from(SEATS)? * size_of::<Load>();
+        let seats = Mapping::new(loads.as_fd(), bytes, true).context("map the loads")?;
+        seats.set_word(place(Seat::NONE, offset_of!(Load, share)), UNIT);
         Ok(Self {
-            seats: Mapping::new(loads.as_fd(), bytes, true).context("map the loads")?,
+            seats,
             loads,
             meters: open(names::METERS, size_of::<meter::Meter>())?,
             moved: open(names::MOVED, size_of::<u32>())?,
@@ -182,7 +184,7 @@ impl Meter {
     pub(super) fn free(&mut self, seat: Seat) {
         if self.taken.remove(&seat) {
             let generation = self.generation(seat).wrapping_add(1);
-            drop(self.write(seat, &Load { generation, ..Load::default() }));
+            drop(self.write(seat, &Load { share: UNIT, generation, ..Load::default() }));
             drop(bpf::delete(self.meters.as_fd(), seat.index()));
         }
     }

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod class;
+mod consistent;
 mod schedule;
 
 pub(super) use schedule::try_policy;

@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use cluster_common::{
-    consistent::{self, PLACES},
     cpu,
     load::{Seat, TICK_SHIFT, UNIT},
     names, publish,
@@ -27,6 +26,7 @@ use super::{
     },
     Group, Owner,
     class::{Classes, behind},
+    consistent::{self, Candidate},
 };
 use crate::{
     config::{
@@ -247,11 +247,11 @@ impl Group {
                 turns.keys().map(entry).collect()
             }
             Form::Consistent => {
-                let slots: Vec<Slot> = turns(route).into_keys().collect();
-                let keys = self.keys(&slots);
-                let owner =
-                    |place| consistent::owner(place, &keys).map(|owner| entry(&slots[owner]));
-                (0..PLACES).filter_map(owner).collect()
+                let (slots, weights): (Vec<_>, Vec<_>) = turns(route).into_iter().unzip();
+                let keyed = self.keys(&slots).into_iter().zip(weights);
+                let candidates: Vec<_> =
+                    keyed.map(|(key, weight)| Candidate { key, weight }).collect();
+                consistent::table(&candidates).into_iter().map(|nth| entry(&slots[nth])).collect()
             }
         }
     }
