@@ -207,7 +207,9 @@ fn compare(built: &Built, verdicts: &[Verdict], update: bool) -> anyhow::Result<
     }
     let problems = comparison.problems();
     if !problems.is_empty() {
-        println!("vm: complexity is not as recorded\nhint: if this is meant: cargo xtask vm --update");
+        println!(
+            "vm: complexity is not as recorded\nhint: if this is meant: cargo xtask vm --update"
+        );
     }
     Ok(problems)
 }
