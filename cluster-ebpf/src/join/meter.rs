@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use cluster_common::{
-    load::{Load, Pending, average, tick},
+    load::{Load, Pending, average},
     meter::{CLOSED, COUNTED, Histogram, Meter, READ, Tag, bucket},
 };
 
@@ -51,8 +51,9 @@ pub(crate) fn established(ctx: &SockOpsContext) {
     count!(load.live, 1);
     count!(load.established, 1);
     let pending = Pending::from_word(read!(load.pending));
-    if pending.count(tick(now)) > 0 {
-        write!(load.pending, pending.minus(tick(now)).word());
+    let fewer = pending.minus();
+    if fewer != pending {
+        write!(load.pending, fewer.word());
     }
     // One whose listener listened before anybody looked has not inherited it.
     listens(ctx);

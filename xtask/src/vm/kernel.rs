@@ -8,8 +8,12 @@ use std::{
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
-use super::suite::{Archive, Suite};
+use super::{
+    plan::Depth,
+    suite::{Archive, Suite},
+};
 use crate::process;
 
 /// Modules that Debian's kernels load by themselves when a program asks for what is in them; in the order in which they
@@ -26,6 +30,8 @@ pub(super) struct Wanted {
     package: &'static str,
     /// What `cluster` does on it.
     pub(super) promise: Promise,
+    /// What is tried on it when there is little time.
+    pub(super) quick: Depth,
 }
 
 /// What `cluster` does on a kernel.
@@ -35,6 +41,16 @@ pub(super) enum Promise {
     Everything,
     /// Plain mode: the kernel's hash.
     Plain,
+}
+
+/// The packages of a kernel, or what has been unpacked of them.
+pub(super) struct Packages {
+    /// The one with its version in its name.
+    name: String,
+    /// Where it is once it is unpacked.
+    folder: PathBuf,
+    /// What was downloaded; nothing when it is unpacked.
+    files: Option<TempDir>,
 }
 
 /// A kernel that can be booted.
@@ -49,14 +65,14 @@ pub(super) struct Kernel {
 
 /// All of them, oldest first. Those for virtual machines are the smallest.
 pub(super) const WANTED: [Wanted; 4] = [
-    wanted("5.10", "bullseye", Promise::Plain),
-    wanted("6.1", "bookworm", Promise::Everything),
-    wanted("6.12", "trixie", Promise::Everything),
-    wanted("newest", "sid", Promise::Everything),
+    wanted("5.10", "bullseye", Promise::Plain, Depth::Tests),
+    wanted("6.1", "bookworm", Promise::Everything, Depth::Tests),
+    wanted("6.12", "trixie", Promise::Everything, Depth::Program),
+    wanted("newest", "sid", Promise::Everything, Depth::Program),
 ];
 
-const fn wanted(name: &'static str, suite: &'static str, promise: Promise) -> Wanted {
-    Wanted { name, suite, package: "linux-image-cloud-amd64", promise }
+const fn wanted(name: &'static str, suite: &'static str, promise: Promise, quick: Depth) -> Wanted {
+    Wanted { name, suite, package: "linux-image-cloud-amd64", promise, quick }
 }
 
 impl Wanted {
@@ -75,21 +91,38 @@ impl Wanted {
         names.iter().map(find).collect()
     }
 
-    /// Downloads and unpacks it, unless that has been done.
-    pub(super) fn fetch(self, archive: &Archive, cache: &Path) -> anyhow::Result<Kernel> {
+    /// Downloads it, unless that has been done.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub(super) fn download(self, archive: &Archive, cache: &Path) -> anyhow::Result<Packages> {
         let suite = Suite::open(archive, self.suite, cache)?;
         let parts = suite.parts(self.package)?;
-        let package = parts.first().context("a kernel has parts")?.clone();
-        let folder = cache.join("kernels").join(&package);
-        if !folder.exists() {
-            let parent = cache.join("kernels");
-            fs::create_dir_all(&parent)?;
-            let aside = tempfile::Builder::new().prefix("unpacking-").tempdir_in(&parent)?;
-            suite.download(&parts, aside.path())?;
-            unpack(aside.path())?;
-            fs::rename(aside.path().join("kernel"), &folder)?;
+        let name = parts.first().context("a kernel has parts")?.clone();
+        let parent = cache.join("kernels");
+        let folder = parent.join(&name);
+        if folder.exists() {
+            return Ok(Packages { name, folder, files: None });
         }
-        Ok(Kernel::in_folder(package, &folder))
+        fs::create_dir_all(&parent)?;
+        let aside = tempfile::Builder::new().prefix("unpacking-").tempdir_in(&parent)?;
+        suite.download(&parts, aside.path())?;
+        Ok(Packages { name, folder, files: Some(aside) })
+    }
+}
+
+impl Packages {
+    /// Unpacks them, unless that has been done.
+    ///
+    /// # Errors
+    /// When what is needed is not in them.
+    pub(super) fn unpack(self) -> anyhow::Result<Kernel> {
+        let Self { name, folder, files } = self;
+        if let Some(files) = files {
+            unpack(files.path()).with_context(|| format!("failed to unpack {name}"))?;
+            fs::rename(files.path().join("kernel"), &folder)?;
+        }
+        Ok(Kernel::in_folder(name, &folder))
     }
 }
 

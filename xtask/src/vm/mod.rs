@@ -25,18 +25,23 @@ pub(crate) use self::guest::{run as guest, work};
 use self::{
     complexity::{Comparison, Program, Record},
     contents::Built,
+    guest::TESTS_LIMIT,
     kernel::{Kernel, Wanted},
     matrix::Matrix,
-    plan::Plan,
+    plan::{Depth, Plan},
     suite::Archive,
     verdict::Verdict,
 };
 use crate::{process, step, tools};
 
-/// Longest run of a machine: its tests and the trial of the program end well before that, or are ended.
-const LIMIT: Duration = Duration::from_mins(9);
+/// Longest run of a machine: what its tests may take, and the trial of the program.
+const LIMIT: Duration = TESTS_LIMIT.saturating_add(Duration::from_mins(10));
+
+/// How a line begins that says what could not be had: `.ci/run` looks for it.
+const NOT_TESTED: &str = "vm: NOT TESTED: ";
 
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag on the command line")]
 pub(crate) struct Args {
     /// Which kernels (5.10, 6.1, 6.12, newest); all by default
     kernels: Vec<String>,
@@ -46,12 +51,29 @@ pub(crate) struct Args {
     /// Only load the kernel programs and look at their complexity, which takes seconds
     #[arg(long, conflicts_with = "filters")]
     programs: bool,
+    /// Run the tests of the library only on the oldest kernel of each mode; all else on all
+    #[arg(long, conflicts_with_all = ["filters", "programs"])]
+    quick: bool,
+    /// Say what cannot be had on this host instead of failing because of it
+    #[arg(long)]
+    offered: bool,
     /// Write down what is found (docs/kernels.md, complexity of the kernel programs) instead of comparing it
     #[arg(long)]
     update: bool,
     /// Only tests whose names contain one of these
     #[arg(last = true)]
     filters: Vec<String>,
+}
+
+impl Args {
+    /// How much is tried on a kernel.
+    fn depth(&self, wanted: Wanted) -> Depth {
+        match (self.programs, self.quick) {
+            (true, _) => Depth::Verifier,
+            (false, true) => wanted.quick,
+            (false, false) => Depth::Tests,
+        }
+    }
 }
 
 /// Runs every kernel that can be had; an error says what does not hold on which.
@@ -62,22 +84,29 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
          hint: sudo env \"PATH=$PATH\" cargo xtask vm"
     );
     let wanted = Wanted::named(&args.kernels)?;
-    tools::ensure(tools::FOR_MACHINES)?;
+    if let Err(error) = here() {
+        if !args.offered {
+            return Err(error);
+        }
+        println!("{NOT_TESTED}all kernels: {error:#}");
+        return Ok(());
+    }
     let cache = step::target().join("vm");
     fs::create_dir_all(&cache)?;
     let archive = Archive::of_this_host();
-    let kernels = wanted.iter().map(|wanted| {
+    let mut kernels = Vec::new();
+    for wanted in wanted {
         let archive = archive.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"));
-        (*wanted, archive.and_then(|archive| wanted.fetch(archive, &cache)))
-    });
-    let kernels: Vec<(Wanted, anyhow::Result<Kernel>)> = kernels.collect();
-    for (wanted, kernel) in &kernels {
-        match kernel {
+        let kernel = match archive.and_then(|archive| wanted.download(archive, &cache)) {
+            Ok(packages) => Ok(packages.unpack()?),
+            Err(error) => Err(error),
+        };
+        match &kernel {
             Ok(kernel) => println!("vm: {} is {}", wanted.name, kernel.package),
             Err(error) => println!("vm: {} cannot be had: {error:#}", wanted.name),
         }
+        kernels.push((wanted, kernel));
     }
-    anyhow::ensure!(kernels.iter().any(|(_, kernel)| kernel.is_ok()), "no kernel can be had");
 
     let built = Built::all(&cache, !args.programs)?;
     let base = cache.join("base.cpio");
@@ -86,7 +115,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for (wanted, kernel) in kernels {
         let verdict = match kernel {
             Ok(kernel) => boot(wanted, &kernel, &base, &cache, args)?,
-            Err(error) => Verdict::not_had(wanted, &error),
+            Err(error) => Verdict::not_had(wanted, args.depth(wanted), &error),
         };
         println!("{}", verdict.show());
         verdicts.push(verdict);
@@ -100,11 +129,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         problems.extend(look_up(&verdicts, args.update)?);
     }
     println!("\n{}", verdict::table(&verdicts));
+    for why in verdicts.iter().filter_map(Verdict::why_not_had) {
+        if args.offered {
+            println!("{NOT_TESTED}{why}");
+        } else {
+            problems.push(format!("not tested: {why}"));
+        }
+    }
     for problem in &problems {
         println!("vm: {problem}");
     }
     anyhow::ensure!(problems.is_empty(), "{} things do not hold", problems.len());
     Ok(())
+}
+
+/// Whether machines can be made on this host.
+fn here() -> anyhow::Result<()> {
+    // What runs inside is what was built for this host.
+    anyhow::ensure!(
+        cfg!(target_arch = "x86_64"),
+        "the kernels are for x86-64, and this host is not"
+    );
+    tools::ensure(tools::FOR_MACHINES)
 }
 
 /// Boots one kernel, and judges what came of it.
@@ -120,7 +166,7 @@ fn boot(
     let left_out = plan::left_out(wanted.promise);
     let plan = Plan {
         promise: wanted.promise,
-        is_short: args.programs,
+        depth: args.depth(wanted),
         filters: args.filters.clone(),
         left_out: left_out.iter().map(|(name, _)| (*name).to_owned()).collect(),
     };
@@ -129,7 +175,7 @@ fn boot(
     contents::of_one(kernel, &plan)?.write(&mut fs::File::options().append(true).open(&image)?)?;
     println!("\nvm: {}: booting {}", wanted.name, kernel.package);
     let said = machine::run(kernel, &image, folder.path(), LIMIT)?;
-    let verdict = Verdict::of(wanted, kernel, said, &left_out);
+    let verdict = Verdict::of(wanted, plan.depth, said, &left_out);
     if args.keep || !verdict.problems().is_empty() {
         let kept = folder.keep();
         if !args.keep {
@@ -159,9 +205,11 @@ fn compare(built: &Built, verdicts: &[Verdict], update: bool) -> anyhow::Result<
     if update {
         println!("vm: recorded in {}", record.write()?.display());
     }
-    let mut problems = comparison.problems();
+    let problems = comparison.problems();
     if !problems.is_empty() {
-        problems.push("if this is meant: cargo xtask vm --update".to_owned());
+        println!(
+            "vm: complexity is not as recorded\nhint: if this is meant: cargo xtask vm --update"
+        );
     }
     Ok(problems)
 }

@@ -12,20 +12,40 @@ pub(super) const PATH: &str = "/plan.json";
 pub(super) struct Plan {
     /// What `cluster` does on this kernel.
     pub(super) promise: Promise,
-    /// Whether only the kernel programs are looked at.
-    pub(super) is_short: bool,
-    /// Tests whose names contain one of these; all of [`DEFAULT_FILTER`] when there are none, and then the real program is
-    /// tried, too.
+    pub(super) depth: Depth,
+    /// Tests whose names contain one of these, and nothing else; all of [`DEFAULT_FILTER`] when there are none.
     pub(super) filters: Vec<String>,
     /// Tests whose names contain one of these do not run.
     pub(super) left_out: Vec<String>,
+}
+
+/// How much is tried on a kernel. Each has what is in those before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Depth {
+    /// The kernel programs are loaded, and `cluster doctor` is asked.
+    Verifier,
+    /// The real program serves, is reloaded, killed, and ends.
+    Program,
+    /// The tests of the library.
+    Tests,
+}
+
+impl Depth {
+    /// What is not tried, for people.
+    pub(super) fn without(self) -> Option<&'static str> {
+        match self {
+            Self::Verifier => Some("the real program, and the tests of the library"),
+            Self::Program => Some("the tests of the library"),
+            Self::Tests => None,
+        }
+    }
 }
 
 /// The part of the library that meets the kernel.
 pub(super) const DEFAULT_FILTER: &str = "datapath::";
 
 /// Tests, by a part of their names, that cannot run inside of a machine, and why.
-const NOWHERE: [(&str, &str); 5] = [
+const NOWHERE: [(&str, &str); 4] = [
     ("plain::tests::static_go_servers_share_a_port", "there is no Go compiler inside"),
     (
         "plain::tests::node_servers_share_a_port",
@@ -38,10 +58,6 @@ const NOWHERE: [(&str, &str); 5] = [
     (
         "kernel::tests::adopting::a_hundred_workers_are_adopted_in_no_time",
         "a hundred Pythons take minutes to start on emulated CPUs, and it is about time",
-    ),
-    (
-        "kernel::tests::classes::classes_hold_in_every_moment",
-        "clients that never pause leave emulated CPUs no time for dozens of programs to be verified",
     ),
 ];
 

@@ -5,8 +5,9 @@ use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use super::{
     alarm,
     complexity::Program,
-    kernel::{Kernel, Promise, Wanted},
+    kernel::{Promise, Wanted},
     machine::Said,
+    plan::Depth,
     report::{Feature, Outcome, Report},
 };
 
@@ -14,6 +15,7 @@ use super::{
 pub(super) struct Verdict {
     wanted: Wanted,
     outcome: Result<Ran, String>,
+    depth: Depth,
 }
 
 /// A machine that ran to its end, or not.
@@ -28,7 +30,7 @@ impl Verdict {
     /// Of a machine that was booted.
     pub(super) fn of(
         wanted: Wanted,
-        _kernel: &Kernel,
+        depth: Depth,
         said: Said,
         left_out: &[(&'static str, &'static str)],
     ) -> Self {
@@ -38,12 +40,18 @@ impl Verdict {
             alarms = alarm::find(&said.console);
         }
         let (left_out, seconds) = (left_out.to_vec(), said.took.as_secs());
-        Self { wanted, outcome: Ok(Ran { report, alarms, left_out, seconds }) }
+        Self { wanted, outcome: Ok(Ran { report, alarms, left_out, seconds }), depth }
     }
 
     /// Of a kernel that cannot be had.
-    pub(super) fn not_had(wanted: Wanted, error: &anyhow::Error) -> Self {
-        Self { wanted, outcome: Err(format!("{error:#}")) }
+    pub(super) fn not_had(wanted: Wanted, depth: Depth, error: &anyhow::Error) -> Self {
+        Self { wanted, outcome: Err(format!("{error:#}")), depth }
+    }
+
+    /// The kernel and why it was not tested, if it was not.
+    pub(super) fn why_not_had(&self) -> Option<String> {
+        let error = self.outcome.as_ref().err()?;
+        Some(format!("{}, for it cannot be had: {error}", self.wanted.name))
     }
 
     fn report(&self) -> Option<&Report> {
@@ -63,7 +71,7 @@ impl Verdict {
         (!report.features.is_empty()).then_some((self.wanted.name, report.features.as_slice()))
     }
 
-    /// What does not hold. That a kernel cannot be had is said, but is no fault of what is tested.
+    /// What does not hold of what was tested.
     pub(super) fn problems(&self) -> Vec<String> {
         let Ok(ran) = &self.outcome else { return Vec::new() };
         let mut problems = Vec::new();
@@ -97,7 +105,7 @@ impl Verdict {
         let name = self.wanted.name;
         let ran = match &self.outcome {
             Ok(ran) => ran,
-            Err(error) => return format!("vm: {name}: not tested, for it cannot be had: {error}"),
+            Err(error) => return format!("vm: {name}: cannot be had: {error}"),
         };
         let mut lines = Vec::new();
         if let Ok(report) = &ran.report {
@@ -117,6 +125,7 @@ impl Verdict {
                 Some(format!("  lacks  {}: {}", program.name, program.cost.as_ref().err()?))
             });
             lines.extend(refused);
+            lines.extend(self.depth.without().map(|what| format!("  not run: {what}")));
             lines.push(format!(
                 "  {} tests passed, {} failed, {} did not end",
                 report.count(Outcome::Passed),
@@ -159,13 +168,19 @@ pub(super) fn table(verdicts: &[Verdict]) -> String {
         };
         let word = if verdict.problems().is_empty() { "ok" } else { "FAILED" };
         let report = verdict.report().cloned().unwrap_or_default();
+        let tests = match verdict.depth {
+            Depth::Verifier | Depth::Program => "not run".to_owned(),
+            Depth::Tests => {
+                format!("{} of {}", report.count(Outcome::Passed), report.tests.len())
+            }
+        };
         let held = report.checks.iter().filter(|check| check.error.is_none()).count();
         table.add_row([
             name,
             &report.release,
             mode,
             &format!("{} ms", report.boot_ms),
-            &format!("{} of {}", report.count(Outcome::Passed), report.tests.len()),
+            &tests,
             &format!("{held} of {}", report.checks.len()),
             &ran.seconds.to_string(),
             word,

@@ -21,11 +21,15 @@ use nix::{
 };
 
 pub(super) use self::{
-    battery::PROGRAM as TESTS,
+    battery::{LIMIT as TESTS_LIMIT, PROGRAM as TESTS},
     smoke::{APP, CLUSTER, PAGES, PYTHON, VERIFIER},
     world::MODULES,
 };
-use super::{alarm, plan, plan::Plan, report::Report};
+use super::{
+    alarm,
+    plan::{self, Depth, Plan},
+    report::Report,
+};
 
 /// The second serial port, at whose other end is a file of the host's.
 const HOST: &str = "/dev/ttyS1";
@@ -62,12 +66,13 @@ pub(crate) fn work() -> anyhow::Result<()> {
         ..Report::default()
     };
     println!("vm: Linux {} after {} ms", report.release, report.boot_ms);
-    if plan.is_short {
+    if plan.filters.is_empty() {
         smoke::look(plan.promise, &mut report);
-    } else {
-        if plan.filters.is_empty() {
+        if plan.depth >= Depth::Program {
             smoke::run(plan.promise, &mut report);
         }
+    }
+    if plan.depth == Depth::Tests {
         battery::run(&plan, &mut report);
     }
     report.alarms = alarm::find(&log()?);

@@ -39,13 +39,14 @@ pub(in crate::vm) const VERIFIER: &str = "/opt/verifier";
 pub(in crate::vm) const PYTHON: &str = "/usr/bin/python3";
 
 /// Longest time that one thing may take, where everything takes many times as long as usual.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Workers of each app.
 const WORKERS: usize = 4;
 const APP_PORT: u16 = 8001;
 const PAGES_PORT: u16 = 8002;
-/// Requests per second under load: what two emulated CPUs do beside all else.
-const RATE: f64 = 12.0;
+/// Requests per second under load: less than what two emulated CPUs do beside all else where the host is busy, for what comes
+/// too fast is only waited for longer and longer.
+const RATE: f64 = 6.0;
 
 /// What `ping --json` says besides its number.
 #[derive(Deserialize)]
@@ -53,9 +54,8 @@ struct Mode {
     mode: String,
 }
 
-/// Tries everything; what came of it is in the report.
+/// Tries the program as a whole; what came of it is in the report.
 pub(super) fn run(promise: Promise, report: &mut Report) {
-    look(promise, report);
     let mut smoke = Smoke { promise, report };
     smoke.check("the daemon is in the mode that doctor said", Smoke::mode);
     smoke.check("four workers share a port", Smoke::balance);
@@ -98,6 +98,7 @@ impl Smoke<'_> {
     fn measure(&mut self) -> anyhow::Result<String> {
         let said = process::run(&mut Command::new(VERIFIER))?;
         self.report.programs = serde_json::from_str(&said).context("it prints no programs")?;
+        ensure!(!self.report.programs.is_empty(), "it has measured none");
         let taken = self.report.programs.iter().filter(|program| program.cost.is_ok()).count();
         for Program { name, cost, .. } in &self.report.programs {
             if let Err(error) = cost {
@@ -110,6 +111,7 @@ impl Smoke<'_> {
     fn doctor(&mut self) -> anyhow::Result<String> {
         let said = cluster(&["doctor", "--json"])?;
         self.report.features = serde_json::from_str(&said).context("it prints no features")?;
+        ensure!(!self.report.features.is_empty(), "it has tried nothing");
         println!("{}", cluster(&["doctor"])?);
         let lacks = |feature: &&Feature| !feature.ok;
         let missing: Vec<_> = self.report.features.iter().filter(lacks).collect();
@@ -163,6 +165,12 @@ impl Smoke<'_> {
 
     fn reload(&mut self) -> anyhow::Result<String> {
         let port = format!("PORT={PAGES_PORT}");
+        let drain = match self.promise {
+            // As long as it takes: on a busy host, what is in a queue is answered much later.
+            Promise::Everything => "60s",
+            // Without the programs that tell clients to close, kept connections are waited for to the end of it.
+            Promise::Plain => "3s",
+        };
         cluster(&[
             "start",
             PAGES,
@@ -174,9 +182,8 @@ impl Smoke<'_> {
             &port,
             "--interpreter",
             PYTHON,
-            // Without the programs that tell clients to close, kept connections are waited for.
             "--drain-timeout",
-            "3s",
+            drain,
             "--listen-timeout",
             "30s",
         ])?;

@@ -17,7 +17,7 @@ use cluster_common::names;
 use super::{
     super::{bpf, ids::Program, join},
     steering::Question,
-    world::{TCP, UDP, World, answer, ask, ask_many, in_a_world, slot, wait_until},
+    world::{TCP, UDP, World, answer, ask, ask_many, in_a_world, slot, step_back, wait_until},
 };
 use crate::{
     datapath::{
@@ -417,6 +417,7 @@ impl Clients {
         let threads = [(); 2].map(|()| {
             let over = Arc::clone(&over);
             thread::spawn(move || {
+                step_back();
                 let mut served = 0;
                 while !over.load(Ordering::Relaxed) {
                     assert_ne!(ask(ADDRESS).expect("no connection is lost"), "");

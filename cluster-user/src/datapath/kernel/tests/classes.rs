@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     adopting::key,
-    world::{TCP, UDP, World, answer, in_a_world, slot, wait_until},
+    world::{PATIENCE, TCP, UDP, World, answer, in_a_world, slot, step_back, turns, wait_until},
 };
 use crate::{
     config::scheduling::{Guard, Policy, Scheduling},
@@ -59,7 +59,7 @@ impl Client {
 
     fn ask_udp(self, to: &str) -> std::io::Result<String> {
         let socket: std::net::UdpSocket = self.socket(Type::DGRAM).into();
-        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(to)?;
         socket.send(self.says)?;
         let mut buffer = [0; 100];
@@ -382,6 +382,7 @@ fn classes_hold_in_every_moment_of_a_switch_and_of_publications() {
                 let over = Arc::clone(&over);
                 // Threads inherit the network namespace.
                 thread::spawn(move || {
+                    step_back();
                     let mut answers = BTreeMap::<_, u32>::new();
                     while !over.load(Ordering::Relaxed) {
                         let label = Client::at(from).ask(ADDRESS).expect("no connection is lost");
@@ -391,7 +392,7 @@ fn classes_hold_in_every_moment_of_a_switch_and_of_publications() {
                 })
             })
             .into();
-        for round in 0..30 {
+        for round in turns(6, 30) {
             let rules = [
                 // Whoever has these has the numbers of classes in another order.
                 "127.2.0.0/16=2 127.9.0.0/16=3 127.1.0.0/16=0-1",

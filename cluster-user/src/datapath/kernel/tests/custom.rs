@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::{
     super::{custom::log_of, ids::Program},
     adopting::{Clients, adopt},
-    world::{TCP, World, ask, ask_many, in_a_world, wait_until},
+    world::{TCP, World, ask, ask_many, in_a_world, turns, wait_until},
 };
 use crate::{
     config::scheduling::{Guard, Policy, Scheduling},
@@ -285,8 +285,9 @@ fn what_the_kernel_refuses_is_told_in_its_words_and_changes_nothing() {
 fn it_is_changed_under_connections_and_none_is_lost() {
     with_three_workers(|world, _, folder| {
         let clients = Clients::start();
-        for turn in 0..20 {
-            let scheduling = folder.policy("always.bpf.o", &always(turn % 4));
+        for turn in turns(4, 20) {
+            let scheduling =
+                folder.policy("always.bpf.o", &always(i32::try_from(turn % 4).unwrap()));
             world.kernel.schedule(GROUP, &scheduling).unwrap();
             ask_many(ADDRESS, 5);
             let other = if turn % 2 == 0 { Policy::RoundRobin } else { Policy::LeastConn };

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::world::{UDP, World, in_a_world, wait_until};
+use super::world::{PATIENCE, UDP, World, in_a_world, wait_until};
 use crate::{
     config::scheduling::{Policy, Scheduling, Sticky},
     datapath::DataPath as _,
@@ -109,7 +109,7 @@ impl Flow {
     /// One with an address of its own, and any port.
     fn new(client: u8) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::new(127, 0, 1, client), 0)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.connect(ADDRESS).unwrap();
         Self(socket)
     }

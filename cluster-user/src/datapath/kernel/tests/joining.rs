@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::world::{SILENT, TCP, UDP, ask, ask_many, in_a_world, python, slot, wait_until};
+use super::world::{
+    PATIENCE, SILENT, TCP, UDP, ask, ask_many, in_a_world, python, slot, wait_until,
+};
 use crate::{
     datapath::{DataPath as _, GroupOptions, JoinError, Protocol, Report, Traffic, diag},
     id::GroupId,
@@ -96,7 +98,7 @@ fn datagrams_are_dealt_one_by_one() {
         world.group_of(GROUP, 2, UDP, "0.0.0.0", 5353);
         world.publish(GROUP, &[1, 2]);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.connect("127.0.0.1:5353").unwrap();
 
         let mut answers = BTreeMap::<Vec<u8>, u32>::new();
@@ -126,7 +128,7 @@ fn a_group_of_datagram_sockets_survives_the_death_of_all_its_workers() {
         world.publish(GROUP, &[2]);
 
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
         for _ in 0..4 {
             client.send_to(b"?", "127.0.0.1:5353").unwrap();
             let mut buffer = [0; 8];

@@ -64,7 +64,12 @@ while True:
     threading.Thread(target=serve, args=(s.accept()[0],)).start()
 ";
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for anything that is to happen: emulated CPUs on a busy host take a hundred times as long as it usually
+/// does.
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Longest time for turns beyond those that there have to be.
+const LONG: Duration = Duration::from_secs(5);
 
 /// What a test runs in. Ends its workers and removes its cgroups when dropped.
 pub(super) struct World {
@@ -334,6 +339,19 @@ pub(super) fn ask_many(address: &str, count: usize) -> BTreeMap<String, usize> {
         *answers.entry(ask(address).unwrap()).or_default() += 1;
     }
     answers
+}
+
+/// Counts from nought to `most`, or only a little further than `least` where every turn takes long, as it does when a
+/// program is verified by an emulated CPU that clients are busy on.
+pub(super) fn turns(least: usize, most: usize) -> impl Iterator<Item = usize> {
+    let began = Instant::now();
+    (0..most).take_while(move |turn| *turn < least || began.elapsed() < LONG)
+}
+
+/// Leaves this thread the time that nobody else wants: a client that never pauses must not keep what it is to be in the way
+/// of from happening at all, where CPUs are few and slow.
+pub(super) fn step_back() {
+    rustix::process::setpriority_process(None, 19).unwrap();
 }
 
 /// Waits for something, for a while.
