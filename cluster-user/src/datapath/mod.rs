@@ -190,6 +190,9 @@ pub struct Traffic {
     /// Whether it still gets datagrams of flows that the rule keeps on it. Where none does, or they are not counted, no.
     #[serde(default)]
     pub flows: bool,
+    /// Connections and datagrams that have come to it so far, those that moved to it included; `None` where nobody counts.
+    #[serde(default)]
+    pub received: Option<u64>,
 }
 
 /// Counters of one slot since it was filled.

@@ -68,6 +68,7 @@ impl State {
                     Some(_) => bad + 1,
                 };
                 if now >= since + rollout.pace.soak && bad == 0 {
+                    self.tell_of_nothing(id, rollout);
                     Stage::Forward
                 } else {
                     self.measure_all(id);
@@ -92,6 +93,21 @@ impl State {
             for call in &rollout.calls {
                 let (name, policy) = (self.name(id), policy.clone());
                 self.tell(*call, Tale::Aside(Aside::Turns { name, policy }));
+            }
+        }
+    }
+
+    /// Tells who waits for a reload that nothing came to its canary, so that nothing is proved.
+    fn tell_of_nothing(&mut self, id: AppId, rollout: &Rollout) {
+        let canaries = self.workers.values().filter(|worker| {
+            worker.app == id && worker.generation == rollout.target && worker.online()
+        });
+        let received: Option<u64> =
+            canaries.map(|worker| worker.traffic.and_then(|traffic| traffic.received)).sum();
+        if received == Some(0) {
+            for call in &rollout.calls {
+                let name = self.name(id);
+                self.tell(*call, Tale::Aside(Aside::Untried { name }));
             }
         }
     }

@@ -292,6 +292,11 @@ pub enum Aside {
         /// Name of the app.
         name: String,
     },
+    /// A canary is promoted to which nothing came.
+    Untried {
+        /// Name of the app.
+        name: String,
+    },
     /// Workers take turns as long as a canary has its share.
     Turns {
         /// Name of the app.

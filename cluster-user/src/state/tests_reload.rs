@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster_common::slot::Slot;
 
 use super::{
-    effect::{Refusal, Tale},
+    effect::{Aside, Refusal, Tale},
     event::{CallId, Command, Event, Exit, Reload, Word},
     world::{World, spec, start, targets},
 };
@@ -292,6 +292,34 @@ fn a_healthy_canary_is_promoted_by_itself_and_a_congested_one_goes_back() {
         let view = world.state.app_of(AppId(0)).unwrap();
         let seat = &view.seats[0];
         assert_eq!(seat.worker == Some(canary), stays, "{view:?}");
+    }
+}
+
+#[test]
+fn a_canary_to_which_nothing_came_is_promoted_and_that_is_said() {
+    for (received, said) in [(Some(0), true), (Some(1), false), (None, false)] {
+        let mut world = online(2);
+        let pace = Pace {
+            canary: Some(Canary::Workers(1)),
+            soak: Duration::from_secs(2),
+            batch: Batch::Workers(2),
+        };
+        let call = reload(&mut world, pace);
+        world.deliver_all();
+        let canary = world.successor(0, 0).unwrap();
+        world.listen(canary, 80);
+        world.deliver_all();
+        for _ in 0..3 {
+            world.pass(Duration::from_secs(1));
+            while let Some(Event::Measured { worker, .. }) = world.answers.pop_front() {
+                let received = if worker == canary { received } else { Some(9) };
+                let traffic = Some(Traffic { received, ..Traffic::default() });
+                world.handle(Event::Measured { worker, traffic });
+            }
+        }
+        assert_eq!(world.state.app_of(AppId(0)).unwrap().seats[0].worker, Some(canary));
+        let aside = Tale::Aside(Aside::Untried { name: "web".to_owned() });
+        assert_eq!(world.told[&call].contains(&aside), said, "{received:?}");
     }
 }
 

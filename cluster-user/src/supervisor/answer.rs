@@ -245,6 +245,10 @@ fn notice(aside: &Aside, mode: Mode) -> Option<Notice> {
             format!("the weights of app `{name}` have ended: they go with policy round-robin"),
             None,
         ),
+        Aside::Untried { name } => (
+            format!("no connection came to the new workers of app `{name}` during the soak"),
+            Some("a longer --soak, or a larger --canary, proves more".to_owned()),
+        ),
         Aside::Turns { name, policy } => (
             format!(
                 "the workers of app `{name}` take turns as long as the canary has its share: policy {} would give it another one",

@@ -25,8 +25,18 @@ use crate::{arena::Arena, process, step};
 const CROWDS: [usize; 3] = [4, 64, 500];
 /// Workers of the group for which the daemon is looked at.
 const MANY: usize = 500;
-const POLICIES: [&str; 8] =
-    ["round-robin", "least-conn", "p2c", "queue", "hash", "sticky", "cpu-local", "random"];
+/// As `cluster policy` is told of them; there is one worker, whose number is 0.
+const POLICIES: [&str; 9] = [
+    "round-robin",
+    "least-conn",
+    "p2c",
+    "queue",
+    "hash",
+    "sticky",
+    "cpu-local",
+    "random",
+    "class 127.0.0.0/8=0:least-conn *=0",
+];
 /// The name of the app.
 const APP: &str = "crowd";
 /// Longest time to begin.
@@ -78,7 +88,9 @@ fn measure_policies(
     report.note(&name, "", Better::More, Contestant::Cluster, rate(arena, effort)?);
     let _counting = Counting::start()?;
     for policy in POLICIES {
-        process::run(arena.command("cluster")?.args(["policy", APP, policy]))?;
+        let words = policy.split(' ');
+        process::run(arena.command("cluster")?.args(["policy", APP]).args(words))?;
+        let policy = policy.split(' ').next().unwrap_or_default();
         // Its program is a new one, which has not been counted yet.
         wait(effort);
         let each = decision::runs(&serving)?.each().context("the program did not run")?;

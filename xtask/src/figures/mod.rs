@@ -154,6 +154,10 @@ fn mean(outcome: &Outcome) -> f64 {
     outcome.latency.mean
 }
 
+fn p50(outcome: &Outcome) -> f64 {
+    outcome.latency.p50
+}
+
 fn p99(outcome: &Outcome) -> f64 {
     outcome.latency.p99
 }

@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
-use cluster_lab::results::{Metric, Series, distinct};
+use cluster_lab::{
+    machine::Machine,
+    point::Cell,
+    results::{Metric, Series, distinct},
+};
 
 use super::{Measured, Shown, aim, aim::Aim};
 
@@ -34,7 +38,7 @@ pub(super) fn text(measured: &[Measured], aims: &[Aim]) -> anyhow::Result<String
              numbers: `none` is the kernel's hash over plain SO_REUSEPORT sockets, without anything of ours, `shared` one \
              socket that all workers accept from, which no policy for sockets can beat, and `default` is `cluster` without \
              any option.\n",
-            results.machine.label()
+            machine(&results.machine)
         )?;
     }
     write!(text, "## Aims\n\n{}", aim::table(aims))?;
@@ -47,11 +51,24 @@ pub(super) fn text(measured: &[Measured], aims: &[Aim]) -> anyhow::Result<String
         for cell in distinct(series.iter().map(|it| it.cell)) {
             let here: Vec<_> =
                 series.iter().filter(|it| it.cell == cell && !it.runs.is_empty()).collect();
-            write!(text, "\n{}:\n\n{}", cell.label(), table(&here)?)?;
+            write!(text, "\n{}:\n\n{}", title(cell), table(&here)?)?;
         }
         writeln!(text, "\nAgain: `cluster lab run --preset {}`.", one.shown.name())?;
     }
     Ok(text)
+}
+
+/// A machine as far as it matters for comparing rows.
+fn machine(machine: &Machine) -> String {
+    let release: Vec<&str> = machine.kernel.split('.').take(2).collect();
+    format!("a machine with {} CPUs and Linux {}", machine.cpus, release.join("."))
+}
+
+fn title(cell: &Cell) -> String {
+    match cell.load {
+        Some(load) => format!("{}, load {load}", cell.label()),
+        None => cell.label(),
+    }
 }
 
 fn table(series: &[&Series<'_>]) -> anyhow::Result<String> {
@@ -110,7 +127,8 @@ impl Shown {
             }
             Self::Scale => {
                 "A thousand requests a second of 0.1 ms, over more and more workers: there is nothing that a policy \
-                 could make better, and what it costs would be seen."
+                 could make better, and what it costs would be seen. That is held by the median: a pause of the \
+                 machine itself moves a mean by more."
             }
         }
     }

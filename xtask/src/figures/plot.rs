@@ -12,8 +12,8 @@ pub(super) struct Plot {
 
 /// Files, and whose caption the plot has in which report, after which heading.
 const PLOTS: [(Shown, &str, &str, &str); 5] = [
-    (Shown::Frozen, "frozen-time.svg", "", "the slowest request"),
-    (Shown::Frozen, "frozen-tail.svg", "", "distribution of latency"),
+    (Shown::Frozen, "frozen-time.svg", "load 0.25</h2>", "the slowest request"),
+    (Shown::Frozen, "frozen-tail.svg", "load 0.25</h2>", "distribution of latency"),
     (Shown::Bimodal, "bimodal-mean.svg", "", "mean latency against"),
     (Shown::Bimodal, "bimodal-tail.svg", "load 0.85</h2>", "distribution of latency"),
     (Shown::Overload, "overload-tail.svg", "load 2</h2>", "distribution of latency"),

@@ -27,22 +27,9 @@ pub(in crate::config) fn resolve(
 
 /// The policy with a path that means the same everywhere.
 pub fn located(policy: Policy, cwd: &Path) -> Policy {
-    match policy {
-        Policy::Custom(path) => {
-            let path = cwd.join(path);
-            Policy::Custom(std::path::absolute(&path).unwrap_or(path))
-        }
-        other @ (Policy::RoundRobin
-        | Policy::LeastConn
-        | Policy::P2c
-        | Policy::Queue
-        | Policy::Hash
-        | Policy::Sticky(_)
-        | Policy::CpuLocal
-        | Policy::Random
-        | Policy::None
-        | Policy::Class(_)) => other,
-    }
+    let Policy::Custom(path) = policy else { return policy };
+    let path = cwd.join(path);
+    Policy::Custom(std::path::absolute(&path).unwrap_or(path))
 }
 
 /// Checks it for an app of so many workers on this host.

@@ -354,7 +354,8 @@ impl DataPath for Kernel {
         let known = known.with_context(|| format!("worker {worker} is not known"))?;
         let traffic = diag::traffic(known.cgroup, &known.addresses, &self.moved_to(worker))
             .context("count the connections of a worker")?;
-        Ok(Traffic { spared: self.spared_since(worker), ..traffic })
+        let received = self.sum_of(worker, |counters| counters.selected + counters.migrated_in);
+        Ok(Traffic { spared: self.spared_since(worker), received: Some(received), ..traffic })
     }
 
     fn drain(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {

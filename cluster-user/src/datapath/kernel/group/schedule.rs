@@ -88,24 +88,15 @@ fn program_of(policy: &Policy) -> anyhow::Result<&'static str> {
 /// What is wrong with it, or missing on this host.
 pub(in super::super) fn try_policy(policy: &Policy, select: &Select) -> anyhow::Result<()> {
     program_of(policy)?;
-    match policy {
-        Policy::Queue => match &select.blind {
-            Some(blind) => bail!(
-                "policy queue reads accept queues in the kernel, and this one does not tell where they are: {blind}"
-            ),
-            None => Ok(()),
-        },
-        Policy::Custom(path) => select.load_custom(path, &[]).map(drop),
-        Policy::RoundRobin
-        | Policy::LeastConn
-        | Policy::P2c
-        | Policy::Hash
-        | Policy::Sticky(_)
-        | Policy::CpuLocal
-        | Policy::Random
-        | Policy::None
-        | Policy::Class(_) => Ok(()),
+    if let (Policy::Queue, Some(blind)) = (policy, &select.blind) {
+        bail!(
+            "policy queue reads accept queues in the kernel, and this one does not tell where they are: {blind}"
+        );
     }
+    if let Policy::Custom(path) = policy {
+        select.load_custom(path, &[])?;
+    }
+    Ok(())
 }
 
 impl Group {
@@ -123,18 +114,10 @@ impl Group {
         duplicate: impl Fn(u64) -> Option<OwnedFd>,
     ) -> anyhow::Result<()> {
         let wanted = program_of(&scheduling.policy)?;
-        let classes = match &scheduling.policy {
-            Policy::Class(rules) => Some(Classes::new(rules, self.free_set())?),
-            Policy::RoundRobin
-            | Policy::LeastConn
-            | Policy::P2c
-            | Policy::Queue
-            | Policy::Hash
-            | Policy::Sticky(_)
-            | Policy::CpuLocal
-            | Policy::Random
-            | Policy::None
-            | Policy::Custom(_) => None,
+        let classes = if let Policy::Class(rules) = &scheduling.policy {
+            Some(Classes::new(rules, self.free_set())?)
+        } else {
+            None
         };
         let traced = load::is_traced(&self.program.name);
         let wanted =
@@ -153,18 +136,10 @@ impl Group {
         self.told.queue = scheduling.guard.queue.unwrap_or(0);
         self.told.slow_start = ticks(scheduling.guard.slow_start);
         self.told.heartbeat = scheduling.guard.minds_silence().into();
-        let sticky = match &scheduling.policy {
-            Policy::Sticky(sticky) => *sticky,
-            Policy::RoundRobin
-            | Policy::LeastConn
-            | Policy::P2c
-            | Policy::Queue
-            | Policy::Hash
-            | Policy::CpuLocal
-            | Policy::Random
-            | Policy::None
-            | Policy::Class(_)
-            | Policy::Custom(_) => Sticky::default(),
+        let sticky = if let Policy::Sticky(sticky) = &scheduling.policy {
+            *sticky
+        } else {
+            Sticky::default()
         };
         // IPv4 addresses are looked at as mapped ones, behind 96 bits that all have in common.
         self.told.prefix_v4 = 96 + u32::from(sticky.v4);
