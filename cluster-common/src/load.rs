@@ -75,8 +75,8 @@ pub struct Load {
     pub listener: u64,
     /// Moving average of how long connections last, in microseconds; 0 until one has closed.
     pub average: u32,
-    /// [`UNIT`] divided by its weight: what one connection counts. Never 0, also where nobody sits: there it would be the
-    /// lightest of all.
+    /// What one connection counts: [`UNIT`] for the heaviest workers of a group, up to [`HEAVIEST`] for others. Never 0, also
+    /// where nobody sits: there it would be the lightest of all.
     pub share: u32,
     /// Number of the seat's present use: connections of an earlier one count no more.
     pub generation: u32,
@@ -99,17 +99,20 @@ const _: () = assert!(core::mem::offset_of!(Load, gone) == 60);
 /// weighs.
 pub const LAST: u64 = 1 << 36;
 
-/// [`Load::share`] of a worker whose weight is 1.
+/// The least [`Load::share`], of whoever has the most turns.
 pub const UNIT: u32 = 1 << 12;
 
-/// The [burden](burden()) of an idle worker whose weight is 1.
+/// The largest [`Load::share`].
+pub const HEAVIEST: u32 = UNIT << 4;
+
+/// The [burden](burden()) of an idle worker with the least share: nobody can have less.
 pub const IDLE: u64 = UNIT as u64;
 
 /// What `connections` are to a worker with this share, for comparing: one more weighs as much as those that are there.
 #[inline(always)]
 pub const fn burden(connections: u64, share: u32) -> u64 {
-    // Bounded, so that no product overflows.
-    let connections = connections & 0xff_ffff;
+    // Bounded, so that every product is below [`LAST`].
+    let connections = connections & 0x7_ffff;
     (connections + 1) * share as u64
 }
 
@@ -289,6 +292,11 @@ mod tests {
     fn a_heavier_worker_bears_more() {
         assert!(burden(5, UNIT / 3) < burden(2, UNIT), "six thirds are less than three");
         assert_eq!(burden(0, UNIT), IDLE);
+        assert!(
+            burden(1, UNIT) > IDLE && burden(0, UNIT + 1) > IDLE,
+            "nobody else is at the bottom"
+        );
+        assert!(burden(u64::MAX, HEAVIEST) <= LAST);
     }
 
     #[test]

@@ -135,6 +135,22 @@ fn a_flow_that_never_ends_holds_up_a_reload_for_as_long_as_is_allowed() {
 }
 
 #[test]
+fn a_canary_takes_its_share_of_sticky_clients_and_moves_no_others() {
+    let host = Host::kernel();
+    host.cluster(&["start", "app", "-i", "4", "--policy", "sticky"]).ok();
+    // Its workers are in other slots then than the first ones were.
+    host.cluster(&["reload", "app"]).ok();
+    let before = homes(8080);
+    host.cluster(&["reload", "app", "--canary", "10%"]).ok();
+    let after = homes(8080);
+    let moved = before.iter().filter(|(last, home)| after[last] != **home);
+    let whereto: BTreeSet<_> = moved.map(|(last, _)| &after[last]).collect();
+    let known: BTreeSet<_> = before.values().collect();
+    assert!(whereto.is_disjoint(&known), "between the old ones nobody moves: {whereto:?}");
+    assert_eq!(whereto.len(), 1, "some come to the canary");
+}
+
+#[test]
 fn baselines_reach_every_worker() {
     let host = Host::kernel();
     host.cluster(&["start", "app", "-i", "3"]).ok();

@@ -123,6 +123,7 @@ impl State {
             let place = (stray.app, stray.instance);
             let mut worker = Worker::new(id, place, (generation, spec), now, false);
             worker.pid = Some(stray.pid);
+            worker.health.taken_in();
             worker.phase = Phase::Online { since: now };
             worker.served = true;
             if seated {

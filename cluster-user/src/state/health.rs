@@ -59,6 +59,11 @@ impl Health {
         }
     }
 
+    /// Nobody knows what the data path was told of it.
+    pub(super) fn taken_in(&mut self) {
+        self.told = None;
+    }
+
     /// The worker is ready from now on.
     pub(super) fn begin(&mut self, now: Moment, spec: &AppSpec) {
         self.failures = 0;

@@ -65,7 +65,7 @@ mod invariants;
 #[cfg(test)]
 mod world;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,9 @@ use crate::{
     moment::Moment,
 };
 
+/// A tick that is so late was kept by a supervisor that stood still; a busy one is not.
+const STALL: Duration = Duration::from_millis(500);
+
 /// The core of the supervisor.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
@@ -104,6 +107,9 @@ pub struct State {
     switches: Vec<Switching>,
     /// The daemon is ending.
     ending: bool,
+    /// When the next tick was due, as was known after the event before this one.
+    #[serde(skip)]
+    due: Option<Moment>,
     /// What the event in hand asks for, in order.
     #[serde(skip)]
     effects: Vec<Effect>,
@@ -112,6 +118,9 @@ pub struct State {
 impl State {
     /// Takes one event and says what to do about it.
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Effect> {
+        if self.due.is_some_and(|due| now >= due + STALL) {
+            self.excuse(now);
+        }
         match event {
             Event::Command { call, command } => self.command(now, call, command),
             Event::Spawned { worker, pid } => self.step(now, worker, Input::Spawned(pid)),
@@ -152,7 +161,17 @@ impl State {
             Event::Tick => self.tick(now),
         }
         self.settle(now);
+        self.due = self.deadline();
         std::mem::take(&mut self.effects)
+    }
+
+    /// Nobody was looking, because this process or the whole host stood still: what workers have said meanwhile is not read
+    /// yet, and none of them has been silent for that.
+    fn excuse(&mut self, now: Moment) {
+        for worker in self.workers.values_mut().filter(|worker| worker.is_looked_after()) {
+            let spec = std::sync::Arc::clone(&worker.spec);
+            worker.health.again(now, &spec);
+        }
     }
 
     /// When `Event::Tick` is due.

@@ -45,6 +45,20 @@ fn a_worker_that_falls_silent_is_distrusted_until_it_speaks() {
 }
 
 #[test]
+fn nobody_is_silent_because_the_supervisor_stood_still() {
+    let mut world = online("heartbeat=1s", Some(Duration::from_secs(2)));
+    beat(&mut world, FIRST);
+    // What they have said meanwhile is read after this.
+    world.now = world.now + Duration::from_mins(1);
+    world.handle(Event::Tick);
+    assert!(world.distrusted.is_empty() && world.kills.is_empty());
+    pass(&mut world, 1000);
+    assert_eq!(world.distrusted.len(), 2, "since then nobody has said a word");
+    pass(&mut world, 1000);
+    assert_eq!(world.kills, [FIRST, SECOND]);
+}
+
+#[test]
 fn a_watchdog_is_reason_enough_to_expect_it() {
     let mut world = online("on", Some(Duration::from_secs(2)));
     pass(&mut world, 1499);

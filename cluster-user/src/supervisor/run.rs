@@ -39,7 +39,7 @@ use crate::{
     state::{
         State,
         effect::Effect,
-        event::{CallId, Command, Event},
+        event::{CallId, Command, Event, Word},
     },
 };
 
@@ -273,8 +273,12 @@ impl Supervisor {
         if matches!(event, Event::Command { command: Command::Kill, .. }) {
             self.announce_end();
         }
+        let is_beat = matches!(event, Event::Said { word: Word::Watchdog, .. });
         let effects = self.state.handle(Moment::now(), event);
-        self.carry_out(effects);
+        // Many workers say very often that they live, and a supervisor that takes over begins to wait for it anew.
+        if !is_beat || !effects.is_empty() {
+            self.carry_out(effects);
+        }
     }
 
     /// Carries out what the core asks for, and what follows from that.

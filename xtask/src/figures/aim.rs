@@ -59,6 +59,8 @@ pub(super) fn aims(measured: &[Measured]) -> anyhow::Result<Vec<Aim>> {
             let seen = overload.figure(policy, twice, p99)? / overload.figure(policy, none, p99)?;
             let what = format!("overload × 2, `{policy}`: p99 of who is admitted / at load 0.1");
             aims.push(Aim { what, seen, most: 3.0 });
+            let refused = overload.figure(policy, twice, |it| it.refusal.count as f64)?;
+            anyhow::ensure!(refused > 0.0, "{policy} refused nobody under twice the load");
             let seen = overload.figure(policy, twice, refusal)?;
             let what = format!("overload × 2, `{policy}`: p99 of a refusal, ms");
             aims.push(Aim { what, seen, most: 1.0 });

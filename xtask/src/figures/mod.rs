@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             if !args.again {
                 shown.measure(args.quick)?;
             }
-            shown.read()
+            shown.read(args.quick)
         })
         .collect::<anyhow::Result<_>>()?;
     let aims = aim::aims(&measured)?;
@@ -99,12 +99,14 @@ impl Shown {
         }
     }
 
-    fn folder(self) -> PathBuf {
-        step::target().join("figures").join(self.name())
+    /// Where its results are. A smoke run is never taken for a real one.
+    fn folder(self, quick: bool) -> PathBuf {
+        let all = if quick { "figures-quick" } else { "figures" };
+        step::target().join(all).join(self.name())
     }
 
     fn measure(self, quick: bool) -> anyhow::Result<()> {
-        let folder = self.folder();
+        let folder = self.folder(quick);
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
@@ -116,8 +118,8 @@ impl Shown {
         step::run(&mut run)
     }
 
-    fn read(self) -> anyhow::Result<Measured> {
-        let folder = self.folder();
+    fn read(self, quick: bool) -> anyhow::Result<Measured> {
+        let folder = self.folder(quick);
         let results = Results::read(&folder)
             .map_err(|refusal| anyhow::anyhow!("{refusal}; without --again it is measured"))?;
         Ok(Measured {
@@ -144,9 +146,12 @@ impl Measured {
         let found =
             found.with_context(|| format!("{} has no {policy} like that", self.shown.name()))?;
         let missing = found.missing.join("; ");
-        found
-            .mean(metric)
-            .with_context(|| format!("{}, {policy}: no result: {missing}", self.shown.name()))
+        anyhow::ensure!(
+            missing.is_empty(),
+            "{}, {policy}: no result: {missing}",
+            self.shown.name()
+        );
+        found.mean(metric).with_context(|| format!("{}, {policy}: no run", self.shown.name()))
     }
 }
 

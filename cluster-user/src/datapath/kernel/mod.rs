@@ -354,8 +354,10 @@ impl DataPath for Kernel {
         let known = known.with_context(|| format!("worker {worker} is not known"))?;
         let traffic = diag::traffic(known.cgroup, &known.addresses, &self.moved_to(worker))
             .context("count the connections of a worker")?;
-        let received = self.sum_of(worker, |counters| counters.selected + counters.migrated_in);
-        Ok(Traffic { spared: self.spared_since(worker), received: Some(received), ..traffic })
+        let is_counted = !self.groups.values().any(Group::abstains);
+        let sum = self.sum_of(worker, |counters| counters.selected + counters.migrated_in);
+        let (spared, received) = (self.spared_since(worker), is_counted.then_some(sum));
+        Ok(Traffic { spared, received, ..traffic })
     }
 
     fn drain(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {

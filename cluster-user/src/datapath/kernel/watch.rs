@@ -171,7 +171,11 @@ impl Watch {
     pub(super) fn owner(&self, id: WorkerId) -> Owner {
         let worker = self.workers.get(&id);
         let cpus = worker.and_then(|worker| Some(pinned_to(worker.pid?)));
-        Owner { number: worker.map(|worker| worker.number), cpus: cpus.unwrap_or_default() }
+        Owner {
+            worker: Some(id),
+            number: worker.map(|worker| worker.number),
+            cpus: cpus.unwrap_or_default(),
+        }
     }
 
     pub(super) fn worker(&self, id: WorkerId) -> Option<&Worker> {

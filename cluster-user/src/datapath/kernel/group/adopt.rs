@@ -226,7 +226,7 @@ impl Group {
 
 /// Whose a socket is, as far as the record tells.
 fn owner(known: Option<&SlotRecord>) -> Owner {
-    Owner { number: known.and_then(|known| known.number), cpus: Arc::default() }
+    Owner { worker: None, number: known.and_then(|known| known.number), cpus: Arc::default() }
 }
 
 fn by_socket(record: &GroupRecord) -> BTreeMap<(u16, u64), SlotRecord> {

@@ -45,7 +45,7 @@ use crate::{
         socket,
         telemetry::GroupTelemetry,
     },
-    id::GroupId,
+    id::{GroupId, WorkerId},
 };
 
 /// Words of a slot's counters.
@@ -105,6 +105,8 @@ pub(super) struct Seated {
 /// Whose a socket is, as far as policies go by that.
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
+    /// The worker; of two of them the younger one has the larger id.
+    pub(super) worker: Option<WorkerId>,
     /// Number of the worker in its app, if that is known.
     pub(super) number: Option<u32>,
     /// CPUs that it is pinned to; none if it may run on any.
@@ -335,12 +337,23 @@ impl Group {
             }
             return Ok(());
         }
+        // It was closed if the kernel's hash decided before.
+        let missing = self.waiting_room.is_none() && self.key.protocol == Protocol::Tcp;
+        if missing && self.on_miss == OnMiss::Wait {
+            self.replace_waiting_room()?;
+            return self.configure(choose::OnMiss::Wait);
+        }
         let occupied = self.waiting_room.as_ref().is_some_and(WaitingRoom::is_occupied);
         // With nobody in the route they would only move to the next waiting room.
         if occupied && (self.on_miss == OnMiss::Refuse || self.has_worker()) {
             self.replace_waiting_room()?;
         }
         Ok(())
+    }
+
+    /// Whether everything is left to the kernel's hash, which counts nothing.
+    pub(super) fn abstains(&self) -> bool {
+        self.told.abstains != 0
     }
 
     /// A copy of the waiting room, if there is one.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use cluster_common::{
     cpu,
-    load::{Seat, TICK_SHIFT, UNIT},
+    load::{HEAVIEST, Seat, TICK_SHIFT, UNIT},
     names, publish,
     route::Entry,
     slot::Slot,
@@ -240,26 +240,31 @@ impl Group {
         self.filled.get(&slot).map_or(Seat::NONE, |filled| filled.seat)
     }
 
-    /// Makes connections count the less to a worker the more turns it has.
+    /// Makes connections count the more to a worker the fewer turns it has.
     fn set_shares(&self, turns: &BTreeMap<Slot, u32>, meter: &Meter) {
-        let least = turns.values().copied().min().unwrap_or(1);
+        let most = turns.values().copied().max().unwrap_or(1);
         for (slot, turns) in turns {
-            meter.set_share(self.seat(*slot), (UNIT * least / turns).max(1));
+            meter.set_share(self.seat(*slot), (UNIT * most / turns).min(HEAVIEST));
         }
     }
 
-    /// What sockets are known by that succeed each other: the number of the worker, and which of its sockets it is.
+    /// What sockets are known by that succeed each other: the number of the worker, and which of those with this number it
+    /// is, the oldest worker first. A canary beside the worker that it may succeed takes nothing of that one's.
     fn keys(&self, slots: &[Slot]) -> Vec<u64> {
+        let owner = |slot: &Slot| self.filled.get(slot).map(|filled| &filled.owner);
+        let mut oldest_first: Vec<usize> = (0..slots.len()).collect();
+        oldest_first.sort_by_key(|nth| (owner(&slots[*nth]).and_then(|owner| owner.worker), *nth));
         let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
-        let key = |slot: &Slot| {
-            let number = self.filled.get(slot).and_then(|filled| filled.owner.number);
+        let mut keys = vec![0; slots.len()];
+        for at in oldest_first {
+            let number = owner(&slots[at]).and_then(|owner| owner.number);
             // Without a number it is nobody's successor.
-            let number = number.map_or(1 << 32 | u64::from(slot.get()), u64::from);
+            let number = number.map_or(1 << 32 | u64::from(slots[at].get()), u64::from);
             let nth = seen.entry(number).or_default();
+            keys[at] = number | *nth << 40;
             *nth += 1;
-            number | (*nth - 1) << 40
-        };
-        slots.iter().map(key).collect()
+        }
+        keys
     }
 
     /// Says whose socket is in a slot.

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 
 use super::world::{TCP, World, answer, ask, in_a_world, slot, wait_until};
 use crate::{
+    config::scheduling::{Policy, Scheduling},
     datapath::{DataPath as _, OnMiss},
     id::GroupId,
 };
@@ -39,6 +40,23 @@ fn connections_wait_for_the_first_route() {
         for connection in waiting {
             assert_eq!(answer(connection).unwrap(), "1");
         }
+    });
+}
+
+#[test]
+fn connections_wait_also_where_the_kernel_s_hash_decided_before() {
+    in_a_world(|world| {
+        let workers = world.group_of(GROUP, 1, TCP, "0.0.0.0", 8080);
+        world.publish(GROUP, &[1]);
+        for policy in [Policy::None, Policy::RoundRobin] {
+            let scheduling = Scheduling { policy, ..Scheduling::default() };
+            world.kernel.schedule(GROUP, &scheduling).unwrap();
+        }
+        world.kill(workers[0]);
+        let waiting = TcpStream::connect(ADDRESS).unwrap();
+        replace(world, "new");
+        world.publish(GROUP, &[1]);
+        assert_eq!(answer(waiting).unwrap(), "new");
     });
 }
 
