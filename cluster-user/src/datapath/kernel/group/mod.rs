@@ -3,6 +3,7 @@
 mod adopt;
 mod class;
 mod consistent;
+mod room;
 mod schedule;
 
 pub(super) use schedule::try_policy;
@@ -42,7 +43,6 @@ use crate::{
     datapath::{
         GroupKey, JoinError, OnMiss, Protocol, SlotCounters,
         record::{GroupRecord, SlotRecord},
-        socket,
         telemetry::GroupTelemetry,
     },
     id::{GroupId, WorkerId},
@@ -206,11 +206,6 @@ impl Group {
         }
     }
 
-    fn open_waiting_room(&mut self) -> anyhow::Result<()> {
-        self.replace_waiting_room()?;
-        self.set_on_miss(OnMiss::Wait)
-    }
-
     /// What it is a group of.
     pub(super) fn key(&self) -> &GroupKey {
         &self.key
@@ -323,53 +318,9 @@ impl Group {
         self.settle()
     }
 
-    /// Makes the connections in the waiting room leave it if they have somewhere to go: to a worker, or away.
-    ///
-    /// # Errors
-    /// When there can be no new waiting room; they stay in the old one then.
-    pub(super) fn settle(&mut self) -> anyhow::Result<()> {
-        if self.told.abstains != 0 && self.key.protocol == Protocol::Tcp {
-            // The kernel's hash would send connections here.
-            if self.has_worker() {
-                self.waiting_room = None;
-            } else if self.waiting_room.is_none() && self.on_miss == OnMiss::Wait {
-                self.replace_waiting_room()?;
-            }
-            return Ok(());
-        }
-        // It was closed if the kernel's hash decided before.
-        let missing = self.waiting_room.is_none() && self.key.protocol == Protocol::Tcp;
-        if missing && self.on_miss == OnMiss::Wait {
-            self.replace_waiting_room()?;
-            return self.configure(choose::OnMiss::Wait);
-        }
-        let occupied = self.waiting_room.as_ref().is_some_and(WaitingRoom::is_occupied);
-        // With nobody in the route they would only move to the next waiting room.
-        if occupied && (self.on_miss == OnMiss::Refuse || self.has_worker()) {
-            self.replace_waiting_room()?;
-        }
-        Ok(())
-    }
-
     /// Whether everything is left to the kernel's hash, which counts nothing.
     pub(super) fn abstains(&self) -> bool {
         self.told.abstains != 0
-    }
-
-    /// A copy of the waiting room, if there is one.
-    pub(super) fn copy_of_room(&self) -> Option<OwnedFd> {
-        self.waiting_room.as_ref().and_then(|room| room.as_fd().try_clone_to_owned().ok())
-    }
-
-    fn replace_waiting_room(&mut self) -> anyhow::Result<()> {
-        let room = WaitingRoom::new(&self.key)?;
-        self.hub.watch(&room, Source::WaitingRoom(self.id))?;
-        self.put(Slot::WAITING_ROOM, room.as_fd()).context("put the waiting room into its slot")?;
-        let cookie = socket::cookie(room.as_fd())?;
-        // Closes the old one, whose connections the program now places. It still is told that they come from there.
-        self.waiting_room = Some(room);
-        self.told.room = cookie;
-        self.tell()
     }
 
     /// Slots whose socket has gone although nobody vacated them.
