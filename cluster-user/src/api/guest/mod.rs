@@ -17,12 +17,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
     time::{sleep, timeout},
 };
 
 use self::wire::Wire;
+use super::door::Door;
 
 /// Connections served at a time; for one more, one that is idle goes.
 const MOST: u32 = 32;
@@ -140,18 +141,14 @@ impl Guest {
     }
 }
 
-/// Serves a listener until `stopped` is sent to, or dropped.
-pub(super) async fn serve(
-    listener: Arc<TcpListener>,
-    router: Router,
-    mut stopped: oneshot::Receiver<()>,
-) {
+/// Serves at a door until `stopped` is sent to, or dropped.
+pub(super) async fn serve(door: Arc<Door>, router: Router, mut stopped: oneshot::Receiver<()>) {
     let room = Arc::new(Semaphore::new(MOST as usize));
     let idle = Arc::new(Notify::new());
     let mut guests: Vec<Arc<Guest>> = Vec::new();
     loop {
         let next = async {
-            let Ok((stream, _)) = listener.accept().await else {
+            let Ok(stream) = door.accept().await else {
                 sleep(ACCEPT_PAUSE).await;
                 return None;
             };
@@ -169,7 +166,7 @@ pub(super) async fn serve(
         guests.push(Arc::clone(&guest));
         tokio::spawn(attend(stream, guest, router.clone(), permit));
     }
-    drop(listener);
+    door.close();
     for guest in guests {
         guest.send_away();
     }

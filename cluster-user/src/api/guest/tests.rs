@@ -120,15 +120,15 @@ fn who_is_mute_goes_before_who_is_idle_and_who_is_new_or_slow_after_it() {
 
 /// A server of `/` and `/long`, which goes with the test's runtime.
 fn open() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    let listener = Arc::new(TcpListener::from_std(listener).unwrap());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap();
+    drop(port);
+    let door = Arc::new(Door::open(address).unwrap());
     let router = Router::new().route("/", get(async || "well"));
     let router = router.route("/long", get(async || "x".repeat(LONG)));
     tokio::spawn(async move {
         let (_stop, stopped) = oneshot::channel();
-        serve(listener, router, stopped).await;
+        serve(door, router, stopped).await;
     });
     address
 }
