@@ -15,15 +15,14 @@ use std::{
 use axum::{Router, http::StatusCode};
 use nix::unistd::{Gid, Uid};
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, SockRef, Socket, Type};
 use tokio::{
-    net::TcpListener,
     sync::{mpsc, oneshot},
     time::sleep,
 };
 
 use super::{
     desk::Desk,
+    door::{self, Door},
     guest,
     look::{self, Look},
     message::{ExporterView, Failure, Reason},
@@ -31,8 +30,6 @@ use super::{
 };
 use crate::config::metrics;
 
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 128;
 /// How often an address is tried again that could not be had when the daemon came up.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -51,11 +48,17 @@ struct Inner {
     running: Option<Running>,
 }
 
-/// A listener that is served.
+/// A door that is served.
 #[derive(Debug)]
 struct Running {
-    listener: Arc<TcpListener>,
+    door: Arc<Door>,
     _stop: oneshot::Sender<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.door.close();
+    }
 }
 
 /// The file in the home.
@@ -98,9 +101,13 @@ impl Exporter {
             let error = failed(address, &error);
             log::error!("{error}; it is tried again every {} s", RETRY.as_secs());
             inner.failure = Some(error);
-            let exporter = self.clone();
-            tokio::spawn(async move { exporter.retry(address).await });
+            self.keep_trying(address);
         }
+    }
+
+    fn keep_trying(&self, address: SocketAddr) {
+        let exporter = self.clone();
+        tokio::spawn(async move { exporter.retry(address).await });
     }
 
     async fn retry(&self, address: SocketAddr) {
@@ -118,48 +125,66 @@ impl Exporter {
         }
     }
 
-    /// Listens there and nowhere else from now on, or nowhere. Nothing changes when that cannot be.
+    /// Listens there and nowhere else from now on, or nowhere. When that cannot be it listens where it did.
     ///
     /// # Errors
     /// When the address cannot be had, or the file not be written.
     pub(super) fn listen(&self, address: Option<SocketAddr>) -> Result<ExporterView, Failure> {
         let mut inner = self.lock();
-        let keep = |inner: &Inner| {
-            write(&inner.file, address).map_err(|error| {
-                let message = format!("failed to write {}: {error}", inner.file.display());
-                Failure::new(Reason::Failed, message)
-                    .hint("nothing has changed; make room on its disk")
-            })
-        };
+        let old = inner.listen.filter(|_| inner.running.is_some());
         match address {
-            None => {
-                keep(&inner)?;
-                inner.running = None;
-            }
-            Some(address) if inner.listen == Some(address) && inner.running.is_some() => {
-                keep(&inner)?;
-            }
-            Some(address) => {
-                let listener = inner.bind(address).map_err(|error| {
-                    let old = inner.listen.filter(|_| inner.running.is_some());
-                    let now = old.map_or_else(
-                        || "nothing has changed".to_owned(),
-                        |old| format!("metrics stay on {old}"),
-                    );
+            Some(address) if old != Some(address) => {
+                let opened = inner.open(address).map_err(|error| {
                     let message = failed(address, &error);
                     if error.kind() == io::ErrorKind::AddrInUse {
-                        let hint = format!("{now}; name another port, or see who has it: ss -ltnp");
-                        return Failure::new(Reason::Conflict, message).hint(hint);
+                        let hint = "name another port, or see who has it: ss -ltnp";
+                        return (Failure::new(Reason::Conflict, message), Some(hint));
                     }
-                    Failure::new(Reason::Failed, message).hint(now)
+                    (Failure::new(Reason::Failed, message), None)
+                });
+                // What has been opened is closed again when that cannot be kept.
+                match opened.and_then(|door| inner.keep(Some(address)).map(|()| door)) {
+                    Ok(door) => inner.serve(door),
+                    Err((failure, hint)) => {
+                        let now = self.stay(&mut inner, old);
+                        let hint =
+                            hint.map_or_else(|| now.clone(), |hint| format!("{now}; {hint}"));
+                        return Err(failure.hint(hint));
+                    }
+                }
+            }
+            Some(_) | None => {
+                inner.keep(address).map_err(|(failure, hint)| {
+                    let hint = hint.unwrap_or_default();
+                    failure.hint(format!("nothing has changed; {hint}"))
                 })?;
-                keep(&inner)?;
-                inner.serve(listener);
+                if address.is_none() {
+                    inner.running = None;
+                }
             }
         }
         inner.listen = address;
         inner.failure = None;
         Ok(inner.view())
+    }
+
+    /// Goes on where it has listened, and says so.
+    fn stay(&self, inner: &mut Inner, old: Option<SocketAddr>) -> String {
+        let Some(old) = old else { return "nothing has changed".to_owned() };
+        if inner.running.is_none()
+            && let Err(error) = inner.begin(old)
+        {
+            let error = failed(old, &error);
+            let now = format!(
+                "metrics are no longer served, for the old address is lost too: {error}; it is tried again every {} s",
+                RETRY.as_secs()
+            );
+            log::error!("{now}");
+            inner.failure = Some(error);
+            self.keep_trying(old);
+            return now;
+        }
+        format!("metrics stay on {old}")
     }
 
     /// Where it listens.
@@ -184,51 +209,46 @@ impl Inner {
     }
 
     fn begin(&mut self, address: SocketAddr) -> io::Result<()> {
-        let listener = bind(address, false)?;
-        self.serve(listener);
+        let door = Door::open(address)?;
+        self.serve(door);
         self.failure = None;
         Ok(())
     }
 
-    /// Takes an address, also one that only the listener in use is in the way of: from this host to all, and back.
-    fn bind(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        let free = bind(address, false);
-        let old = self.running.as_ref().filter(|_| {
-            self.listen.is_some_and(|old| old.port() == address.port() && old != address)
-        });
-        let (Err(error), Some(old)) = (&free, old) else { return free };
-        if error.kind() != io::ErrorKind::AddrInUse {
-            return free;
+    /// Takes an address, also one that only the door in use is in the way of, from this host to all, and back: then that is
+    /// closed first, and it is for the caller to open it again.
+    ///
+    /// That leaves a gap, in which somebody may be refused, or take the port. Both at a time could be had with `SO_REUSEPORT`
+    /// only, at the price of sharing the port with whoever asks ever after; see [`Door::open`].
+    fn open(&mut self, address: SocketAddr) -> io::Result<Door> {
+        let opened = Door::open(address);
+        let is_own =
+            self.running.is_some() && self.listen.is_some_and(|old| door::overlap(old, address));
+        match opened {
+            Err(error) if is_own && error.kind() == io::ErrorKind::AddrInUse => {
+                self.running = None;
+                Door::open(address)
+            }
+            other => other,
         }
-        // Both may have the port when both say so (socket(7)), they and others of this user that say so, too: it is taken
-        // back at once. The old one is closed when the new one is served.
-        let old = SockRef::from(&*old.listener);
-        old.set_reuse_port(true)?;
-        let both = bind(address, true);
-        old.set_reuse_port(false)?;
-        let both = both?;
-        SockRef::from(&both).set_reuse_port(false)?;
-        Ok(both)
     }
 
-    /// Serves a listener, and no other any more.
-    fn serve(&mut self, listener: TcpListener) {
+    /// Has the next daemon listen there, too.
+    fn keep(&self, address: Option<SocketAddr>) -> Result<(), (Failure, Option<&'static str>)> {
+        write(&self.file, address).map_err(|error| {
+            let message = format!("failed to write {}: {error}", self.file.display());
+            (Failure::new(Reason::Failed, message), Some("make room on its disk"))
+        })
+    }
+
+    /// Serves at a door, and at no other any more.
+    fn serve(&mut self, door: Door) {
         let Some(desk) = self.desk.clone() else { return };
         let (stop, stopped) = oneshot::channel::<()>();
-        let listener = Arc::new(listener);
-        self.running = Some(Running { listener: Arc::clone(&listener), _stop: stop });
-        tokio::spawn(guest::serve(listener, routes(Look::of_strangers(desk)), stopped));
+        let door = Arc::new(door);
+        self.running = Some(Running { door: Arc::clone(&door), _stop: stop });
+        tokio::spawn(guest::serve(door, routes(Look::of_strangers(desk)), stopped));
     }
-}
-
-fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket.into())
 }
 
 fn failed(address: SocketAddr, error: &io::Error) -> String {
@@ -261,7 +281,9 @@ fn routes(look: Look) -> Router {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
+
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
 
@@ -304,11 +326,55 @@ mod tests {
         for address in [own, all, own, both, all, own] {
             let view = exporter.listen(Some(address)).unwrap();
             assert_eq!(view.listen, Some(address));
-            // The old one is closed by its task.
-            tokio::task::yield_now().await;
+            TcpStream::connect(own).unwrap();
+            for wanted in [own, all, both] {
+                steal(wanted).expect_err("nobody else gets it, not even to share");
+            }
         }
-        assert!(TcpListener::bind(all).is_err(), "nobody else gets it unasked");
-        assert!(TcpListener::bind(own).is_err());
+    }
+
+    /// Listens there as who would share the port.
+    fn steal(address: SocketAddr) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(1)?;
+        Ok(socket)
+    }
+
+    #[tokio::test]
+    async fn it_stays_where_it_is_when_it_cannot_be_widened() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("metrics.json");
+        let (calls, _requests) = mpsc::channel(1);
+        let exporter = Exporter::new(file.clone(), calls);
+        let other = TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let own = SocketAddr::from(([127, 0, 0, 1], port));
+        let all = SocketAddr::from(([0, 0, 0, 0], port));
+        let stays = |failure: Failure| {
+            assert!(failure.hint.unwrap().contains(&format!("stay on {own}")));
+            assert_eq!(exporter.view(), ExporterView { listen: Some(own), failure: None });
+            TcpStream::connect(own).unwrap();
+        };
+        exporter.listen(Some(own)).unwrap();
+
+        let failure = exporter.listen(Some(all)).unwrap_err();
+
+        assert_eq!(failure.reason, Reason::Conflict);
+        stays(failure);
+        assert_eq!(read(&file).unwrap(), Some(own));
+        drop(other);
+        // Nor when that cannot be kept.
+        drop(folder);
+        stays(exporter.listen(Some(all)).unwrap_err());
+        exporter.lock().running = None;
+        let taken = TcpListener::bind(own).unwrap();
+        let said = exporter.stay(&mut exporter.lock(), Some(own));
+        assert!(said.contains("no longer served"), "{said}");
+        assert!(exporter.view().failure.unwrap().contains(&own.to_string()));
+        drop(taken);
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod answer;
 mod desk;
+mod door;
 pub mod board;
 pub mod client;
 pub mod message;

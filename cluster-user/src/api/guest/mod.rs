@@ -1,5 +1,9 @@
 //! Guests: strangers at the exporter's port. When there are too many, who asks nothing goes first.
 
+#[cfg(test)]
+mod tests;
+mod wire;
+
 use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,10 +17,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
     time::{sleep, timeout},
 };
+
+use self::wire::Wire;
+use super::door::Door;
 
 /// Connections served at a time; for one more, one that is idle goes.
 const MOST: u32 = 32;
@@ -30,6 +37,12 @@ const HEADERS: usize = 64;
 const LIFE: Duration = Duration::from_mins(5);
 /// What open answers have to be read then.
 const ENDING: Duration = Duration::from_secs(2);
+/// Who has asked nothing for so long goes before those who were answered.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Who is newer does not go at all: its request may be there already, and its task has had no turn yet.
+const GRACE: Duration = Duration::from_millis(50);
+/// An answer that is not taken within this time may be broken off for one more.
+const TAKING: Duration = Duration::from_secs(10);
 /// How long to leave the socket alone after accepting failed, for want of descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -44,18 +57,50 @@ struct Guest {
 }
 
 /// What a guest does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Has asked nothing yet.
     Silent(Instant),
-    /// Has been answered, and may ask again.
-    Answered(Instant),
     /// Waits for an answer.
     Asking,
+    /// There is an answer, which the kernel has not taken all of: its reader is slow.
+    Writing(Instant),
+    /// Has been answered, and may ask again.
+    Answered(Instant),
     /// Was told to go when it is answered.
     Leaving,
     /// Was told to go without having asked anything.
     Dismissed,
+}
+
+/// Who goes for one more, the first first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Mute,
+    Idle,
+    New,
+    Slow,
+}
+
+impl Phase {
+    /// Whether it may go for one more, before whom, and since when it does what it does.
+    fn rank(self, now: Instant) -> Option<(Rank, Instant)> {
+        let (rank, since) = match self {
+            // Mostly the newcomer. Were it to go before those who were answered, clients that keep their connections and come
+            // back when they are closed would leave nobody else a place.
+            Self::Silent(since) if now.duration_since(since) < PATIENCE => (Rank::New, since),
+            Self::Silent(since) => (Rank::Mute, since),
+            Self::Writing(since) => (Rank::Slow, since),
+            Self::Answered(since) => (Rank::Idle, since),
+            Self::Asking | Self::Leaving | Self::Dismissed => return None,
+        };
+        let least = match rank {
+            Rank::Mute | Rank::Idle => Duration::ZERO,
+            Rank::New => GRACE,
+            Rank::Slow => TAKING,
+        };
+        (now.duration_since(since) >= least).then_some((rank, since))
+    }
 }
 
 impl Guest {
@@ -71,6 +116,23 @@ impl Guest {
         }
     }
 
+    /// Something of an answer is written.
+    fn write(&self) {
+        let mut phase = self.phase();
+        if matches!(*phase, Phase::Answered(_)) {
+            *phase = Phase::Writing(Instant::now());
+        }
+    }
+
+    /// All that there was to write has been written.
+    fn flush(&self) {
+        let mut phase = self.phase();
+        if matches!(*phase, Phase::Writing(_)) {
+            *phase = Phase::Answered(Instant::now());
+            self.idle.notify_waiters();
+        }
+    }
+
     /// Sends it away: at once if it misses no answer.
     fn send_away(&self) {
         let silent = matches!(*self.phase(), Phase::Silent(_));
@@ -79,18 +141,14 @@ impl Guest {
     }
 }
 
-/// Serves a listener until `stopped` is sent to, or dropped.
-pub(super) async fn serve(
-    listener: Arc<TcpListener>,
-    router: Router,
-    mut stopped: oneshot::Receiver<()>,
-) {
+/// Serves at a door until `stopped` is sent to, or dropped.
+pub(super) async fn serve(door: Arc<Door>, router: Router, mut stopped: oneshot::Receiver<()>) {
     let room = Arc::new(Semaphore::new(MOST as usize));
     let idle = Arc::new(Notify::new());
     let mut guests: Vec<Arc<Guest>> = Vec::new();
     loop {
         let next = async {
-            let Ok((stream, _)) = listener.accept().await else {
+            let Ok(stream) = door.accept().await else {
                 sleep(ACCEPT_PAUSE).await;
                 return None;
             };
@@ -108,7 +166,7 @@ pub(super) async fn serve(
         guests.push(Arc::clone(&guest));
         tokio::spawn(attend(stream, guest, router.clone(), permit));
     }
-    drop(listener);
+    door.close();
     for guest in guests {
         guest.send_away();
     }
@@ -130,15 +188,17 @@ async fn enter(
         let mut more = pin!(idle.notified());
         // From now on, so that nobody who gets idle meanwhile is missed.
         more.as_mut().enable();
-        // Of those who have asked nothing the oldest, else who was answered longest ago.
-        let oldest = guests.iter().map(|guest| (*guest.phase(), guest)).min_by_key(|it| it.0);
-        if let Some((Phase::Silent(_) | Phase::Answered(_), guest)) = oldest {
+        let now = Instant::now();
+        let ranked = guests.iter().filter_map(|guest| Some((guest.phase().rank(now)?, guest)));
+        if let Some((_, guest)) = ranked.min_by_key(|it| it.0) {
             guest.send_away();
         }
         tokio::select! {
             // Never closed.
             permit = Arc::clone(room).acquire_owned() => return permit.ok(),
             () = more => {}
+            // Nobody tells that somebody has been silent, or slow, for long enough.
+            () = sleep(GRACE) => {}
         }
     }
 }
@@ -150,6 +210,7 @@ async fn attend(
     router: Router,
     permit: Option<OwnedSemaphorePermit>,
 ) {
+    let wire = Wire::new(stream, Arc::clone(&guest));
     let service = Attended { guest: Arc::clone(&guest), router: TowerToHyperService::new(router) };
     let mut connection = pin!(
         http1::Builder::new()
@@ -157,7 +218,7 @@ async fn attend(
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD)
             .max_headers(HEADERS)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(wire), service)
     );
     tokio::select! {
         // A peer that breaks off or sends garbage is no event: hyper has answered it.
@@ -191,75 +252,9 @@ impl Service<Request<Incoming>> for Attended {
         let guest = Arc::clone(&self.guest);
         Box::pin(async move {
             let answer = answer.await;
-            guest.turn(Phase::Answered(Instant::now()));
-            guest.idle.notify_waiters();
+            // The wire tells when it has been written.
+            guest.turn(Phase::Writing(Instant::now()));
             answer
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    use super::*;
-
-    /// Far less than the time after which who says nothing is sent away anyway.
-    const SOON: Duration = Duration::from_secs(5);
-
-    #[tokio::test]
-    async fn who_asks_is_answered_though_the_room_is_full_of_those_who_do_not() {
-        let address = open();
-        let mut silent = Vec::new();
-        for number in 0..3 * MOST {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            if number % 2 == 1 {
-                stream.write_all(b"GET /").await.unwrap();
-            }
-            silent.push(stream);
-        }
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let answer = timeout(SOON, ask(&mut stream)).await;
-        assert!(answer.expect("it is answered at once").ends_with("well"));
-        let mut last = silent.pop().unwrap();
-        assert!(timeout(SOON, ask(&mut last)).await.is_ok(), "the newest have stayed");
-    }
-
-    #[tokio::test]
-    async fn who_was_answered_longest_ago_goes_for_one_more() {
-        let address = open();
-        let mut kept = Vec::new();
-        for _ in 0..=MOST {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            assert!(timeout(SOON, ask(&mut stream)).await.unwrap().ends_with("well"));
-            kept.push(stream);
-        }
-        let end = timeout(SOON, kept[0].read(&mut [0; 8])).await;
-        assert_eq!(end.expect("the first one was closed").unwrap(), 0);
-        assert!(timeout(SOON, ask(&mut kept[1])).await.unwrap().ends_with("well"));
-    }
-
-    /// A server of `/`, which goes with the test's runtime.
-    fn open() -> SocketAddr {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let listener = Arc::new(TcpListener::from_std(listener).unwrap());
-        let router = Router::new().route("/", get(async || "well"));
-        tokio::spawn(async move {
-            let (_stop, stopped) = oneshot::channel();
-            serve(listener, router, stopped).await;
-        });
-        address
-    }
-
-    async fn ask(stream: &mut TcpStream) -> String {
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        let mut answer = vec![0; 1024];
-        let read = stream.read(&mut answer).await.unwrap();
-        String::from_utf8_lossy(&answer[..read]).into_owned()
     }
 }
