@@ -138,14 +138,14 @@ fn orphans_are_reaped_and_commands_work_beside_it() {
     let host = Host::kernel();
     let container = Container::begin(&host, &["cluster", "runtime", "app"]);
     comes_up(&host, "app", 1);
-    let orphan = ["sh", "-c", "sleep 0.5 & echo $!"];
+    let orphan = ["sh", "-c", "sleep 3 & echo $!"];
     command::run(&mut container.command(&host, &orphan)).ok();
     let strays = || {
         children(container.first()).into_iter().filter(|child| {
             fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name == "sleep\n")
         })
     };
-    assert_eq!(strays().count(), 1, "an orphan comes to process 1");
+    wait::until_true("an orphan comes to process 1", || strays().count() == 1);
     wait::until_true("it is reaped", || strays().count() == 0);
     let list = ["cluster", "list"];
     command::run(&mut container.command(&host, &list)).ok().says("app");

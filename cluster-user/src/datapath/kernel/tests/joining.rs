@@ -221,7 +221,7 @@ fn traffic_counts_what_a_worker_has_not_finished() {
             traffic = world.kernel.traffic(workers[0]).unwrap();
             traffic.queued == 0
         });
-        assert_eq!(traffic, Traffic { established: 3, ..Traffic::default() });
+        assert_eq!(traffic, Traffic { established: 3, received: Some(3), ..Traffic::default() });
 
         connections.truncate(2);
         for worker in workers {
@@ -247,7 +247,10 @@ fn traffic_counts_queued_connections_and_none_the_worker_made_itself() {
 
         let traffic = world.kernel.traffic(worker).unwrap();
 
-        assert_eq!(traffic, Traffic { queued: 1, established: 1, ..Traffic::default() });
+        assert_eq!(
+            traffic,
+            Traffic { queued: 1, established: 1, received: Some(1), ..Traffic::default() }
+        );
     });
 }
 
