@@ -1,6 +1,6 @@
 //! A group in one process: it has all the sockets, and is the client as well, so that a choice among them is all that a
-//! measurement sees beside the kernel's own work. Its clients are outside of the worker's cgroup, as real ones are, and one
-//! connection is held at each socket: where one has nothing to do, some policies need not look at the others.
+//! measurement sees beside the kernel's own work. One connection is held at each socket: where one has nothing to do, some
+//! policies need not look at the others.
 //!
 //! `crowd ADDRESS SOCKETS FILE` connects, accepts and closes, one after the other, and keeps writing into the file how
 //! often it has, and for how many nanoseconds.
@@ -36,7 +36,6 @@ fn main() -> anyhow::Result<()> {
         })
         .collect::<anyhow::Result<_>>()
         .context("listen")?;
-    leave_group()?;
     let mut held: Vec<Option<[Socket; 2]>> = listeners.iter().map(|_| None).collect();
     let mut events = [EpollEvent::empty(); 4];
     let mut connect = || -> anyhow::Result<(usize, [Socket; 2])> {
@@ -64,15 +63,4 @@ fn main() -> anyhow::Result<()> {
         fs::write(&written, format!("{count} {}\n", began.elapsed().as_nanos()))?;
         fs::rename(&written, file)?;
     }
-}
-
-/// Leaves the worker's cgroup for the root: sockets belong to where they were made, and those that listen are made.
-fn leave_group() -> anyhow::Result<()> {
-    let mounts = fs::read_to_string("/proc/self/mounts").context("read what is mounted")?;
-    let group = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    // A host without one runs workers without one.
-    let Some(group) = group.into_iter().find(|fields| fields.get(2) == Some(&"cgroup2")) else {
-        return Ok(());
-    };
-    fs::write(format!("{}/cgroup.procs", group[1]), "0").context("leave the worker's cgroup")
 }
