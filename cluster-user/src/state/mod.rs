@@ -171,8 +171,7 @@ impl State {
     /// yet, and none of them has been silent for that.
     fn excuse(&mut self, now: Moment) {
         for worker in self.workers.values_mut().filter(|worker| worker.is_looked_after()) {
-            let spec = std::sync::Arc::clone(&worker.spec);
-            worker.health.again(now, &spec);
+            worker.health.again(now, &worker.spec);
         }
     }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{
     effect::{Aside, Tale},
-    event::{Command, Event, Exit},
+    event::{CallId, Command, Event, Exit},
     tests_reload::{batch, online, reload, rollback, slots},
-    world::targets,
+    world::{World, targets},
 };
 use crate::{
     config::pace::{Batch, Canary, Pace},
@@ -64,25 +64,8 @@ fn a_canary_goes_back_in_one_publication() {
 #[test]
 fn a_healthy_canary_is_promoted_by_itself_and_a_congested_one_goes_back() {
     for (queued, stays) in [(0, true), (100, false)] {
-        let mut world = online(2);
-        let pace = Pace {
-            canary: Some(Canary::Workers(1)),
-            soak: Duration::from_secs(10),
-            batch: Batch::Workers(2),
-        };
-        reload(&mut world, pace);
-        world.deliver_all();
-        let canary = world.successor(0, 0).unwrap();
-        world.listen(canary, 80);
-        world.deliver_all();
-        for _ in 0..11 {
-            world.pass(Duration::from_secs(1));
-            while let Some(Event::Measured { worker, .. }) = world.answers.pop_front() {
-                let queued = if worker == canary { queued } else { 0 };
-                let traffic = Some(Traffic { queued, ..Traffic::default() });
-                world.handle(Event::Measured { worker, traffic });
-            }
-        }
+        let new = Traffic { queued, ..Traffic::default() };
+        let (world, canary, _) = soaked(10, new, Traffic::default());
         let view = world.state.app_of(AppId(0)).unwrap();
         let seat = &view.seats[0];
         assert_eq!(seat.worker == Some(canary), stays, "{view:?}");
@@ -92,27 +75,34 @@ fn a_healthy_canary_is_promoted_by_itself_and_a_congested_one_goes_back() {
 #[test]
 fn a_canary_to_which_nothing_came_is_promoted_and_that_is_said() {
     for (received, said) in [(Some(0), true), (Some(1), false), (None, false)] {
-        let mut world = online(2);
-        let pace = Pace {
-            canary: Some(Canary::Workers(1)),
-            soak: Duration::from_secs(2),
-            batch: Batch::Workers(2),
-        };
-        let call = reload(&mut world, pace);
-        world.deliver_all();
-        let canary = world.successor(0, 0).unwrap();
-        world.listen(canary, 80);
-        world.deliver_all();
-        for _ in 0..3 {
-            world.pass(Duration::from_secs(1));
-            while let Some(Event::Measured { worker, .. }) = world.answers.pop_front() {
-                let received = if worker == canary { received } else { Some(9) };
-                let traffic = Some(Traffic { received, ..Traffic::default() });
-                world.handle(Event::Measured { worker, traffic });
-            }
-        }
+        let new = Traffic { received, ..Traffic::default() };
+        let old = Traffic { received: Some(9), ..Traffic::default() };
+        let (world, canary, call) = soaked(2, new, old);
         assert_eq!(world.state.app_of(AppId(0)).unwrap().seats[0].worker, Some(canary));
         let aside = Tale::Aside(Aside::Untried { name: "web".to_owned() });
         assert_eq!(world.told[&call].contains(&aside), said, "{received:?}");
     }
+}
+
+/// A canary of one worker whose soak of so many seconds is over, in which it had this traffic and the others had that one.
+fn soaked(seconds: u64, new: Traffic, old: Traffic) -> (World, WorkerId, CallId) {
+    let mut world = online(2);
+    let pace = Pace {
+        canary: Some(Canary::Workers(1)),
+        soak: Duration::from_secs(seconds),
+        batch: Batch::Workers(2),
+    };
+    let call = reload(&mut world, pace);
+    world.deliver_all();
+    let canary = world.successor(0, 0).unwrap();
+    world.listen(canary, 80);
+    world.deliver_all();
+    for _ in 0..=seconds {
+        world.pass(Duration::from_secs(1));
+        while let Some(Event::Measured { worker, .. }) = world.answers.pop_front() {
+            let traffic = Some(if worker == canary { new } else { old });
+            world.handle(Event::Measured { worker, traffic });
+        }
+    }
+    (world, canary, call)
 }

@@ -22,7 +22,7 @@ impl Group {
     /// # Errors
     /// When there can be no new waiting room; they stay in the old one then.
     pub(in super::super) fn settle(&mut self) -> anyhow::Result<()> {
-        if self.told.abstains != 0 && self.key.protocol == Protocol::Tcp {
+        if self.abstains() && self.key.protocol == Protocol::Tcp {
             // The kernel's hash would send connections here.
             if self.has_worker() {
                 self.waiting_room = None;
