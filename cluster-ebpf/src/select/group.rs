@@ -205,6 +205,15 @@ fn of_slot(slot: Slot, offset: usize) -> Option<*mut u64> {
     SLOT_STATS.get_ptr_mut(slot.index()).map(|stats| unsafe { stats.byte_add(offset).cast() })
 }
 
+/// Counts an answer of the user's program that nobody can follow.
+#[inline(always)]
+pub(crate) fn count_unfollowed() {
+    if let Some(counter) = of_group(offset_of!(GroupStats, unfollowed)) {
+        // SAFETY: an aligned counter inside an entry of a map.
+        unsafe { cluster_ebpf::add(counter, 1) };
+    }
+}
+
 /// The counter at `offset` in the group's entry.
 #[inline(always)]
 fn of_group(offset: usize) -> Option<*mut u64> {

@@ -110,7 +110,11 @@ impl Kernel {
         }
         let queued = seen.map_or(0, |seen| seen.queued.into());
         match self.meter.read(socket.seat) {
-            Some(reading) => add(&mut one, &reading, queued),
+            Some(reading) => {
+                add(&mut one, &reading, queued);
+                // Nobody looks again where nothing comes any more: then what waited may have been accepted.
+                one.stalled = Some(reading.stalled && queued > 0);
+            }
             None => one.missing = Some("there was no room to count it in".to_owned()),
         }
         one
