@@ -4,7 +4,7 @@ use std::{collections::VecDeque, path::Path};
 
 use tokio::task::JoinSet;
 
-use super::{Dump, SavedApp, is_stopped};
+use super::{Dump, SavedApp, is_stopped, mend::mend};
 use crate::{
     api::{
         client::{Client, ClientError},
@@ -91,9 +91,16 @@ async fn known(home: &Home) -> Result<Vec<AppView>, ClientError> {
     }
 }
 
-async fn one(home: &Home, app: SavedApp, known: Option<AppView>) -> Outcome {
+async fn one(home: &Home, mut app: SavedApp, known: Option<AppView>) -> Outcome {
     let name = app.spec.name.to_string();
     let mut notices = Vec::new();
+    // What is there already is what it is.
+    if known.is_none() {
+        notices.extend(mend(&mut app.spec).into_iter().map(|why| Notice {
+            message: format!("app `{name}` goes without what is refused of what was saved: {why}"),
+            hint: Some("cluster save writes it down as it is now".to_owned()),
+        }));
+    }
     // What is not to be started with its definition alone, and ran all the same when it was saved.
     let then_starts = !app.stopped && !app.spec.autostart;
     let end_well = if app.stopped { End::Stopped } else { End::Up };
