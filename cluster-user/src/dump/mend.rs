@@ -91,11 +91,8 @@ mod tests {
             ("liveness", &|spec| spec.liveness = Some(never.clone())),
             ("watchdog", &|spec| spec.watchdog = Some(Duration::ZERO)),
             ("watch", &|spec| {
-                spec.watch = Some(Watch {
-                    paths: Vec::new(),
-                    ignore: Vec::new(),
-                    delay: Duration::ZERO,
-                });
+                spec.watch =
+                    Some(Watch { paths: Vec::new(), ignore: Vec::new(), delay: Duration::ZERO });
             }),
             ("max_memory_restart", &|spec| spec.recycle.max_memory = Some(1)),
             ("hook_timeout", &|spec| spec.hooks.timeout = Duration::ZERO),

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::Read as _,
-    os::unix::fs::OpenOptionsExt as _,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
     panic,
     path::Path,
 };
@@ -20,6 +20,7 @@ use object::{
 };
 
 use super::{
+    ids::Program,
     load::Select,
     object::{Prepared, Wanted},
     verifier::Refused,
@@ -46,6 +47,17 @@ pub struct Verified {
 pub(super) struct Custom {
     name: String,
     prepared: Prepared,
+}
+
+/// A program of the user's that was loaded for a group, with the maps that were made for it; or why it was not.
+#[derive(Debug)]
+pub struct Loaded(pub(super) anyhow::Result<(Program, Vec<(String, OwnedFd)>)>);
+
+impl Loaded {
+    /// What could not even be tried.
+    pub fn failed(why: anyhow::Error) -> Self {
+        Self(Err(why))
+    }
 }
 
 /// Loads a program of the user's as it would be for a group, and lets it go again.

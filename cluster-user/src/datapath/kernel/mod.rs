@@ -63,6 +63,7 @@ use cluster_common::slot::Slot;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use self::{
+    custom::Loaded,
     drain::Drain,
     group::Group,
     hub::{Hub, Source},
@@ -73,7 +74,7 @@ use self::{
 };
 use super::{
     Admission, DataPath, GroupKey, GroupOptions, JoinError, Mode, OnMiss, Place, Report,
-    SlotCounters, Traffic, diag,
+    SlotCounters, Slow, Traffic, diag,
     feature::Feature,
     holder::{self, Holder},
     idle,
@@ -81,7 +82,7 @@ use super::{
     telemetry::{GroupTelemetry, Telemetry},
 };
 use crate::{
-    config::scheduling::Scheduling,
+    config::scheduling::{Policy, Scheduling},
     id::{GroupId, Ticket, WorkerId},
 };
 
@@ -398,19 +399,40 @@ impl DataPath for Kernel {
         Ok(self.watch.workers().map(count).collect())
     }
 
-    fn try_schedule(&self, app: &str, scheduling: &Scheduling) -> anyhow::Result<()> {
-        let tried = group::try_policy(&scheduling.policy, self.spare.select());
-        tried.map_err(|error| custom::keep_log(error, &self.policy_log(app)))
+    fn try_schedule(&self, scheduling: &Scheduling) -> anyhow::Result<()> {
+        group::try_policy(&scheduling.policy, self.spare.select())
     }
 
-    fn schedule(&mut self, group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()> {
+    fn verification(&self, app: &str, scheduling: &Scheduling) -> Option<Slow<anyhow::Result<()>>> {
+        let Policy::Custom(path) = &scheduling.policy else { return None };
+        let (path, select, log) = (path.clone(), self.spare.share(), self.policy_log(app));
+        Some(Box::new(move || {
+            let loaded = select.load_custom(&path, &[]);
+            loaded.map(drop).map_err(|error| custom::keep_log(error, &log))
+        }))
+    }
+
+    fn loading(&self, group: GroupId, scheduling: &Scheduling) -> Option<Slow<Loaded>> {
+        let Policy::Custom(path) = &scheduling.policy else { return None };
+        // When descriptors run out that is found again by whoever schedules, and said.
+        let maps = self.groups.get(&group)?.share_maps().ok()?;
+        let (path, select) = (path.clone(), self.spare.share());
+        Some(Box::new(move || Loaded(select.load_custom(&path, &maps))))
+    }
+
+    fn schedule_loaded(
+        &mut self,
+        group: GroupId,
+        scheduling: &Scheduling,
+        loaded: Option<Loaded>,
+    ) -> anyhow::Result<()> {
         let (watch, meter, select) = (&self.watch, &self.meter, self.spare.select());
         let found = self.groups.get_mut(&group);
         let group = found.with_context(|| format!("there is no group {}", group.0))?;
         let key = group.key().clone();
         let app = group.app.clone();
         group
-            .schedule(scheduling, select, meter, |cookie| watch.duplicate(cookie, &key))
+            .schedule(scheduling, loaded, select, meter, |cookie| watch.duplicate(cookie, &key))
             .map_err(|error| custom::keep_log(error, &self.policy_log(&app)))
     }
 
