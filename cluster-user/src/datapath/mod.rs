@@ -382,6 +382,9 @@ pub trait DataPath {
     /// When the worker is unknown, and in plain mode, which cannot do it.
     fn distrust(&mut self, worker: WorkerId, distrusted: bool) -> anyhow::Result<()>;
 
+    /// Why [`distrust`](Self::distrust) changes nothing, where that is so for all workers: a sentence.
+    fn cannot_distrust(&self) -> Option<&'static str>;
+
     /// What the kernel counted for every worker, in one look at all of them.
     ///
     /// # Errors

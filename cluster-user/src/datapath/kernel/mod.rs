@@ -440,6 +440,13 @@ impl DataPath for Kernel {
         self.mark(worker, distrusted)
     }
 
+    fn cannot_distrust(&self) -> Option<&'static str> {
+        // A program that selects a socket and cannot look at it trusts its worker (`trusts` of the select program).
+        let why =
+            "this kernel lets no program look at workers' queues: connections go on coming to it";
+        self.spare.select().blind.as_ref().map(|_| why)
+    }
+
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {
         self.all_telemetry()
     }

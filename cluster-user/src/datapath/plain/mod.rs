@@ -374,6 +374,10 @@ impl DataPath for Plain {
         self.try_schedule(scheduling)
     }
 
+    fn cannot_distrust(&self) -> Option<&'static str> {
+        Some("plain mode cannot keep connections away from it")
+    }
+
     fn distrust(&mut self, _worker: WorkerId, distrusted: bool) -> anyhow::Result<()> {
         ensure!(!distrusted, "plain mode leaves it to the kernel who gets connections");
         Ok(())
