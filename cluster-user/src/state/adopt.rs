@@ -267,6 +267,7 @@ impl State {
         }
         self.count_again();
         self.settle(now);
+        self.due = self.next();
         // Nobody knows what was published last, nor what becomes of those who find nobody. Routes come before everything
         // else, as always.
         let mut effects = Vec::new();
