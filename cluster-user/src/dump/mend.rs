@@ -10,11 +10,12 @@ use crate::config::{
     },
 };
 
-type Refused = Result<(), String>;
+type Check = fn(&AppSpec) -> Result<(), String>;
+type LeaveOut = fn(&mut AppSpec);
 
 /// What can be left out of a definition, each with its check; the rest of one can do without. Without its program, folder or
 /// arguments it is another app: they are refused as ever.
-const PARTS: [(fn(&AppSpec) -> Refused, fn(&mut AppSpec)); 9] = [
+const PARTS: [(Check, LeaveOut); 9] = [
     (|spec| readiness::askable(spec, "probe", spec.probe.as_ref()), |spec| spec.probe = None),
     (
         |spec| readiness::askable(spec, "liveness", spec.liveness.as_ref()),
@@ -70,6 +71,8 @@ mod tests {
         },
     };
 
+    type Breach<'a> = &'a dyn Fn(&mut AppSpec);
+
     #[test]
     fn what_is_well_stays_as_it_is() {
         let mut spec = usual();
@@ -86,7 +89,7 @@ mod tests {
             successes: 0,
             failures: 0,
         };
-        let breaches: [(&str, &dyn Fn(&mut AppSpec)); 12] = [
+        let breaches: [(&str, Breach<'_>); 12] = [
             ("probe", &|spec| spec.probe = Some(never.clone())),
             ("liveness", &|spec| spec.liveness = Some(never.clone())),
             ("watchdog", &|spec| spec.watchdog = Some(Duration::ZERO)),

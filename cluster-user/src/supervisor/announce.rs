@@ -1,7 +1,5 @@
 //! What the core announces, in the words of the API.
 
-use std::time::Duration;
-
 use super::run::Supervisor;
 use crate::{
     api::{
@@ -22,10 +20,7 @@ impl Supervisor {
     /// Posts what the core announces.
     pub(super) fn announce(&self, announcement: Announcement) {
         let Announcement { app, name, namespace, about, what } = announcement;
-        let (what, detail) = match what {
-            Core::Silent { silence } => (What::WorkerSilent, Some(self.silent(app, silence))),
-            other => told(other),
-        };
+        let (what, detail) = told(what, || self.follows(app));
         self.host.board.post(Note {
             what,
             app: Some(Subject { id: app, name, namespace }),
@@ -37,15 +32,12 @@ impl Supervisor {
         });
     }
 
-    /// What is said of a worker that has fallen silent.
-    fn silent(&self, app: AppId, silence: Duration) -> String {
-        let said = unheard(silence);
-        let follows = self.state.app_of(app).and_then(|app| {
-            let protocols = app.ports.iter().map(|(protocol, ..)| *protocol);
-            let cannot = self.host.datapath.cannot_distrust();
-            follows(&app.spec.scheduling.policy, app.takes_turns, protocols, cannot)
-        });
-        follows.map_or_else(|| said.clone(), |follows| format!("{said}: {follows}"))
+    /// What follows for a worker of an app that has fallen silent.
+    fn follows(&self, app: AppId) -> Option<&'static str> {
+        let app = self.state.app_of(app)?;
+        let protocols = app.ports.iter().map(|(protocol, ..)| *protocol);
+        let cannot = self.host.datapath.cannot_distrust();
+        follows(&app.spec.scheduling.policy, app.takes_turns, protocols, cannot)
     }
 }
 
@@ -76,11 +68,8 @@ fn follows(
     }
 }
 
-fn unheard(silence: Duration) -> String {
-    format!("no WATCHDOG=1 for {}", duration::format(silence))
-}
-
-fn told(what: Core) -> (What, Option<String>) {
+/// `follows` says what follows for a worker that has fallen silent.
+fn told(what: Core, follows: impl FnOnce() -> Option<&'static str>) -> (What, Option<String>) {
     let kind = |kind: Kind| match kind {
         Kind::Reload => "reload",
         Kind::Rollback => "rollback",
@@ -127,7 +116,14 @@ fn told(what: Core) -> (What, Option<String>) {
         Core::Worn(Worn::Lifetime { lived }) => {
             (What::WorkerWorn, Some(format!("it has served for {}", duration::format(lived))))
         }
-        Core::Silent { silence } => (What::WorkerSilent, Some(unheard(silence))),
+        Core::Silent { silence } => {
+            let said = format!("no WATCHDOG=1 for {}", duration::format(silence));
+            let detail = match follows() {
+                Some(follows) => format!("{said}: {follows}"),
+                None => said,
+            };
+            (What::WorkerSilent, Some(detail))
+        }
         Core::Heard => (What::WorkerHeard, None),
         Core::Outgrown { pause } => {
             let detail = format!(

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread,
 };
 
@@ -82,7 +82,7 @@ impl Supervisor {
         let verify = move || {
             let Ok(call) = handed.recv() else { return };
             let verdicts = asked.into_iter().map(|(path, verify)| {
-                let verdict = guarded(&path, verify).unwrap_or_else(Err);
+                let verdict = guarded(&path.display().to_string(), verify).unwrap_or_else(Err);
                 (path, verdict)
             });
             // The loop has ended when nobody hears it.
@@ -199,13 +199,10 @@ impl Host {
     /// Begins to load what a group needs; whether there is anything to wait for.
     fn load(&self, group: GroupId, scheduling: &Scheduling) -> bool {
         let Some(load) = self.datapath.loading(group, scheduling) else { return false };
-        let path = match &scheduling.policy {
-            Policy::Custom(path) => path.clone(),
-            policy => policy.name().into(),
-        };
+        let policy = scheduling.policy.to_string();
         let sender = self.verifying.sender.clone();
         let load = move || {
-            let loaded = guarded(&path, load).unwrap_or_else(Loaded::failed);
+            let loaded = guarded(&policy, load).unwrap_or_else(Loaded::failed);
             drop(sender.send(Verified::Loaded(group, loaded)));
         };
         // Without a thread it is loaded when it is wanted: now.
@@ -214,13 +211,11 @@ impl Host {
 
     fn fulfil(&mut self, group: GroupId, wish: &Wish, loaded: Option<Loaded>) -> Event {
         let scheduled = self.datapath.schedule_loaded(group, &wish.scheduling, loaded);
-        match wish.founder {
-            Some(founder) => self.opened(group, founder, &wish.scheduling, scheduled),
-            None => {
-                let result = scheduled.map_err(|error| format!("{error:#}"));
-                Event::Scheduled { group, result }
-            }
+        if let Some(founder) = wish.founder {
+            return self.opened(group, founder, &wish.scheduling, scheduled);
         }
+        let result = scheduled.map_err(|error| format!("{error:#}"));
+        Event::Scheduled { group, result }
     }
 
     /// A group has been founded, and has its rule or not; nothing is left of it when it cannot have that.
@@ -253,7 +248,7 @@ impl Host {
 }
 
 /// Does what may stumble over a program, and says so then: whoever waits for it must not wait for ever.
-fn guarded<T>(path: &Path, slow: Slow<T>) -> anyhow::Result<T> {
+fn guarded<T>(policy: &str, slow: Slow<T>) -> anyhow::Result<T> {
     catch_unwind(AssertUnwindSafe(slow))
-        .map_err(|_panic| anyhow!("policy {} cannot be used: it is damaged", path.display()))
+        .map_err(|_panic| anyhow!("policy {policy} cannot be used: it is damaged"))
 }

@@ -82,7 +82,7 @@ use super::{
     telemetry::{GroupTelemetry, Telemetry},
 };
 use crate::{
-    config::scheduling::{Policy, Scheduling},
+    config::scheduling::Scheduling,
     id::{GroupId, Ticket, WorkerId},
 };
 
@@ -230,13 +230,6 @@ impl Kernel {
     }
 }
 
-impl Kernel {
-    /// Where the kernel's reasoning about the program of an app's policy is kept.
-    fn policy_log(&self, app: &str) -> PathBuf {
-        self.logs.join(format!("{app}-policy.log"))
-    }
-}
-
 impl DataPath for Kernel {
     fn mode(&self) -> Mode {
         Mode::Kernel
@@ -356,7 +349,8 @@ impl DataPath for Kernel {
         let traffic = diag::traffic(known.cgroup, &known.addresses, &self.moved_to(worker))
             .context("count the connections of a worker")?;
         let is_counted = !self.groups.values().any(Group::abstains);
-        let sum = self.sum_of(worker, |counters| counters.selected + counters.migrated_in);
+        let sum =
+            self.sum_of(worker, |_| true, |counters| counters.selected + counters.migrated_in);
         let (spared, received) = (self.spared_since(worker), is_counted.then_some(sum));
         Ok(Traffic { spared, received, ..traffic })
     }
@@ -404,20 +398,11 @@ impl DataPath for Kernel {
     }
 
     fn verification(&self, app: &str, scheduling: &Scheduling) -> Option<Slow<anyhow::Result<()>>> {
-        let Policy::Custom(path) = &scheduling.policy else { return None };
-        let (path, select, log) = (path.clone(), self.spare.share(), self.policy_log(app));
-        Some(Box::new(move || {
-            let loaded = select.load_custom(&path, &[]);
-            loaded.map(drop).map_err(|error| custom::keep_log(error, &log))
-        }))
+        self.verification_of(app, &scheduling.policy)
     }
 
     fn loading(&self, group: GroupId, scheduling: &Scheduling) -> Option<Slow<Loaded>> {
-        let Policy::Custom(path) = &scheduling.policy else { return None };
-        // When descriptors run out that is found again by whoever schedules, and said.
-        let maps = self.groups.get(&group)?.share_maps().ok()?;
-        let (path, select) = (path.clone(), self.spare.share());
-        Some(Box::new(move || Loaded(select.load_custom(&path, &maps))))
+        self.loading_for(group, &scheduling.policy)
     }
 
     fn schedule_loaded(
