@@ -3,7 +3,7 @@
 /// Changes whenever a layout, a name or the meaning of a value changes.
 ///
 /// Programs and maps outlive the supervisor that loaded them: the next one compares before it takes over.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// A group's settings, written by the supervisor and read by the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -146,6 +146,8 @@ pub trait Group {
     fn steered(&mut self) -> Slot;
     /// Tries to select the socket in this slot; `false` if there is none that could be.
     fn select(&mut self, slot: Slot) -> bool;
+    /// Takes note that a packet came which may end a handshake with SYN cookies.
+    fn see_cookie(&mut self);
     /// Remembers a SYN.
     fn remember(&mut self, hash: u32, flow: Flow);
     /// What is remembered in the bucket of this hash.
@@ -172,6 +174,7 @@ pub fn choose<G: Group>(group: &mut G, kind: Kind, hash: u32) -> Decision {
     let lane = match kind {
         Kind::Other => return stray(group, hash),
         Kind::CookieAck => {
+            group.see_cookie();
             let version = group.version();
             if let Some(slot) = group.recall(hash).slot(hash, version)
                 && group.select(slot)
@@ -205,8 +208,8 @@ pub fn choose<G: Group>(group: &mut G, kind: Kind, hash: u32) -> Decision {
         Kind::Syn => {
             group.count(Tally::Selected(slot));
             group.expect(entry);
-            // Last, because this store mostly misses the cache: an atomic addition after it would wait for it (120 ns,
-            // measured), the rest of the kernel does not.
+            // Last, because this store may miss the cache: an atomic addition after it would wait for it (120 ns, measured),
+            // the rest of the kernel does not.
             group.remember(hash, Flow::new(hash, cursor.version(), slot));
         }
         Kind::Migration => {

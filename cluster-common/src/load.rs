@@ -59,6 +59,14 @@ pub const fn tick(nanoseconds: u64) -> u32 {
     (nanoseconds >> TICK_SHIFT) as u32
 }
 
+/// The tick of a jiffy of so many nanoseconds: of another beginning than those of [`tick`], but as long.
+///
+/// Jiffies are what `bpf_ktime_get_coarse_ns` goes by as well. To read them is an instruction, not a call.
+#[inline(always)]
+pub const fn tick_of_jiffy(jiffy: u64, nanoseconds: u32) -> u32 {
+    tick(jiffy.wrapping_mul(nanoseconds as u64))
+}
+
 /// The load of one socket as it lies in the map: a cache line, most of which each connection writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(64))]

@@ -70,6 +70,8 @@ pub const RULES: &str = "RULES";
 pub const CLASS_TURNS: &str = "CLASS_TURNS";
 /// Select object, a [`Layout`](crate::abi::Layout) global: where this kernel has what the programs read.
 pub const LAYOUT: &str = "LAYOUT";
+/// Select object, a `u32` global: nanoseconds of a jiffy.
+pub const JIFFY: &str = "JIFFY";
 /// Join object: the [`Tag`](crate::meter::Tag) kept with a socket.
 pub const TAGS: &str = "TAGS";
 /// Join object: [`Meter`](crate::meter::Meter) per seat that is in use.

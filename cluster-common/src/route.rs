@@ -96,8 +96,11 @@ const _: () = assert!(ROUTE_ENTRIES < TABLE_ENTRIES && OTHERS.is_power_of_two())
 pub struct CursorLine {
     /// A [`Cursor`] as a word.
     pub word: u64,
+    /// Jiffy of the last packet that may have ended a handshake with SYN cookies; 0 if there was none. Of the first lane
+    /// only, where every SYN passes by.
+    pub cookie_seen: u64,
     /// Fills the cache line.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 6],
 }
 
 const _: () = assert!(size_of::<CursorLine>() == 64);

@@ -112,7 +112,8 @@ fn mapped_memory_is_a_board() {
         };
         BUFFERS as usize
     ];
-    let mut cursors = vec![CursorLine { word: 0, reserved: [0; 7] }; LANES as usize];
+    let mut cursors =
+        vec![CursorLine { word: 0, cookie_seen: 0, reserved: [0; 6] }; LANES as usize];
     // SAFETY: as many as there must be, alive until the end, used by nothing else.
     let mut board = unsafe { Mapped::new(tables.as_mut_ptr(), cursors.as_mut_ptr()) };
 

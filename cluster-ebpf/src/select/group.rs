@@ -6,15 +6,17 @@ use aya_ebpf::{bindings::sk_reuseport_md, programs::SkReuseportContext};
 use cluster_common::{
     abi::Config,
     choose::{Group, OnMiss, Tally},
-    flow::{Flow, bucket},
+    flow::{Flow, bucket, has_cookies, quiet_bucket},
     route::{Entry, Lane, Turn},
     slot::Slot,
     stats::{GroupStats, SlotStats},
 };
 
+use cluster_ebpf::{read, write};
+
 use crate::{
     load,
-    maps::{FLOWS, GROUP_STATS, SLOT_STATS, SOCKETS},
+    maps::{CURSORS, FLOWS, GROUP_STATS, SLOT_STATS, SOCKETS},
     migration, pins,
     policy::Policy,
     steering, table,
@@ -23,7 +25,8 @@ use crate::{
 /// The maps, for the packet of this run, and the policy.
 pub(crate) struct Kernel<P> {
     ctx: *mut sk_reuseport_md,
-    config: Config,
+    /// Looked at when it is needed: to copy it takes as long as to choose.
+    config: *const Config,
     /// What the packet is known by to the policy.
     key: u32,
     policy: PhantomData<P>,
@@ -34,7 +37,7 @@ impl<P: Policy> Kernel<P> {
     pub(crate) fn new(ctx: &SkReuseportContext, config: &Config) -> Self {
         // Here, and not with each attempt: the verifier would walk every way to find it for every attempt.
         let key = P::key(ctx.md, config, ctx.hash());
-        Self { ctx: ctx.md, config: *config, key, policy: PhantomData }
+        Self { ctx: ctx.md, config, key, policy: PhantomData }
     }
 }
 
@@ -43,7 +46,8 @@ impl<P: Policy> Group for Kernel<P> {
 
     #[inline(always)]
     fn abstains(&mut self) -> bool {
-        self.config.abstains != 0
+        let config = self.config;
+        read!(config.abstains) != 0
     }
 
     #[inline(always)]
@@ -68,17 +72,19 @@ impl<P: Policy> Group for Kernel<P> {
 
     #[inline(always)]
     fn sheds(&mut self) -> bool {
-        self.config.shed != 0
+        let config = self.config;
+        read!(config.shed) != 0
     }
 
     #[inline(always)]
     fn is_full(&mut self, entry: Entry) -> bool {
-        load::is_full(entry, self.config.shed)
+        let config = self.config;
+        load::is_full(entry, read!(config.shed))
     }
 
     #[inline(always)]
     fn trusts(&mut self, entry: Entry) -> bool {
-        !self.config.guards() || load::trusts(self.ctx, entry, &self.config)
+        load::trusts(self.ctx, entry, self.config)
     }
 
     #[inline(always)]
@@ -90,7 +96,7 @@ impl<P: Policy> Group for Kernel<P> {
 
     #[inline(always)]
     fn expect(&mut self, entry: Entry) {
-        if P::WEIGHS || self.config.shed != 0 {
+        if P::WEIGHS || self.sheds() {
             load::expect(entry);
         }
         if P::LEARNS {
@@ -100,7 +106,8 @@ impl<P: Policy> Group for Kernel<P> {
 
     #[inline(always)]
     fn moved(&mut self, entry: Entry) {
-        migration::moved(self.ctx, entry, self.config.room);
+        let config = self.config;
+        migration::moved(self.ctx, entry, read!(config.room));
     }
 
     #[inline(always)]
@@ -117,7 +124,8 @@ impl<P: Policy> Group for Kernel<P> {
 
     #[inline(always)]
     fn steers(&mut self) -> bool {
-        self.config.steered != 0
+        let config = self.config;
+        read!(config.steered) != 0
     }
 
     #[inline(always)]
@@ -131,8 +139,18 @@ impl<P: Policy> Group for Kernel<P> {
     }
 
     #[inline(always)]
+    fn see_cookie(&mut self) {
+        if let Some(line) = CURSORS.get_ptr_mut(Lane::Syn.index()) {
+            write!(line.cookie_seen, load::jiffy());
+        }
+    }
+
+    #[inline(always)]
     fn remember(&mut self, hash: u32, flow: Flow) {
-        if let Some(place) = FLOWS.get_ptr_mut(bucket(hash)) {
+        let seen = CURSORS.get_ptr(Lane::Syn.index()).map_or(0, |line| read!(line.cookie_seen));
+        let cookies = has_cookies(load::jiffy(), seen);
+        let bucket = if cookies { bucket(hash) } else { quiet_bucket(hash) };
+        if let Some(place) = FLOWS.get_ptr_mut(bucket) {
             // SAFETY: an aligned word of the map. Whole words only, so that nobody reads half of two memories.
             unsafe { place.write_volatile(flow.word()) };
         }
@@ -140,14 +158,14 @@ impl<P: Policy> Group for Kernel<P> {
 
     #[inline(always)]
     fn recall(&mut self, hash: u32) -> Flow {
-        // SAFETY: an aligned word of the map.
-        let word = FLOWS.get_ptr(bucket(hash)).map_or(0, |place| unsafe { place.read_volatile() });
-        Flow::from_word(word)
+        let flow = flow_in(bucket(hash));
+        if flow.is_of(hash) { flow } else { flow_in(quiet_bucket(hash)) }
     }
 
     #[inline(always)]
     fn on_miss(&mut self) -> OnMiss {
-        OnMiss::from_word(self.config.on_miss)
+        let config = self.config;
+        OnMiss::from_word(read!(config.on_miss))
     }
 
     #[inline(always)]
@@ -171,6 +189,13 @@ impl<P: Policy> Group for Kernel<P> {
             unsafe { cluster_ebpf::add(counter, 1) };
         }
     }
+}
+
+/// What is remembered in a bucket.
+#[inline(always)]
+fn flow_in(bucket: u32) -> Flow {
+    // SAFETY: an aligned word of the map.
+    Flow::from_word(FLOWS.get_ptr(bucket).map_or(0, |place| unsafe { place.read_volatile() }))
 }
 
 /// The counter at `offset` in the slot's entry.

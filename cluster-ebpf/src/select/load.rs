@@ -2,23 +2,29 @@
 
 use aya_ebpf::{
     bindings::sk_reuseport_md,
-    helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns},
+    helpers::generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_coarse_ns},
 };
 use cluster_common::{
     abi::{Config, Layout},
-    load::{self, LAST, Load, Mark, Pending, tick, warmth},
+    load::{self, LAST, Load, Mark, Pending, tick, tick_of_jiffy, warmth},
     route::Entry,
 };
 
 use cluster_ebpf::{peek, read, write};
 
-use crate::maps::{LAYOUT, LOADS};
+use crate::maps::{JIFFY, LAYOUT, LOADS};
 
-/// The present tick.
+/// The present jiffy.
+#[inline(always)]
+pub(crate) fn jiffy() -> u64 {
+    // SAFETY: has no arguments and no conditions.
+    unsafe { bpf_jiffies64() }
+}
+
+/// The present tick, since any time: to be compared with other times that this gave.
 #[inline(always)]
 pub(crate) fn now() -> u32 {
-    // SAFETY: has no arguments and no conditions.
-    tick(unsafe { bpf_ktime_get_coarse_ns() })
+    tick_of_jiffy(jiffy(), JIFFY.load())
 }
 
 #[inline(always)]
@@ -132,14 +138,18 @@ pub(crate) fn learn(ctx: *mut sk_reuseport_md, entry: Entry) {
 /// Whether the worker whose socket was just selected accepts connections, has not fallen silent, and is not too new for
 /// one more.
 #[inline(always)]
-pub(crate) fn trusts(ctx: *mut sk_reuseport_md, entry: Entry, config: &Config) -> bool {
-    let Some(load) = of(entry) else { return true };
-    if !entry.seat().counts() {
+pub(crate) fn trusts(ctx: *mut sk_reuseport_md, entry: Entry, config: *const Config) -> bool {
+    let (patience, queue) = (read!(config.patience), read!(config.queue));
+    let (slow_start, heartbeat) = (read!(config.slow_start), read!(config.heartbeat));
+    if patience | queue | slow_start | heartbeat == 0 || !entry.seat().counts() {
         return true;
     }
-    let tick = now();
-    if config.slow_start > 0 {
-        let warmth = warmth(tick.wrapping_sub(read!(load.since)), config.slow_start);
+    let Some(load) = of(entry) else { return true };
+    if slow_start > 0 {
+        // By the supervisor's clock, which has told since when.
+        // SAFETY: has no arguments and no conditions.
+        let tick = tick(unsafe { bpf_ktime_get_coarse_ns() });
+        let warmth = warmth(tick.wrapping_sub(read!(load.since)), slow_start);
         // SAFETY: has no arguments and no conditions.
         if unsafe { bpf_get_prandom_u32() } & 0xffff >= warmth {
             return false;
@@ -150,19 +160,20 @@ pub(crate) fn trusts(ctx: *mut sk_reuseport_md, entry: Entry, config: &Config) -
     if layout.selected == 0 {
         return true;
     }
-    if config.queue > 0 && backlog(selected(ctx, layout), layout) > config.queue {
+    if queue > 0 && backlog(selected(ctx, layout), layout) > queue {
         return false;
     }
     // Here and in one condition, because of the verifier: further up, or in two, it would walk up to a million instructions
     // of some policies and give up.
-    if config.heartbeat & u32::from(read!(load.distrusted)) != 0 {
+    if heartbeat & u32::from(read!(load.distrusted)) != 0 {
         return false;
     }
-    if config.patience == 0 {
+    if patience == 0 {
         return true;
     }
+    let tick = now();
     let mark = Mark::from_word(read!(load.mark));
-    if !mark.is_due(tick, config.patience) {
+    if !mark.is_due(tick, patience) {
         return !mark.is_stalled();
     }
     let queued = backlog(selected(ctx, layout), layout);

@@ -90,6 +90,10 @@ pub(crate) static PINS: LruHashMap<Source, u32> = LruHashMap::with_max_entries(1
 #[unsafe(no_mangle)]
 pub(crate) static LAYOUT: Global<Layout> = Global::new(Layout { selected: 0, backlog: 0 });
 
+/// Nanoseconds of a jiffy of this kernel.
+#[unsafe(no_mangle)]
+pub(crate) static JIFFY: Global<u32> = Global::new(4_000_000);
+
 /// A socket array whose values have 8 bytes.
 ///
 /// User space may then look a slot up and gets the cookie of its socket, by which a new supervisor recognises what an

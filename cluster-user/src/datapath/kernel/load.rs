@@ -16,6 +16,7 @@ use cluster_common::{
     slot::{SLOTS, Slot},
     stats::GroupStats,
 };
+use rustix::time::{ClockId, clock_getres};
 
 use super::{
     bpf,
@@ -172,12 +173,20 @@ fn prepare(name: &'static str, layout: Layout, protocol: Protocol) -> anyhow::Re
         target: 0,
     };
     let places = places(layout);
-    let mut object = Prepared::new(SELECT, &[(names::LAYOUT, &places)], &[wanted])?;
+    let jiffy = jiffy().to_ne_bytes();
+    let globals = [(names::LAYOUT, &places[..]), (names::JIFFY, &jiffy[..])];
+    let mut object = Prepared::new(SELECT, &globals, &[wanted])?;
     object.resize(names::TRACE_LOG, if is_traced(name) { TRACE_BYTES } else { NO_TRACE_BYTES });
     if protocol == Protocol::Udp {
         object.resize(names::PINS, FLOWS_OF_DATAGRAMS);
     }
     Ok(object)
+}
+
+/// Nanoseconds of a jiffy: what the coarse clocks advance by (`LOW_RES_NSEC` of the kernel).
+fn jiffy() -> u32 {
+    let resolution = clock_getres(ClockId::MonotonicCoarse).tv_nsec;
+    u32::try_from(resolution).unwrap_or_default().max(1)
 }
 
 /// The value of [`names::LAYOUT`].

@@ -151,29 +151,28 @@ impl Kernel {
         Ok(Self { spare, watch, meter, spared, groups, drain, hub, arrivals, logs })
     }
 
-    /// Deals with everything that has arrived.
-    fn serve(&mut self) {
-        loop {
-            let ready = self.hub.ready();
-            if ready.is_empty() {
-                return;
-            }
-            for source in ready {
-                match source {
-                    Source::Events => self.watch.take_events(),
-                    Source::WaitingRoom(group) => {
-                        // If there can be no new waiting room now, they go on waiting: until the next one arrives
-                        // or a route is published.
-                        drop(self.groups.get_mut(&group).map(Group::settle));
-                    }
-                    Source::Trace(group) => {
-                        if let Some(group) = self.groups.get_mut(&group) {
-                            group.flush_trace();
-                        }
+    /// Deals with what has arrived; `false` if there was nothing.
+    ///
+    /// Only once: what comes back at once, such as connections that are sent to the waiting room again, must not keep the
+    /// supervisor from whatever would end that.
+    fn serve(&mut self) -> bool {
+        let ready = self.hub.ready();
+        for &source in &ready {
+            match source {
+                Source::Events => self.watch.take_events(),
+                Source::WaitingRoom(group) => {
+                    // If there can be no new waiting room now, they go on waiting: until the next one arrives or a route
+                    // is published.
+                    drop(self.groups.get_mut(&group).map(Group::settle));
+                }
+                Source::Trace(group) => {
+                    if let Some(group) = self.groups.get_mut(&group) {
+                        group.flush_trace();
                     }
                 }
             }
         }
+        !ready.is_empty()
     }
 
     /// Refuses a founder beside whom somebody else's socket would be in the group.
@@ -272,8 +271,10 @@ impl DataPath for Kernel {
             let Ok(mut guard) = ready!(arrivals.poll_read_ready(context)) else {
                 return Poll::Pending;
             };
-            self.serve();
-            guard.clear_ready();
+            // The runtime lets others have their turn between many of these.
+            if !self.serve() {
+                guard.clear_ready();
+            }
         }
     }
 
