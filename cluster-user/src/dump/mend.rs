@@ -101,7 +101,7 @@ mod tests {
             ("hook_timeout", &|spec| spec.hooks.timeout = Duration::ZERO),
             ("pid_file", &|spec| spec.identity.pid_file = Some("web.pid".into())),
             ("listen", &|spec| {
-                let listen: listen::Listen = "127.0.0.1:80".parse().unwrap();
+                let listen: listen::Listen = "tcp://127.0.0.1:80".parse().unwrap();
                 spec.listen = vec![listen.clone(), listen];
             }),
             ("umask", &|spec| spec.resources.umask = Some(0o7777)),
