@@ -127,6 +127,7 @@ impl Group {
         } else {
             None
         };
+        let looked_for = classes.as_ref().map_or(Ok(0), Classes::looked_for)?;
         let traced = load::is_traced(&self.program.name);
         let wanted =
             if traced && wanted == names::ROUND_ROBIN { names::SELECT_TRACED } else { wanted };
@@ -162,7 +163,7 @@ impl Group {
             Some(loaded) => self.replace_program(loaded, None, meter, duplicate),
             None if stays => Ok(()),
             None => select
-                .load_for(wanted, &self.maps, self.key.protocol)
+                .load_for(wanted, &self.maps, self.key.protocol, looked_for)
                 .and_then(|loaded| self.replace_program(loaded, classes, meter, duplicate)),
         };
         if let Err(error) = replaced {
