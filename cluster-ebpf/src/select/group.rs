@@ -25,7 +25,7 @@ use crate::{
 /// The maps, for the packet of this run, and the policy.
 pub(crate) struct Kernel<P> {
     ctx: *mut sk_reuseport_md,
-    /// Looked at when it is needed: to copy it takes as long as to choose.
+    /// Each setting is read when it is needed: of copies the verifier follows every value through all attempts.
     config: *const Config,
     /// What the packet is known by to the policy.
     key: u32,

@@ -90,8 +90,8 @@ pub(crate) static PINS: LruHashMap<Source, u32> = LruHashMap::with_max_entries(1
 #[unsafe(no_mangle)]
 pub(crate) static LAYOUT: Global<Layout> = Global::new(Layout { selected: 0, backlog: 0 });
 
-/// By what clients are told beside their address ([`Sign::is_looked_for`]). In a map of its own, because
-/// programs of a group share the other constants.
+/// By what clients are told beside their address ([`Sign::is_looked_for`]). In a map of its own, because programs of a group
+/// share the other constants.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".rodata.signs")]
 pub(crate) static SIGNS: Global<u32> = Global::new(Sign::MARKS | Sign::PAYLOADS);
