@@ -1,6 +1,6 @@
 //! What the core shows of itself.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use cluster_common::slot::Slot;
 
@@ -251,7 +251,12 @@ impl State {
             })
             .collect();
         ports.sort_by_key(|(protocol, address, _)| (address.port(), *protocol, *address));
-        let seats = app.seats.iter().map(|(instance, seat)| self.seat(*instance, seat)).collect();
+        let mut slots = self.slots(app);
+        let seats = app.seats.iter().map(|(instance, seat)| {
+            let slots = seat.worker().and_then(|worker| slots.remove(&worker));
+            self.seat(*instance, seat, slots.unwrap_or_default())
+        });
+        let seats = seats.collect();
         let rollout = app.rollout.as_ref().map(|rollout| RolloutView {
             target: rollout.target,
             stage: match rollout.stage {
@@ -280,9 +285,13 @@ impl State {
         }
     }
 
-    fn seat<'a>(&'a self, instance: Instance, seat: &'a Seat) -> SeatView<'a> {
+    fn seat<'a>(
+        &'a self,
+        instance: Instance,
+        seat: &'a Seat,
+        slots: Vec<(GroupId, Slot)>,
+    ) -> SeatView<'a> {
         let worker = seat.worker().and_then(|id| self.workers.get(&id));
-        let slots = worker.map(|worker| self.slots(worker)).unwrap_or_default();
         SeatView {
             instance,
             status: status(seat, worker),
@@ -323,13 +332,15 @@ impl State {
         others.map(view).collect()
     }
 
-    fn slots(&self, worker: &Worker) -> Vec<(GroupId, Slot)> {
-        let of = |group: &super::group::Group| {
-            let id = group.id;
-            let slots = group.slots.iter().filter(|(_, member)| member.worker == worker.id);
-            slots.map(|(slot, _)| (id, *slot)).collect::<Vec<_>>()
-        };
-        self.groups.values().flat_map(of).collect()
+    /// Slots of all workers of an app. In one look at its groups, since there may be hundreds of workers.
+    fn slots(&self, app: &App) -> BTreeMap<WorkerId, Vec<(GroupId, Slot)>> {
+        let mut slots: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for group in self.groups.values().filter(|group| group.app == app.id) {
+            for (slot, member) in &group.slots {
+                slots.entry(member.worker).or_default().push((group.id, *slot));
+            }
+        }
+        slots
     }
 }
 
