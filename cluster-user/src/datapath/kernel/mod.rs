@@ -271,10 +271,15 @@ impl DataPath for Kernel {
             let Ok(mut guard) = ready!(arrivals.poll_read_ready(context)) else {
                 return Poll::Pending;
             };
-            // The runtime lets others have their turn between many of these.
-            if !self.serve() {
-                guard.clear_ready();
+            if self.serve() {
+                if let Some(report) = self.watch.next_report() {
+                    return Poll::Ready(report);
+                }
+                // Others have their turn first, such as those whom the supervisor asks after this.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
             }
+            guard.clear_ready();
         }
     }
 
