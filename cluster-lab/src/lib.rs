@@ -33,6 +33,7 @@ pub mod machine;
 mod resume;
 pub mod run;
 pub mod results;
+pub mod column;
 pub mod statistics;
 pub mod compare;
 pub mod table;
