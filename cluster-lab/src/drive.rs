@@ -77,6 +77,7 @@ fn drive(point: &Point, folder: &Path) -> anyhow::Result<Verdict> {
     let group = match Group::start(point, folder, address) {
         Ok(group) => group,
         Err(NoGroup::NotAvailable(why)) => return Ok(Verdict::NotAvailable(why)),
+        Err(NoGroup::NotServing(why)) => return Ok(Verdict::NotServing(why)),
         Err(NoGroup::Failed(error)) => return Err(error),
     };
     way.await_open(point.setup.port)?;

@@ -14,6 +14,8 @@ use crate::{
     span::Span,
 };
 
+/// The next step after a load that nobody can serve, in words of the file.
+pub const OVERLOAD: &str = "`overload = true` when it is meant";
 /// Most workers of one point.
 const MOST_WORKERS: u32 = 4096;
 
@@ -166,6 +168,28 @@ impl Experiment {
         Ok(experiment)
     }
 
+    /// What it runs, as one line.
+    pub fn summary(&self) -> String {
+        fn list<T: ToString>(values: &[T]) -> String {
+            values.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+        }
+        let load = if self.rate.is_empty() {
+            format!("load {}", list(&self.load))
+        } else {
+            format!("{} requests per second", list(&self.rate))
+        };
+        let asked = match &self.app {
+            Some(app) => format!("`{app}`"),
+            None => list(&self.service),
+        };
+        format!(
+            "policies {}; {} workers; {load}; {asked}; seeds {}",
+            list(&self.policies),
+            list(&self.workers),
+            list(&self.seeds)
+        )
+    }
+
     /// As TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).unwrap_or_default()
@@ -217,7 +241,7 @@ impl Experiment {
             }
             if *load >= 1.0 && self.rate.is_empty() && !self.overload {
                 return Err(Refusal::usage(format!("`load` has {load}: nobody can serve that"))
-                    .hint("`overload = true` when it is meant"));
+                    .hint(OVERLOAD));
             }
         }
         if let Some(rate) = self.rate.iter().find(|rate| !(**rate > 0.0 && rate.is_finite())) {

@@ -29,6 +29,10 @@ use crate::{
 const UNSUPPORTED: i32 = 5;
 /// How long workers may take to serve.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// The same for an app that is ready and serves other ports.
+const ELSEWHERE: Duration = Duration::from_secs(10);
+/// Between two looks whether they do: at first, and at most. The kernel goes through all of its connections for a look.
+const LOOKS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(250)];
 
 /// Workers that serve; they end with it.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub(crate) struct Group {
 pub(crate) enum NoGroup {
     /// This cluster, or this host, does not have the policy.
     NotAvailable(String),
+    /// The workers were started, and nobody serves the port.
+    NotServing(String),
     /// Something went wrong.
     Failed(anyhow::Error),
 }
@@ -218,21 +224,41 @@ impl Group {
     }
 
     /// Workers of the laboratory that share an address are all there when each is in its group.
-    fn await_serving(&self) -> anyhow::Result<()> {
-        let end = Instant::now() + PATIENCE;
+    fn await_serving(&self) -> Result<(), NoGroup> {
+        let began = Instant::now();
+        let (elsewhere_at, end) = (began + ELSEWHERE, began + PATIENCE);
+        let [mut pause, longest] = LOOKS;
         let wanted = if self.own.is_empty() || self.shared.is_some() { 1 } else { self.own.len() };
         while listening(self.address.port()) < wanted
             || TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_err()
         {
-            anyhow::ensure!(
-                Instant::now() < end,
-                "nobody serves {} after {} s\nhint: `port` says where an app of one's own serves",
-                self.address,
-                PATIENCE.as_secs()
-            );
-            thread::sleep(Duration::from_millis(5));
+            let now = Instant::now();
+            let elsewhere = if now < elsewhere_at { None } else { self.elsewhere() };
+            if elsewhere.is_some() || now >= end {
+                let said = format!(
+                    "nobody serves port {} after {} s",
+                    self.address.port(),
+                    began.elapsed().as_secs()
+                );
+                return Err(NoGroup::NotServing(match elsewhere {
+                    Some(ports) => format!("{said}, and the app serves {ports}"),
+                    None => said,
+                }));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(longest);
         }
         Ok(())
+    }
+
+    /// The ports that the app serves, if the one that is asked is none of them.
+    fn elsewhere(&self) -> Option<String> {
+        let app = self.app().ok()?;
+        let shown = app["ports"].as_array()?.iter().filter_map(|port| port["address"].as_str());
+        let ports: Vec<SocketAddr> = shown.filter_map(|address| address.parse().ok()).collect();
+        let serves = |port: u16| ports.iter().any(|address| address.port() == port);
+        let is_elsewhere = !ports.is_empty() && !serves(self.address.port());
+        is_elsewhere.then(|| ports.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", "))
     }
 
     fn cluster(&self) -> Command {

@@ -30,6 +30,7 @@ mod group;
 pub mod arena;
 pub mod drive;
 pub mod machine;
+mod resume;
 pub mod run;
 pub mod results;
 pub mod column;

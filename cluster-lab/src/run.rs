@@ -18,6 +18,7 @@ use crate::{
     point::Point,
     refusal::{Kind, Refusal},
     results::{FORMAT, Record, Results, write_json},
+    resume,
     verdict::Verdict,
 };
 
@@ -81,6 +82,7 @@ pub fn run(
         return Err(Refusal::usage(format!("{} has results already", order.out.display()))
             .hint("--resume goes on with them, and --out is another folder"));
     }
+    resume::check(&raw, &points)?;
     fs::create_dir_all(&raw)
         .map_err(|error| Refusal::failed(format!("failed to make {}: {error}", raw.display())))?;
     let mut records: Vec<Option<Record>> =
@@ -109,6 +111,12 @@ pub fn run(
             if !matches!(verdict, Verdict::NotOffered(_)) {
                 break;
             }
+        }
+        if let Verdict::NotServing(why) = verdict {
+            remove_if_empty(&raw, &order.out);
+            return Err(Refusal::failed(why).hint(
+                "`port`, or --port, says where the app serves; no other point was tried, and --resume goes on",
+            ));
         }
         let record = Record {
             format: FORMAT,

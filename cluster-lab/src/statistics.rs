@@ -50,8 +50,18 @@ pub fn ratio(a: &[f64], b: &[f64]) -> Option<Interval> {
     let logs = |values: &[f64]| -> Vec<f64> {
         values.iter().filter(|value| **value > 0.0).map(|value| value.ln()).collect()
     };
-    let (a, b) = (logs(a), logs(b));
-    let ((mean_a, variance_a), (mean_b, variance_b)) = (moments(&a)?, moments(&b)?);
+    difference(&logs(a), &logs(b)).map(exp)
+}
+
+/// How much larger the second of each pair is.
+pub fn paired_difference(pairs: &[(f64, f64)]) -> Option<Interval> {
+    let differences: Vec<f64> = pairs.iter().map(|(a, b)| b - a).collect();
+    mean(&differences)
+}
+
+/// The same of values that have no partners, by Welch's approximation.
+pub fn difference(a: &[f64], b: &[f64]) -> Option<Interval> {
+    let ((mean_a, variance_a), (mean_b, variance_b)) = (moments(a)?, moments(b)?);
     let value = mean_b - mean_a;
     let half = match (variance_a, variance_b) {
         (Some(variance_a), Some(variance_b)) => {
@@ -63,7 +73,7 @@ pub fn ratio(a: &[f64], b: &[f64]) -> Option<Interval> {
         }
         (None, _) | (_, None) => f64::INFINITY,
     };
-    Some(exp(Interval { value, low: value - half, high: value + half }))
+    Some(Interval { value, low: value - half, high: value + half })
 }
 
 /// The mean, and the variance if there are two values.

@@ -19,6 +19,8 @@ pub enum Verdict {
     NotOffered(String),
     /// This policy is not to be had here: no result.
     NotAvailable(String),
+    /// Its workers serve another port, or none: no result, and that of every other point would be the same.
+    NotServing(String),
     /// Something went wrong: no result.
     Failed(String),
 }
@@ -28,7 +30,9 @@ impl Verdict {
     pub fn outcome(&self) -> Option<&Outcome> {
         match self {
             Self::Measured(outcome) => Some(outcome),
-            Self::NotOffered(_) | Self::NotAvailable(_) | Self::Failed(_) => None,
+            Self::NotOffered(_) | Self::NotAvailable(_) | Self::NotServing(_) | Self::Failed(_) => {
+                None
+            }
         }
     }
 
@@ -38,6 +42,7 @@ impl Verdict {
             Self::Measured(_) => None,
             Self::NotOffered(why) => Some(format!("the machine cannot offer this load: {why}")),
             Self::NotAvailable(why) => Some(format!("not available: {why}")),
+            Self::NotServing(why) => Some(why.clone()),
             Self::Failed(why) => Some(format!("failed: {why}")),
         }
     }

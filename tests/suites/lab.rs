@@ -204,6 +204,57 @@ fn an_app_of_ones_own_can_be_the_server() {
 }
 
 #[test]
+fn an_app_that_serves_another_port_ends_the_run_at_its_first_point() {
+    let host = Host::kernel();
+    let args =
+        ["lab", "run", "--app", "app", "--path", "/", "--rate", "200", "--policy", "plain,default"];
+    let wrong = ["--seed", "1,2", "--duration", "1s", "--out", "wrong", "--port", "8099"];
+    // `app` takes its port from the environment, and this one does not let it.
+    let script = host.write("elsewhere.sh", "#!/bin/sh\nPORT=8080 exec app\n");
+    let mut line = [&args[..], &wrong].concat();
+    line[3] = &script;
+
+    let ran = host.cluster(&line).fails().code(1);
+
+    ran.complains("nobody serves port 8099")
+        .complains("the app serves 0.0.0.0:8080")
+        .complains("--port");
+    assert!(
+        !host.work().join("wrong").exists(),
+        "no point is recorded, and none was tried after it"
+    );
+}
+
+#[test]
+fn results_of_an_experiment_that_was_changed_are_not_dropped() {
+    let host = Host::kernel();
+    host.write("short.toml", SHORT);
+    let run = ["lab", "run", "short.toml", "--policy", "none", "--seed", "1"];
+    host.cluster(&run).ok();
+    let before = results(&host, "lab-short");
+
+    host.cluster(&[&run[..], &["--resume", "--duration", "700ms"]].concat())
+        .fails()
+        .code(USAGE)
+        .complains("`duration` was")
+        .complains("--out");
+    assert_eq!(results(&host, "lab-short"), before);
+
+    host.cluster(&[&run[..6], &["1,2", "--resume"]].concat()).ok();
+    assert_eq!(results(&host, "lab-short")["records"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn without_an_experiment_it_is_said_which_is_run() {
+    let host = Host::kernel();
+    let ran = host.cluster(&["lab", "run", "--quick", "--policy", "none,shared"]).ok();
+    ran.complains("the default experiment: policies none, shared; 4 workers; load 0.7");
+
+    let refused = host.cluster(&["lab", "run", "--load", "1.5"]).fails().code(USAGE);
+    refused.complains("--overload when it is meant");
+}
+
+#[test]
 fn clients_may_be_far_away_and_speak_ipv6() {
     let host = Host::kernel();
     let more = "link = ['veth']\nip = [4, 6]\nsyncookies = [2]\nclients = 3\n";

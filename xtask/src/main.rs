@@ -29,13 +29,13 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Builds everything and runs a `cluster` command: `cargo xtask run -- start app -i 8`
+    /// Builds `cluster` (some 4 minutes the first time) and runs a command of it: `cargo xtask run -- start app -i 8`
     Run {
         /// The command line of `cluster`; its help when there is none
         #[arg(last = true)]
         args: Vec<OsString>,
     },
-    /// Runs all tests, those that need root and BPF included
+    /// Runs all tests, those that need root and BPF included (some 15 minutes; packages and PM2 over the network)
     Test {
         /// Only tests whose names contain one of these
         filters: Vec<String>,

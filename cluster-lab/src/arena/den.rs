@@ -31,6 +31,8 @@ const CGROUPS: &str = "cgroups";
 pub(super) const VARIABLE: &str = "CLUSTER_LAB_ARENA";
 /// How often a new folder may be taken for one that was left behind, before it is locked.
 const ATTEMPTS: u32 = 16;
+/// How long it may take to become a program. Whoever has no environment and no command line longer than that will have none.
+const BIRTH: Duration = Duration::from_secs(1);
 
 /// A folder that is ours.
 #[derive(Debug)]
@@ -118,6 +120,30 @@ fn lock(path: &Path) -> Option<Flock<File>> {
     (is_it && own.uid() == geteuid().as_raw()).then_some(locked)
 }
 
+/// The environment of a process (proc(5)); others' cannot be read, and what has ended has none.
+///
+/// Nor has who is becoming another program (execve(2)), until that is set up: it is waited for. It has no command line
+/// either then, but a program, unlike who has ended and threads of the kernel.
+fn environment(pid: Pid) -> Vec<u8> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let read = |file| fs::read(process.join(file)).unwrap_or_default();
+    let end = Instant::now() + BIRTH;
+    loop {
+        let environment = read("environ");
+        if !environment.is_empty() {
+            return environment;
+        }
+        if !read("cmdline").is_empty() {
+            // It has none, or has been set up meanwhile.
+            return read("environ");
+        }
+        if process.join("exe").read_link().is_err() || Instant::now() >= end {
+            return environment;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Ends what runs in the arena of a dead keeper: without a world of its own nothing has ended it.
 fn end_processes(folder: &Path) {
     let end = Instant::now() + PATIENCE;
@@ -133,14 +159,12 @@ fn end_processes(folder: &Path) {
     }
 }
 
-/// Those that say so in their environment (proc(5)), whatever descends from them, and who shares a session with one of all
-/// these: there are programs that write their title over their environment. Others' cannot be read, and what has ended has
-/// none.
+/// Those that say so in their environment, whatever descends from them, and who shares a session with one of all
+/// these: there are programs that write their title over their environment.
 fn processes(folder: &Path) -> Vec<Pid> {
     let wanted = format!("{VARIABLE}={}", folder.display());
     let is_marked = |pid: Pid| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+        environment(pid).split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
     };
     let (own, own_session) = (getpid(), getsid(None).ok());
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -264,6 +288,22 @@ mod tests {
         let end = Instant::now() + PATIENCE;
         while path.exists() && Instant::now() < end {
             thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn who_is_just_becoming_a_program_is_not_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..200 {
+            // Back as soon as the child has left this program behind (vfork(2)), which is before it has an environment.
+            let mut child =
+                Command::new("sleep").arg("60").env(VARIABLE, folder.path()).spawn().unwrap();
+            end_processes(folder.path());
+            let end = Instant::now() + BIRTH;
+            while child.try_wait().unwrap().is_none() {
+                assert!(Instant::now() < end, "it was ended");
+                thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Policies of one's own: beginning one, and what is done with it, one command each.
 
 mod skeleton;
+mod refusal;
 
 use std::{
     env, fs,
     path::{Path, PathBuf, absolute},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -75,9 +76,16 @@ pub(crate) fn run(task: &Task) -> Result<()> {
             let mut cargo = step::cargo(["test", "--lib"]);
             step::run(cargo.current_dir(folder))
         }
-        Task::Verify { object } => example("verify", object, &[]),
+        Task::Verify { object } => verify(object),
         Task::Bench { object, workers, decisions } => {
-            example("bench", object, &[workers.to_string(), decisions.to_string()])
+            let mut cargo =
+                example("bench", object, &[workers.to_string(), decisions.to_string()])?;
+            let status = cargo.status();
+            let status =
+                status.with_context(|| format!("failed to run `{}`", step::show(&cargo)))?;
+            // It has said why.
+            ensure!(status.success(), "the policy cannot be used as it is");
+            Ok(())
         }
     }
 }
@@ -115,22 +123,47 @@ fn program_of(folder: &Path) -> Result<String> {
     }
 }
 
-/// Does something with an object in the kernel, by the code that `cluster` itself has for that.
-fn example(task: &str, object: &Path, arguments: &[String]) -> Result<()> {
+/// Shows what the kernel says, what it means first. The whole of its log is kept where the policy is built.
+fn verify(object: &Path) -> Result<()> {
+    let mut cargo = example("verify", object, &[])?;
+    let folder = refusal::folder(&absolute(object).context("failed to find the object")?);
+    fs::create_dir_all(&folder)
+        .with_context(|| format!("failed to create {}", folder.display()))?;
+    // It leaves its log in the temporary folder, which is everybody's.
+    let aside = tempfile::tempdir_in(&folder).context("failed to make a folder")?;
+    let output = cargo.env("TMPDIR", aside.path()).stderr(Stdio::piped()).output();
+    let output = output.with_context(|| format!("failed to run `{}`", step::show(&cargo)))?;
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        eprint!("{said}");
+        return Ok(());
+    }
+    let Some(log) = refusal::keep(aside.path(), &folder)? else {
+        // It was not the kernel who refused it.
+        eprint!("{said}");
+        bail!("the policy cannot be used as it is");
+    };
+    eprint!("{}", refusal::told(&said, &log));
+    bail!("the kernel refuses the policy's program")
+}
+
+/// What does something with an object in the kernel, by the code that `cluster` itself has for that: built, and not run yet.
+fn example(task: &str, object: &Path, arguments: &[String]) -> Result<Command> {
     let object = absolute(object).context("failed to find the object")?;
     ensure!(
         object.exists(),
         "there is no {}\nhint: cargo xtask policy build FOLDER",
         object.display()
     );
-    let example = ["run", "--quiet", "--package", "cluster-user", "--example", "policy"];
-    let mut cargo = step::cargo(example);
-    cargo.args(["--", task]).arg(object).args(arguments);
-    let status =
-        cargo.status().with_context(|| format!("failed to run `{}`", step::show(&cargo)))?;
-    // It has said why.
-    ensure!(status.success(), "the policy cannot be used as it is");
-    Ok(())
+    let which = ["--quiet", "--package", "cluster-user", "--example", "policy"];
+    let mut build = step::cargo(["build"]);
+    let built = build.args(which).status();
+    let built = built.with_context(|| format!("failed to run `{}`", step::show(&build)))?;
+    ensure!(built.success(), "`{}` failed: {built}", step::show(&build));
+    let mut cargo = step::cargo(["run"]);
+    cargo.args(which).args(["--", task]).arg(object).args(arguments);
+    Ok(cargo)
 }
 
 fn folder_of(folder: &Path) -> Result<PathBuf> {

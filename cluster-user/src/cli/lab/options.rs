@@ -2,8 +2,12 @@
 
 use clap::Args;
 use cluster_lab::{
-    contender::Contender, distribution::Service, experiment::Experiment, fault::Fault,
-    refusal::Refusal, span::Span,
+    contender::Contender,
+    distribution::Service,
+    experiment::{Experiment, OVERLOAD},
+    fault::Fault,
+    refusal::Refusal,
+    span::Span,
 };
 
 /// Options that go over what the file says: each list replaces that of the file.
@@ -67,6 +71,19 @@ pub(super) struct Changes {
 }
 
 impl Changes {
+    /// A refusal, with hints in words of the command line when it was there that it was said.
+    pub(super) fn reword(is_load_said: bool, mut refusal: Refusal) -> Refusal {
+        if is_load_said && refusal.hint.as_deref() == Some(OVERLOAD) {
+            refusal.hint = Some("--overload when it is meant".to_owned());
+        }
+        refusal
+    }
+
+    /// Whether loads were said.
+    pub(super) fn says_load(&self) -> bool {
+        !self.load.is_empty()
+    }
+
     /// The experiment with all that was said.
     pub(super) fn apply(self, it: &mut Experiment) {
         replace(&mut it.policies, self.policies);

@@ -42,7 +42,7 @@ Latency counts from when a request was due. A point whose generator was late is 
 said. What has been measured stays in OUT/raw, one file per point.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(super) struct Run {
-    /// The experiment, as TOML
+    /// The experiment, as TOML; by default one that --print shows
     #[arg(conflicts_with = "preset")]
     file: Option<PathBuf>,
 
@@ -81,14 +81,19 @@ impl Run {
             (None, Some(name)) => preset::named(name)?.experiment()?,
             (None, None) => Experiment::default(),
         };
+        let is_load_said = self.changes.says_load();
         self.changes.apply(&mut experiment);
         if self.quick {
             experiment = experiment.quick();
         }
-        experiment.check()?;
+        experiment.check().map_err(|refusal| Changes::reword(is_load_said, refusal))?;
         contenders::check(&experiment)?;
         if self.print {
             return Ok(output::answer(&experiment.to_toml())?);
+        }
+        if self.file.is_none() && self.preset.is_none() {
+            output::quiet(&format!("the default experiment: {}", experiment.summary()));
+            output::quiet("--print shows all of it; a FILE or --preset NAME is another one");
         }
         let (points, takes) = run::estimate(&experiment)?;
         let minutes = takes.as_secs() / 60;
