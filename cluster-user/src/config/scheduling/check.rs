@@ -15,6 +15,7 @@ impl Scheduling {
     /// A lowercase fragment that names the two things that disagree.
     pub fn check(&self, instances: u32) -> Result<(), String> {
         self.policy.check(instances)?;
+        self.check_vain()?;
         self.check_weights(instances)?;
         let Guard { stalled, heartbeat, queue, slow_start } = self.guard;
         if stalled.max(heartbeat.unwrap_or_default()).max(slow_start) > duration::MAX {
@@ -28,23 +29,36 @@ impl Scheduling {
         if self.shed == Some(0) {
             return Err("shed is 0, which would refuse every connection".to_owned());
         }
-        self.check_vain()
+        Ok(())
     }
 
-    /// What is asked for in vain; the usual guard is there without being asked for.
+    /// Refuses all that is asked for in vain at once; the usual guard is there without being asked for.
     fn check_vain(&self) -> Result<(), String> {
         if self.policy != Policy::None {
             return Ok(());
         }
-        let guard = (self.guard != Guard::default() && self.guard != Guard::OFF)
-            .then(|| ("guard", self.guard.to_string()));
-        let shed = self.shed.map(|shed| ("shed", shed.to_string()));
-        match guard.or(shed) {
-            None => Ok(()),
-            Some((name, value)) => Err(format!(
-                "{name} is {value}, and the policy is none: the kernel's hash knows no {name}; {name}=off ends it"
-            )),
+        let Self { policy: _, weights, guard, shed } = self;
+        let weights = (!weights.is_empty()).then(|| {
+            let weights: Vec<_> = weights.iter().map(u32::to_string).collect();
+            ("weights", format!("weights are {}", weights.join(",")))
+        });
+        let guard = (*guard != Guard::default() && *guard != Guard::OFF)
+            .then(|| ("guard", format!("guard is {guard}")));
+        let shed = shed.map(|shed| ("shed", format!("shed is {shed}")));
+        let vain: Vec<_> = weights.into_iter().chain(guard).chain(shed).collect();
+        if vain.is_empty() {
+            return Ok(());
         }
+        let all = |of: fn(&(&str, String)) -> String, between: &str| {
+            vain.iter().map(of).collect::<Vec<_>>().join(between)
+        };
+        Err(format!(
+            "{}, and the policy is none: the kernel's hash knows no {}; {} {}",
+            all(|(_, said)| said.clone(), " and "),
+            all(|(name, _)| (*name).to_owned(), ", no "),
+            all(|(name, _)| format!("{name}=off"), " "),
+            if vain.len() == 1 { "ends it" } else { "ends that" },
+        ))
     }
 
     fn check_weights(&self, instances: u32) -> Result<(), String> {
@@ -222,6 +236,17 @@ mod tests {
             let error = check(guard, shed).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn all_that_has_no_effect_without_a_policy_is_refused_at_once() {
+        let (policy, guard) = (Policy::None, "queue=3".parse().unwrap());
+        let all = Scheduling { policy, weights: vec![3, 1], guard, shed: Some(5) };
+        assert_eq!(
+            all.check(2).unwrap_err(),
+            "weights are 3,1 and guard is queue=3 and shed is 5, and the policy is none: the kernel's hash knows no \
+             weights, no guard, no shed; weights=off guard=off shed=off ends that"
+        );
     }
 
     #[test]
