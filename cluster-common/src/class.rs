@@ -125,6 +125,17 @@ impl Sign {
         Self { bits: KIND + 8 * length, kind: PAYLOAD, bytes }
     }
 
+    /// Set in a word about the signs of all rules if there is one by marks.
+    pub const MARKS: u32 = 1 << MARK;
+    /// Set there if there is one by what is sent first.
+    pub const PAYLOADS: u32 = 1 << PAYLOAD;
+
+    /// Its part in that word: what no rule goes by need not be looked up. Addresses always are, with whatever everybody has.
+    #[must_use]
+    pub const fn is_looked_for(&self) -> u32 {
+        (1 << self.kind) & (Self::MARKS | Self::PAYLOADS)
+    }
+
     /// What is compared, from the first bit on.
     pub fn compared(&self) -> [u8; BYTES + 4] {
         let mut compared = [0; BYTES + 4];

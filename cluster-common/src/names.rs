@@ -72,6 +72,8 @@ pub const CLASS_TURNS: &str = "CLASS_TURNS";
 pub const LAYOUT: &str = "LAYOUT";
 /// Select object, a `u32` global: nanoseconds of a jiffy.
 pub const JIFFY: &str = "JIFFY";
+/// Select object, a `u32` global: [what tells clients](crate::class::Sign::is_looked_for) beside their address.
+pub const SIGNS: &str = "SIGNS";
 /// Join object: the [`Tag`](crate::meter::Tag) kept with a socket.
 pub const TAGS: &str = "TAGS";
 /// Join object: [`Meter`](crate::meter::Meter) per seat that is in use.

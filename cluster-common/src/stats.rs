@@ -38,6 +38,10 @@ pub struct GroupStats {
     pub steered: u64,
     /// Connections refused because every worker had enough.
     pub shed: u64,
+    /// Times that a program of the user's named nobody, or a place that the route does not have.
+    pub unfollowed: u64,
+    /// Fills the cache line.
+    pub reserved: [u64; 7],
 }
 
 /// What became of connections that were to be told to close.
@@ -54,7 +58,7 @@ pub struct DrainStats {
 
 const _: () = assert!(size_of::<SlotStats>() == 64);
 const _: () = assert!(size_of::<DrainStats>() == 64);
-const _: () = assert!(size_of::<GroupStats>() == 64);
+const _: () = assert!(size_of::<GroupStats>() == 128);
 
 #[cfg(feature = "user")]
 // SAFETY: plain integers without padding, as the assertion above proves.

@@ -32,6 +32,7 @@ pub mod drive;
 pub mod machine;
 pub mod run;
 pub mod results;
+pub mod column;
 pub mod statistics;
 pub mod compare;
 pub mod table;

@@ -45,6 +45,8 @@ pub struct Order {
 
 /// Who watches an experiment.
 pub trait Audience {
+    /// Something that a run has left cannot be removed.
+    fn left(&mut self, what: &str);
     /// It begins: so many points, of which so many are there already.
     fn begin(&mut self, points: usize, there: usize);
     /// A point begins; so much time is left in all.
@@ -66,7 +68,9 @@ pub fn run(
 ) -> Result<Results, Refusal> {
     let experiment = &order.experiment;
     experiment.check()?;
-    arena::sweep();
+    for left in arena::sweep().1 {
+        audience.left(&format!("{left:#}"));
+    }
     if !arena::is_private() {
         needs_no_root(experiment)?;
     }
@@ -172,7 +176,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.end();
-        // A keeper that was killed has left everything behind.
+        // A keeper that was killed has left everything behind. What is left after this is found, and said, by the next
+        // experiment or `lab clean`.
         arena::sweep();
     }
 }
@@ -209,16 +214,20 @@ fn one(
     let said = running.stdout.take().and_then(|it| it.join().ok()).unwrap_or_default();
     let complained = running.stderr.take().and_then(|it| it.join().ok()).unwrap_or_default();
     let verdict = said.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
-    if let Some(Ok(verdict)) = verdict.map(serde_json::from_slice::<Verdict>) {
-        return Ok(verdict);
-    }
     let complained = String::from_utf8_lossy(&complained);
     let why: Vec<&str> = complained.lines().filter(|it| !it.trim().is_empty()).collect();
-    if why.is_empty() {
-        return Ok(Verdict::Failed(format!("its keeper ended with {ended}")));
+    let why = match why.len() {
+        0 => format!("its keeper ended with {ended}"),
+        lines => why[lines.saturating_sub(3)..].join("; "),
+    };
+    if let Some(Ok(verdict)) = verdict.map(serde_json::from_slice::<Verdict>) {
+        if !ended.success() {
+            // It was measured all the same.
+            audience.left(&why);
+        }
+        return Ok(verdict);
     }
-    let last = why.len().saturating_sub(3);
-    Ok(Verdict::Failed(why[last..].join("; ")))
+    Ok(Verdict::Failed(why))
 }
 
 /// What an earlier run of the same point came to: only what was measured by the same program counts.

@@ -5,21 +5,16 @@ use std::fmt::Write as _;
 use comfy_table::{Cell as Field, CellAlignment, ContentArrangement, Table, presets};
 
 use crate::{
+    column::{Column, MAX, MEAN, P50, P99, P999},
     fault::FaultKind,
-    results::{Metric, Results, Series, distinct},
+    results::{Results, Series, distinct},
 };
 
 /// What the machine may add to service times without a word, in proportion.
 const STRAIN: f64 = 0.1;
 
 /// Columns of times.
-const TIMES: [(&str, Metric); 5] = [
-    ("mean", |it| it.latency.mean),
-    ("p50", |it| it.latency.p50),
-    ("p99", |it| it.latency.p99),
-    ("p99.9", |it| it.latency.p999),
-    ("max", |it| it.latency.max),
-];
+const TIMES: [Column; 5] = [MEAN, P50, P99, P999, MAX];
 
 /// An empty table; wide enough for a terminal of this width, or for anything.
 pub(crate) fn new(width: Option<u16>) -> Table {

@@ -3,18 +3,21 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use cluster_tests::{host::Host, http::local, in_both_modes, namespace};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::Value;
 
 in_both_modes!(
     what_was_saved_comes_back_as_it_was,
     what_runs_already_is_left_alone,
     what_was_stopped_stays_so_and_is_there_to_be_started,
     one_that_cannot_be_started_does_not_keep_the_others_down,
+    what_an_earlier_release_saved_and_this_one_refuses_is_left_out_and_said,
+    what_an_earlier_daemon_accepted_and_this_one_refuses_is_left_out_and_said,
 );
 
 fn what_was_saved_comes_back_as_it_was(host: &Host) {
@@ -95,6 +98,42 @@ fn one_that_cannot_be_started_does_not_keep_the_others_down(host: &Host) {
     let output = output.complains("app `gone`: program").complains("is not there any more");
     output.complains("app `late`").complains("2 of 3 saved apps").complains("cluster resurrect");
     host.assert_balanced(local(8080), 1);
+}
+
+fn what_an_earlier_release_saved_and_this_one_refuses_is_left_out_and_said(host: &Host) {
+    host.cluster(&["start", "app", "-i", "2", "--policy", "none"]).ok();
+    host.cluster(&["save"]).ok();
+    host.cluster(&["kill"]).ok();
+    edit(&dump(host), |saved| with_vain_settings(&mut saved["apps"][0]["spec"]));
+
+    let said = host.cluster(&["resurrect"]).ok().complains("app: started");
+
+    said.complains("guard is queue=100, and the policy is none").complains("shed is 5");
+    host.until_online("app", 2);
+    host.cluster(&["policy", "app"]).ok().says("none").never_mentions("queue=100");
+    host.cluster(&["save"]).ok();
+    host.cluster(&["kill"]).ok();
+    host.cluster(&["resurrect"]).ok().never_mentions("queue=100");
+}
+
+fn what_an_earlier_daemon_accepted_and_this_one_refuses_is_left_out_and_said(host: &Host) {
+    host.cluster(&["start", "app", "-i", "2", "--policy", "none"]).ok();
+    let before = host.pids("app");
+    host.kill_daemon_and_guardian();
+    let journal = host.home().join("journal.json");
+    edit(&journal, |journal| {
+        for app in journal["state"]["apps"].as_object_mut().unwrap().values_mut() {
+            let definitions = app["definitions"].as_object_mut().unwrap();
+            definitions.values_mut().for_each(with_vain_settings);
+        }
+    });
+
+    let said = host.cluster(&["list"]).ok().complains("guard is queue=100, and the policy is none");
+
+    said.complains("shed is 5");
+    assert_eq!(host.pids("app"), before);
+    host.cluster(&["policy", "app", "round-robin"]).ok().never_mentions("queue=100");
+    host.until_online("app", 2);
 }
 
 #[test]
@@ -178,6 +217,20 @@ fn a_full_or_read_only_disk_leaves_the_dump_that_was_there() {
     assert_ne!(fs::read(dump(&host)).unwrap(), saved);
     host.cluster(&["kill"]).ok();
     umount2(&home, MntFlags::empty()).unwrap();
+}
+
+/// What releases accepted that did not know that it has no effect.
+fn with_vain_settings(spec: &mut Value) {
+    let scheduling = &mut spec["scheduling"];
+    assert_eq!(scheduling["policy"], "none");
+    scheduling["guard"]["queue"] = 100.into();
+    scheduling["shed"] = 5.into();
+}
+
+fn edit(file: &Path, change: impl FnOnce(&mut Value)) {
+    let mut json = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    change(&mut json);
+    fs::write(file, json.to_string()).unwrap();
 }
 
 fn dump(host: &Host) -> PathBuf {

@@ -88,6 +88,14 @@ fn plain_mode_says_that_it_cannot_keep_away() {
 }
 
 #[test]
+fn under_policy_none_nobody_says_that_connections_go_to_others() {
+    let host = started(&["--watchdog", "4s", "--policy", "none"]);
+    host.write("silent-1", "");
+    let told = host.until_happened("notify", What::WorkerSilent).detail.unwrap();
+    assert!(told.contains("connections go on coming to it: policy none"), "{told}");
+}
+
+#[test]
 fn a_heartbeat_that_is_none_is_refused() {
     let host = Host::kernel();
     let script = fixture("notify.py");

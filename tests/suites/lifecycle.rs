@@ -19,6 +19,7 @@ in_both_modes!(
     every_form_of_target_is_understood,
     one_worker_can_be_named,
     a_stubborn_worker_is_killed_after_its_time,
+    what_has_left_its_cgroup_is_ended_with_what_it_started_there,
     a_worker_that_ends_is_replaced_under_the_same_number,
     no_autorestart_means_what_it_says,
     exit_codes_can_mean_stop,
@@ -135,6 +136,28 @@ fn a_stubborn_worker_is_killed_after_its_time(host: &Host) {
 
     assert!(!is_alive(pid));
     assert_eq!(host.app("stubborn").status, Status::Stopped);
+}
+
+/// As programs do that make cgroups of their own.
+fn what_has_left_its_cgroup_is_ended_with_what_it_started_there(host: &Host) {
+    let start = ["start", &fixture("leaves.py"), "--no-port", "--kill-timeout", "200ms"];
+    let begin = || {
+        host.cluster(&start).ok();
+        // The daemon and its guardian are two more.
+        wait::until_true("it has a child", || host.processes().len() == 4);
+        host.pids("leaves")[0]
+    };
+    let first = begin();
+    host.cluster(&["delete", "leaves"]).ok();
+    assert!(!is_alive(first));
+    wait::until_true("its child is gone, too", || host.processes().len() == 2);
+
+    let second = begin();
+    host.kill_daemon();
+    wait::until_true("the next one answers", || host.cluster(&["ping"]).code == 0);
+    assert_eq!(host.pids("leaves"), [second], "it is known still");
+    host.cluster(&["kill"]).ok();
+    wait::until_true("nobody is left", || host.processes().is_empty());
 }
 
 fn a_worker_that_ends_is_replaced_under_the_same_number(host: &Host) {

@@ -2,12 +2,18 @@
 //!
 //! Where it matters who answers there is no guard: on a busy host it may think that a worker does not accept.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use cluster_common::{abi, names};
 use cluster_proof::assembler::{
-    Assembly, LOOK_UP, R0, R1, R2, R3, R4, RANDOM, SELECT,
-    Step::{self, Copy, Exit, Go, Helper, Keep, Kept, Long, Map, Set, SkipIfZero},
+    Assembly, LOOK_UP, R0, R1, R2, R3, R4, R6, RANDOM, SELECT,
+    Step::{self, Add, Copy, Exit, Go, Helper, Keep, Kept, Long, Map, Set, SkipIfZero},
 };
 use cluster_tests::{
     built::fixture,
@@ -72,6 +78,55 @@ fn no_switch_of_programs_under_load_fails_a_request() {
     assert_eq!(host.pids("pages"), before);
 }
 
+/// The kernel may take seconds to look at a program.
+#[test]
+fn while_a_program_is_verified_the_daemon_answers_and_what_comes_after_it_stays() {
+    let host = Host::kernel();
+    let counting =
+        |from| program(&[Set(R6, from), Add(R6, -1), SkipIfZero(R6, 1), Go(-3), Set(R0, 0), Exit]);
+    // The kernel gives up at a million instructions.
+    write(&host, "endless.bpf.o", &counting(1_000_000));
+    host.cluster(&["start", "app", "-i", "2"]).ok();
+
+    let (of, began) = (&host, Instant::now());
+    let (took, longest) = thread::scope(|scope| {
+        let switching = scope.spawn(move || {
+            let refused = of.cluster(&["policy", "app", "./endless.bpf.o"]).fails().code(1);
+            (began.elapsed(), refused)
+        });
+        let mut longest = Duration::ZERO;
+        while !switching.is_finished() {
+            let asked = Instant::now();
+            host.cluster(&["ping"]).ok();
+            longest = longest.max(asked.elapsed());
+        }
+        let (took, refused) = switching.join().unwrap();
+        refused.complains("BPF program is too large");
+        (took, longest)
+    });
+
+    assert!(longest < took / 2, "a ping took {longest:?}, and the switch {took:?}");
+    assert_eq!(host.app("app").policy, "round-robin");
+    // A group that is opened waits for it, and what is asked for meanwhile comes afterwards.
+    write(&host, "long.bpf.o", &counting(20_000));
+    host.cluster(&[
+        "start",
+        "app",
+        "--name",
+        "late",
+        "--env",
+        "PORT=8081",
+        "--policy",
+        "./long.bpf.o",
+    ])
+    .ok();
+    assert_eq!(http::tally(local(8081), 3).len(), 1);
+    host.cluster(&["policy", "late", "./long.bpf.o", "shed=1000"]).ok();
+    host.cluster(&["policy", "late", "round-robin"]).ok();
+    assert_eq!(host.app("late").policy, "round-robin");
+    http::assert_exact(local(8081), 3, 1);
+}
+
 #[test]
 fn what_is_no_policy_is_refused_and_traffic_goes_on() {
     let host = Host::kernel();
@@ -84,7 +139,9 @@ fn what_is_no_policy_is_refused_and_traffic_goes_on() {
         let refused = refused.complains("bad.bpf.o").complains(&complaint);
         if is_verified {
             let log = host.home().join("logs/pages-policy.log");
-            refused.complains("begins at instruction").complains(log.to_str().unwrap());
+            let refused =
+                refused.complains("begins at instruction").complains(log.to_str().unwrap());
+            refused.never_mentions(": (");
             let log = fs::read_to_string(log).unwrap();
             assert!(log.contains(&complaint) && log.contains("callee:"), "{log}");
         }

@@ -15,7 +15,7 @@ use cluster_common::{
 use cluster_ebpf::read;
 
 use crate::{
-    maps::RULES,
+    maps::{RULES, SIGNS},
     steering::{IPV4, source},
 };
 
@@ -39,7 +39,15 @@ pub(crate) fn class_of(ctx: *mut sk_reuseport_md) -> u32 {
     }
     let Some(source) = source(ctx) else { return EVERYBODY };
     let source = Sign::source(source.address, is_mapped(&source.address), 128);
-    look_up(&source).min(by_mark(ctx)).min(by_payload(ctx))
+    let mut class = look_up(&source);
+    let signs = SIGNS.load();
+    if signs & Sign::MARKS != 0 {
+        class = class.min(by_mark(ctx));
+    }
+    if signs & Sign::PAYLOADS != 0 {
+        class = class.min(by_payload(ctx));
+    }
+    class
 }
 
 /// The first class that a sign fits.

@@ -25,7 +25,7 @@ use crate::{
 /// The maps, for the packet of this run, and the policy.
 pub(crate) struct Kernel<P> {
     ctx: *mut sk_reuseport_md,
-    /// Looked at when it is needed: to copy it takes as long as to choose.
+    /// Each setting is read when it is needed: of copies the verifier follows every value through all attempts.
     config: *const Config,
     /// What the packet is known by to the policy.
     key: u32,
@@ -203,6 +203,15 @@ fn flow_in(bucket: u32) -> Flow {
 fn of_slot(slot: Slot, offset: usize) -> Option<*mut u64> {
     // SAFETY: an offset inside the entry.
     SLOT_STATS.get_ptr_mut(slot.index()).map(|stats| unsafe { stats.byte_add(offset).cast() })
+}
+
+/// Counts an answer of the user's program that nobody can follow.
+#[inline(always)]
+pub(crate) fn count_unfollowed() {
+    if let Some(counter) = of_group(offset_of!(GroupStats, unfollowed)) {
+        // SAFETY: an aligned counter inside an entry of a map.
+        unsafe { cluster_ebpf::add(counter, 1) };
+    }
 }
 
 /// The counter at `offset` in the group's entry.

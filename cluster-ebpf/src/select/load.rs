@@ -32,15 +32,16 @@ fn of(entry: Entry) -> Option<*mut Load> {
     LOADS.get_ptr_mut(entry.seat().index())
 }
 
-/// What one more connection would be to a worker. Of one that has `enough` it is not asked whether it is unfit as well.
+/// What one more connection would be to a worker. Of one that has `enough` nothing more is asked.
 #[inline(always)]
 pub(crate) fn burden(entry: Entry, tick: u32, enough: u64) -> u64 {
     let Some(load) = of(entry) else { return 0 };
-    let connections = connections(load, tick);
-    let burden = load::burden(connections, read!(load.share));
-    if burden >= enough {
-        return burden;
+    let (live, share) = (live(load), read!(load.share));
+    let least = load::burden(live, share);
+    if least >= enough {
+        return least;
     }
+    let burden = load::burden(live + Pending::from_word(read!(load.pending)).count(tick), share);
     if unfit(load) || spared(load, tick) { burden | LAST } else { burden }
 }
 
@@ -63,11 +64,6 @@ fn spared(load: *mut Load, tick: u32) -> bool {
 
 /// Ticks after which a policy tries a stalled worker again.
 const RETRY: u32 = 4;
-
-#[inline(always)]
-fn connections(load: *mut Load, tick: u32) -> u64 {
-    live(load) + Pending::from_word(read!(load.pending)).count(tick)
-}
 
 /// Connections that are there. One too many may have been taken off, which makes none of them negative.
 #[inline(always)]

@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use cluster_common::{
     abi::{Config, Layout},
-    class::{NUMBERS, SIGNS},
+    class::{self, NUMBERS, Sign},
     cpu, flow,
     load::{Load, MOVES, SEATS},
     route::{BUFFERS, CursorLine, LANES, RouteTable},
@@ -75,7 +75,7 @@ pub(crate) static CPUS: Array<u32> = Array::with_max_entries(cpu::PLACES, BPF_F_
 /// Sign of clients → number of their class. The supervisor writes before the program is attached; the program reads.
 #[map]
 pub(crate) static RULES: LpmTrie<[u32; 5], u32> =
-    LpmTrie::with_max_entries(SIGNS, BPF_F_NO_PREALLOC);
+    LpmTrie::with_max_entries(class::SIGNS, BPF_F_NO_PREALLOC);
 
 /// One turn per lane and class. The program's own.
 #[map]
@@ -89,6 +89,12 @@ pub(crate) static PINS: LruHashMap<Source, u32> = LruHashMap::with_max_entries(1
 /// Where this kernel has what is read of its own structures.
 #[unsafe(no_mangle)]
 pub(crate) static LAYOUT: Global<Layout> = Global::new(Layout { selected: 0, backlog: 0 });
+
+/// By what clients are told beside their address ([`Sign::is_looked_for`]). In a map of its own, because programs of a group
+/// share the other constants.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".rodata.signs")]
+pub(crate) static SIGNS: Global<u32> = Global::new(Sign::MARKS | Sign::PAYLOADS);
 
 /// Nanoseconds of a jiffy of this kernel.
 #[unsafe(no_mangle)]

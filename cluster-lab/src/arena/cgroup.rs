@@ -7,8 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::PATIENCE;
-
 /// Where a cgroup of this name can be: below the tops of all cgroup v2 mounts, and below this process' own in each.
 pub(super) fn places(name: &str) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -22,18 +20,19 @@ pub(super) fn places(name: &str) -> Vec<PathBuf> {
     tops.flat_map(|top| [top.join(own).join(name), top.join(name)]).collect()
 }
 
-/// Removes a cgroup, if it is there, and all below it; who lives in it is ended.
-pub(super) fn remove(path: &Path) {
-    let end = Instant::now() + PATIENCE;
+/// Removes a cgroup, if it is there, and all below it; who lives in it is ended. Whether it is gone by then.
+pub(super) fn remove(path: &Path, patience: Duration) -> bool {
+    let end = Instant::now() + patience;
     while path.is_dir() && Instant::now() < end {
         // Since Linux 5.14 (cgroup.kill); before that they have been ended with process 1 of the arena.
         fs::write(path.join("cgroup.kill"), "1").unwrap_or_default();
         remove_tree(path);
         if !path.is_dir() {
-            return;
+            return true;
         }
         thread::sleep(Duration::from_millis(5));
     }
+    !path.is_dir()
 }
 
 fn remove_tree(path: &Path) {

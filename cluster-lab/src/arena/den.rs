@@ -4,6 +4,7 @@
 //! the lock on the folder, which the kernel takes back from the dead, says that it has no keeper any more.
 
 use std::{
+    collections::BTreeSet,
     env,
     fs::{self, File, OpenOptions, Permissions},
     io,
@@ -13,11 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::signal::{Signal, kill},
-    unistd::{Pid, geteuid},
+    unistd::{Pid, geteuid, getpid, getsid},
 };
 
 use super::{PATIENCE, cgroup};
@@ -67,23 +68,42 @@ impl Den {
         fs::write(self.path.join(CGROUPS), places.join("\n"))
     }
 
-    /// Removes it, and everything that belongs to it.
-    pub(super) fn remove(self) -> io::Result<()> {
+    /// Removes it, and everything that belongs to it. What cannot be removed is noted in it still: whoever sweeps next finds
+    /// it.
+    ///
+    /// # Errors
+    /// What is left.
+    pub(super) fn remove(self) -> anyhow::Result<()> {
+        self.remove_within(PATIENCE)
+    }
+
+    fn remove_within(self, patience: Duration) -> anyhow::Result<()> {
         end_processes(&self.path);
         let places = fs::read_to_string(self.path.join(CGROUPS)).unwrap_or_default();
-        places.lines().map(Path::new).for_each(cgroup::remove);
-        fs::remove_dir_all(&self.path)
+        let left: Vec<&str> =
+            places.lines().filter(|place| !cgroup::remove(Path::new(place), patience)).collect();
+        ensure!(left.is_empty(), "cgroup {} cannot be emptied", left.join(" and "));
+        let folder = self.path.display();
+        fs::remove_dir_all(&self.path).with_context(|| format!("failed to remove {folder}"))
     }
 }
 
-/// Removes what keepers that are dead have left; how many there were. What belongs to somebody else stays.
-pub fn sweep() -> usize {
-    let Ok(top) = fs::canonicalize(env::temp_dir()) else { return 0 };
+/// Removes what keepers that are dead have left: how many there were, and what is left still. What belongs to somebody else
+/// stays.
+pub fn sweep() -> (usize, Vec<anyhow::Error>) {
+    let (mut removed, mut left) = (0, Vec::new());
+    let Ok(top) = fs::canonicalize(env::temp_dir()) else { return (removed, left) };
     let entries = fs::read_dir(top).into_iter().flatten().flatten();
     let dens = entries.filter(|it| it.file_name().to_string_lossy().starts_with(PREFIX));
-    dens.filter_map(|entry| Some(Den { _lock: lock(&entry.path())?, path: entry.path() }))
-        .filter_map(|den| den.remove().ok())
-        .count()
+    for entry in dens {
+        let path = entry.path();
+        let Some(lock) = lock(&path) else { continue };
+        match (Den { path, _lock: lock }).remove() {
+            Ok(()) => removed += 1,
+            Err(error) => left.push(error),
+        }
+    }
+    (removed, left)
 }
 
 /// Locks a folder of this user's, unless its keeper lives.
@@ -113,44 +133,137 @@ fn end_processes(folder: &Path) {
     }
 }
 
-/// Those that say so in their environment (proc(5)); others' cannot be read, and what has ended has none.
+/// Those that say so in their environment (proc(5)), whatever descends from them, and who shares a session with one of all
+/// these: there are programs that write their title over their environment. Others' cannot be read, and what has ended has
+/// none.
 fn processes(folder: &Path) -> Vec<Pid> {
     let wanted = format!("{VARIABLE}={}", folder.display());
-    let belongs = |pid: &Pid| {
+    let is_marked = |pid: Pid| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
     };
+    let (own, own_session) = (getpid(), getsid(None).ok());
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.map(Pid::from_raw).filter(belongs).collect()
+    let all: Vec<Place> = pids.filter_map(|pid| Place::of(Pid::from_raw(pid))).collect();
+    let mut found: BTreeSet<Pid> =
+        all.iter().map(|place| place.pid).filter(|pid| is_marked(*pid)).collect();
+    loop {
+        let sessions: BTreeSet<Pid> = (all.iter())
+            .filter(|place| found.contains(&place.pid) && Some(place.session) != own_session)
+            .map(|place| place.session)
+            .collect();
+        let more = all.iter().filter(|place| {
+            !found.contains(&place.pid)
+                && place.pid != own
+                && (found.contains(&place.parent) || sessions.contains(&place.session))
+        });
+        let more: Vec<Pid> = more.map(|place| place.pid).collect();
+        if more.is_empty() {
+            return found.into_iter().collect();
+        }
+        found.extend(more);
+    }
+}
+
+/// Where a process stands among the others.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    pid: Pid,
+    parent: Pid,
+    session: Pid,
+}
+
+impl Place {
+    /// That of a process that has not ended.
+    fn of(pid: Pid) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Its name may have anything in it, brackets too (proc_pid_stat(5)).
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace();
+        let lives = !matches!(fields.next()?, "Z" | "X");
+        let parent = fields.next()?.parse().ok()?;
+        let session = fields.nth(1)?.parse().ok()?;
+        let [parent, session] = [parent, session].map(Pid::from_raw);
+        lives.then_some(Self { pid, parent, session })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::{
+        io::BufRead as _,
+        process::{Command, Stdio},
+        sync::Mutex,
+    };
 
     use super::*;
 
+    /// Whoever sweeps finds what the other has left.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+    #[test]
+    fn a_cgroup_that_cannot_be_emptied_is_named_and_found_again() {
+        let _alone = ONE_AT_A_TIME.lock();
+        let den = Den::make().unwrap();
+        let path = den.path().to_owned();
+        // What is in it is no cgroup, and stays.
+        let stubborn = path.join("stubborn");
+        fs::create_dir(&stubborn).unwrap();
+        fs::write(stubborn.join("cgroup.procs"), "1").unwrap();
+        fs::write(path.join(CGROUPS), stubborn.display().to_string()).unwrap();
+
+        let error = den.remove_within(Duration::from_millis(20)).unwrap_err().to_string();
+
+        assert!(error.contains(stubborn.to_str().unwrap()), "{error}");
+        assert!(path.join(CGROUPS).exists(), "it is noted still");
+        fs::remove_dir_all(&stubborn).unwrap();
+        // Somebody else's experiment may be faster.
+        sweep();
+        until_gone(&path);
+        assert!(!path.exists());
+    }
+
     #[test]
     fn what_has_a_keeper_stays_and_what_has_none_goes_with_its_processes() {
+        let _alone = ONE_AT_A_TIME.lock();
         let kept = Den::make().unwrap();
         let left = Den::make().unwrap();
         let path = left.path().to_owned();
         fs::create_dir(path.join("home")).unwrap();
         let mut child = Command::new("sleep").arg("60").env(VARIABLE, &path).spawn().unwrap();
+        // Two that say nothing of it: a child of one that does, in a session of its own, and who shares that.
+        let script = "setsid env -u $0 sh -c 'sleep 60 & echo $! $$; wait' & wait";
+        let mut parent = Command::new("sh")
+            .args(["-c", script, VARIABLE])
+            .env(VARIABLE, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        io::BufReader::new(parent.stdout.take().unwrap()).read_line(&mut line).unwrap();
         // As when its keeper is killed.
         drop(left);
 
         // Somebody else's experiment may be faster.
         sweep();
+        until_gone(&path);
+
+        assert!(!path.exists());
+        assert!(!child.wait().unwrap().success(), "it was ended");
+        assert!(!parent.wait().unwrap().success(), "it was ended");
+        let unmarked: Vec<Pid> =
+            line.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect();
+        assert_eq!(unmarked.len(), 2);
+        assert!(unmarked.iter().all(|pid| Place::of(*pid).is_none()), "those were ended, too");
+        assert!(kept.path().exists());
+        kept.remove().unwrap();
+    }
+
+    fn until_gone(path: &Path) {
         let end = Instant::now() + PATIENCE;
         while path.exists() && Instant::now() < end {
             thread::sleep(Duration::from_millis(5));
         }
-
-        assert!(!path.exists());
-        assert!(!child.wait().unwrap().success(), "it was ended");
-        assert!(kept.path().exists());
-        kept.remove().unwrap();
     }
 }

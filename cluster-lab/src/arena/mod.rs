@@ -106,7 +106,7 @@ pub fn keep(home_id: fn(&Path) -> Option<String>) -> anyhow::Result<()> {
     let result = keep_in(den.path(), &job);
     // It is not mounted where the user is not root.
     umount2(den.path(), MntFlags::MNT_DETACH).unwrap_or_default();
-    den.remove().context("failed to remove a folder")?;
+    den.remove().context("failed to remove what a run has left")?;
     result
 }
 

@@ -6,6 +6,7 @@ mod plot;
 use std::fmt::Write as _;
 
 use crate::{
+    column::{Column, MAX, MEAN, P50, P90, P99, P999, THROUGHPUT},
     outcome::Outcome,
     point::Cell,
     results::{Metric, Results, Series, distinct},
@@ -16,15 +17,7 @@ use crate::{
 const STYLE: &str = include_str!("style.css");
 
 /// Columns of the tables.
-const COLUMNS: [(&str, Metric); 7] = [
-    ("req/s", |it| it.throughput),
-    ("mean", |it| it.latency.mean),
-    ("p50", |it| it.latency.p50),
-    ("p90", |it| it.latency.p90),
-    ("p99", |it| it.latency.p99),
-    ("p99.9", |it| it.latency.p999),
-    ("max", |it| it.latency.max),
-];
+const COLUMNS: [Column; 7] = [THROUGHPUT, MEAN, P50, P90, P99, P999, MAX];
 
 /// The report as HTML.
 ///

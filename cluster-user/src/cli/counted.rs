@@ -197,7 +197,8 @@ fn ports(ports: &[PortView], width: Option<usize>, colour: bool, counts_runs: bo
         return String::new();
     }
     let column = |title, importance| Column { title, importance, right: true, cut: false };
-    let mut table = Table::new(&[
+    let unfollowed = counted.iter().any(|(_, telemetry)| telemetry.unfollowed > 0);
+    let mut columns = vec![
         Column { title: "port", importance: KEEP, right: false, cut: false },
         column("drawn again", 2),
         column("waited", 6),
@@ -206,16 +207,30 @@ fn ports(ports: &[PortView], width: Option<usize>, colour: bool, counts_runs: bo
         column("hashed", 3),
         column("strays", 1),
         column("decision", 4),
-    ]);
+    ];
+    if unfollowed {
+        // Only programs of the user's have answers that nobody can follow.
+        columns.push(column("unfollowed", 6));
+    }
+    let mut table = Table::new(&columns);
     for (port, telemetry) in counted {
         let protocol = match port.protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
         };
-        let GroupTelemetry { misses, waited, refused, shed, other, hashed, runs } = telemetry;
+        let GroupTelemetry {
+            misses,
+            waited,
+            refused,
+            shed,
+            other,
+            hashed,
+            unfollowed: of_user,
+            runs,
+        } = telemetry;
         // Nanoseconds of one.
         let decision = runs.filter(|_| counts_runs).and_then(|(runs, time)| time.checked_div(runs));
-        table.row(vec![
+        let mut row = vec![
             format!("{protocol} {}", port.address).into(),
             misses.into(),
             waited.into(),
@@ -224,7 +239,11 @@ fn ports(ports: &[PortView], width: Option<usize>, colour: bool, counts_runs: bo
             hashed.into(),
             other.into(),
             decision.map_or_else(unknown, |time| format!("{time} ns")).into(),
-        ]);
+        ];
+        if columns.len() > row.len() {
+            row.push((*of_user).into());
+        }
+        table.row(row);
     }
     table.render(width, colour)
 }
@@ -247,13 +266,14 @@ fn rate(per_second: Option<f64>) -> String {
     })
 }
 
-/// Now, and the most there were.
+/// Now, and the most there were; and whether connections are kept away because nothing leaves it.
 fn queue(telemetry: &Telemetry) -> String {
-    match (telemetry.queued, telemetry.queued_peak) {
+    let length = match (telemetry.queued, telemetry.queued_peak) {
         (None, None) => unknown(),
         (now, Some(peak)) => format!("{}/{peak}", count(now)),
         (now, None) => count(now),
-    }
+    };
+    if telemetry.stalled == Some(true) { format!("{length} stalled") } else { length }
 }
 
 /// `12 µs`, `1.2 ms`, `3.4 s`, `5m`: two figures are enough, because they are estimates.

@@ -8,7 +8,7 @@ use super::{
     session::{Session, block_on},
 };
 use crate::{
-    api::message::Detail,
+    api::message::{Detail, Notice},
     config::home::Home,
     dump::{
         self, Dump, DumpError,
@@ -83,6 +83,10 @@ fn read(home: &Home) -> Result<Dump, Error> {
 
 /// Says what became of an app, and its name if it failed.
 fn told(outcome: Outcome) -> Option<String> {
+    for message in outcome.left_out() {
+        let hint = Some("cluster save writes it down as it is now".to_owned());
+        output::notice(&Notice { message: human::plain(&message), hint });
+    }
     outcome.notices.iter().for_each(output::notice);
     let name = human::plain(&outcome.name);
     match outcome.end {

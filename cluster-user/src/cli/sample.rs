@@ -55,6 +55,7 @@ pub(super) fn counted() -> AppView {
         migrated_out: Some(0),
         dropped: Some(1),
         guarded: None,
+        stalled: Some(false),
         bytes_in: Some(54_321),
         bytes_out: Some(7_654_321),
         lifetime: histogram(&[]),

@@ -170,40 +170,56 @@ pub(super) fn check(
 /// # Errors
 /// A lowercase fragment.
 pub fn consistent(spec: &AppSpec) -> Result<(), String> {
-    for (name, asked) in [("probe", &spec.probe), ("liveness", &spec.liveness)] {
-        let Some(asked) = asked else { continue };
-        let bad = |what: &str| Err(format!("{name} {}: {what}", asked.what));
-        probe::check(&asked.what).map_err(|error| format!("{name}: {error}"))?;
-        for (what, value) in [("interval", asked.interval), ("timeout", asked.timeout)] {
-            if value.is_zero() {
-                return bad(&format!("its {what} is 0"));
-            }
-            if value > duration::MAX {
-                return bad(&format!("its {what} is longer than a year"));
-            }
+    askable(spec, "probe", spec.probe.as_ref())?;
+    askable(spec, "liveness", spec.liveness.as_ref())?;
+    in_time(spec.watchdog)
+}
+
+/// Checks a question to an app's workers, which is called `name`.
+///
+/// # Errors
+/// A lowercase fragment.
+pub fn askable(spec: &AppSpec, name: &str, asked: Option<&Probe>) -> Result<(), String> {
+    let Some(asked) = asked else { return Ok(()) };
+    let bad = |what: &str| Err(format!("{name} {}: {what}", asked.what));
+    probe::check(&asked.what).map_err(|error| format!("{name}: {error}"))?;
+    for (what, value) in [("interval", asked.interval), ("timeout", asked.timeout)] {
+        if value.is_zero() {
+            return bad(&format!("its {what} is 0"));
         }
-        for (what, value) in [("successes", asked.successes), ("failures", asked.failures)] {
-            if !(1..=MOST).contains(&i64::from(value)) {
-                return bad(&format!("its {what} are {value}, not 1 to {MOST}"));
-            }
-        }
-        match asked.what.port() {
-            Some(port) if !spec.ports.is_empty() && !spec.ports.contains(&port) => {
-                return bad(&format!("port {port} is not among those that are balanced"));
-            }
-            None if asked.what.asks_port()
-                && spec.readiness == Readiness::Running
-                && spec.listen.is_empty() =>
-            {
-                return bad("the app serves no port that could be asked");
-            }
-            None if asked.what.asks_port() && spec.ports.len() > 1 => {
-                return bad("the app has several ports, and which one is not said");
-            }
-            Some(_) | None => {}
+        if value > duration::MAX {
+            return bad(&format!("its {what} is longer than a year"));
         }
     }
-    match spec.watchdog {
+    for (what, value) in [("successes", asked.successes), ("failures", asked.failures)] {
+        if !(1..=MOST).contains(&i64::from(value)) {
+            return bad(&format!("its {what} are {value}, not 1 to {MOST}"));
+        }
+    }
+    match asked.what.port() {
+        Some(port) if !spec.ports.is_empty() && !spec.ports.contains(&port) => {
+            return bad(&format!("port {port} is not among those that are balanced"));
+        }
+        None if asked.what.asks_port()
+            && spec.readiness == Readiness::Running
+            && spec.listen.is_empty() =>
+        {
+            return bad("the app serves no port that could be asked");
+        }
+        None if asked.what.asks_port() && spec.ports.len() > 1 => {
+            return bad("the app has several ports, and which one is not said");
+        }
+        Some(_) | None => {}
+    }
+    Ok(())
+}
+
+/// Checks how often a worker is to say that it lives.
+///
+/// # Errors
+/// A lowercase fragment.
+pub fn in_time(watchdog: Option<Duration>) -> Result<(), String> {
+    match watchdog {
         Some(Duration::ZERO) => Err("watchdog is 0".to_owned()),
         Some(watchdog) if watchdog > duration::MAX => {
             Err("watchdog is longer than a year".to_owned())

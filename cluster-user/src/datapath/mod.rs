@@ -32,6 +32,7 @@ use cluster_common::slot::Slot;
 use serde::{Deserialize, Serialize};
 
 use self::{
+    kernel::custom::Loaded,
     record::{GroupRecord, Seated},
     telemetry::{GroupTelemetry, Telemetry},
 };
@@ -233,9 +234,13 @@ impl fmt::Display for JoinError {
 
 impl std::error::Error for JoinError {}
 
+/// What takes long, to be called on another thread.
+pub type Slow<T> = Box<dyn FnOnce() -> T + Send>;
+
 /// The protocol between the supervisor and what carries connections.
 ///
-/// All calls return at once (no waiting for a worker); all run on the supervisor's thread.
+/// All calls return at once (no waiting for a worker); all run on the supervisor's thread. What takes long is handed out as
+/// [`Slow`].
 pub trait DataPath {
     /// Which implementation this is.
     fn mode(&self) -> Mode;
@@ -334,12 +339,19 @@ pub trait DataPath {
     /// When the kernel cannot be asked.
     fn connections(&mut self) -> anyhow::Result<BTreeMap<WorkerId, u32>>;
 
-    /// Whether workers of this app could be picked by this rule, as far as that can be known before it serves a port. Nothing
-    /// changes.
+    /// Whether workers of this app could be picked by this rule, as far as that can be known at once and before it serves a
+    /// port. Nothing changes.
     ///
     /// # Errors
     /// What is wrong with the rule, or missing on this host.
-    fn try_schedule(&self, app: &str, scheduling: &Scheduling) -> anyhow::Result<()>;
+    fn try_schedule(&self, scheduling: &Scheduling) -> anyhow::Result<()>;
+
+    /// The rest of that, which may take the kernel seconds: whether it takes a program of the user's. `None` when there is
+    /// nothing to be asked.
+    fn verification(&self, app: &str, scheduling: &Scheduling) -> Option<Slow<anyhow::Result<()>>>;
+
+    /// What of `schedule` may take as long, when anything does: its result is for `schedule_loaded`.
+    fn loading(&self, group: GroupId, scheduling: &Scheduling) -> Option<Slow<Loaded>>;
 
     /// Picks workers by this rule from now on. Connections that are there stay where they are, and none is lost.
     ///
@@ -347,7 +359,20 @@ pub trait DataPath {
     ///
     /// # Errors
     /// When the group is unknown or this host cannot do it; the rule is what it was then.
-    fn schedule(&mut self, group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()>;
+    fn schedule(&mut self, group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()> {
+        self.schedule_loaded(group, scheduling, None)
+    }
+
+    /// The same with what `loading` has loaded for that group and that rule; without it, it is loaded now.
+    ///
+    /// # Errors
+    /// As with `schedule`, and what kept it from being loaded.
+    fn schedule_loaded(
+        &mut self,
+        group: GroupId,
+        scheduling: &Scheduling,
+        loaded: Option<Loaded>,
+    ) -> anyhow::Result<()>;
 
     /// Keeps new connections away from a worker, whatever the rule, for as long as there are others; or no longer. It holds
     /// for sockets that join later, too, and what is left there by a supervisor that died is set right. Where the rule's
@@ -356,6 +381,9 @@ pub trait DataPath {
     /// # Errors
     /// When the worker is unknown, and in plain mode, which cannot do it.
     fn distrust(&mut self, worker: WorkerId, distrusted: bool) -> anyhow::Result<()>;
+
+    /// Why [`distrust`](Self::distrust) changes nothing, where that is so for all workers: a sentence.
+    fn cannot_distrust(&self) -> Option<&'static str>;
 
     /// What the kernel counted for every worker, in one look at all of them.
     ///

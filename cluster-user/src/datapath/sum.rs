@@ -18,6 +18,7 @@ impl Telemetry {
             migrated_out,
             dropped,
             guarded,
+            stalled,
             bytes_in,
             bytes_out,
             lifetime,
@@ -41,6 +42,9 @@ impl Telemetry {
         }
         // Not at the same time, so the largest is all that can be said.
         *queued_peak = both(*queued_peak, other.queued_peak, u64::max);
+        if let Some(more) = other.stalled {
+            *stalled = Some(more || stalled.unwrap_or_default());
+        }
         for (sum, more) in
             [(lifetime, &other.lifetime), (wait, &other.wait), (round_trip, &other.round_trip)]
         {
@@ -97,7 +101,7 @@ fn both(a: Option<u64>, b: Option<u64>, join: fn(u64, u64) -> u64) -> Option<u64
 impl GroupTelemetry {
     /// Takes in what was counted for another one.
     pub fn add(&mut self, other: &Self) {
-        let Self { misses, waited, refused, shed, other: strays, hashed, runs } = self;
+        let Self { misses, waited, refused, shed, other: strays, hashed, unfollowed, runs } = self;
         for (sum, more) in [
             (misses, other.misses),
             (waited, other.waited),
@@ -105,6 +109,7 @@ impl GroupTelemetry {
             (shed, other.shed),
             (strays, other.other),
             (hashed, other.hashed),
+            (unfollowed, other.unfollowed),
         ] {
             *sum = sum.saturating_add(more);
         }

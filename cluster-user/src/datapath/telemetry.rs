@@ -27,6 +27,9 @@ pub struct Telemetry {
     pub dropped: Option<u64>,
     /// Times a policy's pick was kept away from it by the guard.
     pub guarded: Option<u64>,
+    /// Whether it accepts nothing although connections wait, so that the guard keeps others away.
+    #[serde(default)]
+    pub stalled: Option<bool>,
     /// Bytes received over its connections, counted when they are closed. The kernel counts the end of a stream as one.
     pub bytes_in: Option<u64>,
     /// Bytes that clients acknowledged, as above.
@@ -56,6 +59,9 @@ pub struct GroupTelemetry {
     pub other: u64,
     /// Connections left to the kernel's hash.
     pub hashed: u64,
+    /// Times that a policy of the user's named nobody, or somebody who is not there: round robin chose instead.
+    #[serde(default)]
+    pub unfollowed: u64,
     /// Runs of its program, and the nanoseconds they took, while the kernel counts that (`kernel.bpf_stats_enabled`).
     pub runs: Option<(u64, u64)>,
 }

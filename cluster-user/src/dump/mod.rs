@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod file;
+mod mend;
 pub mod resurrect;
 
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, path::Path};
 
 use tokio::task::JoinSet;
 
-use super::{Dump, SavedApp, is_stopped};
+use super::{Dump, SavedApp, is_stopped, mend::mend};
 use crate::{
     api::{
         client::{Client, ClientError},
@@ -23,8 +23,20 @@ pub struct Outcome {
     pub name: String,
     /// How it ended.
     pub end: End,
+    /// Why parts of what was saved are left out: this release refuses them.
+    pub refused: Vec<String>,
     /// What the daemon had to say.
     pub notices: Vec<Notice>,
+}
+
+impl Outcome {
+    /// What was left out, for users.
+    pub fn left_out(&self) -> impl Iterator<Item = String> {
+        self.refused.iter().map(|why| {
+            let name = &self.name;
+            format!("app `{name}` goes without what is refused of what was saved: {why}")
+        })
+    }
 }
 
 /// How the resurrection of one app ended.
@@ -91,9 +103,11 @@ async fn known(home: &Home) -> Result<Vec<AppView>, ClientError> {
     }
 }
 
-async fn one(home: &Home, app: SavedApp, known: Option<AppView>) -> Outcome {
+async fn one(home: &Home, mut app: SavedApp, known: Option<AppView>) -> Outcome {
     let name = app.spec.name.to_string();
     let mut notices = Vec::new();
+    // What is there already is what it is.
+    let refused = if known.is_none() { mend(&mut app.spec) } else { Vec::new() };
     // What is not to be started with its definition alone, and ran all the same when it was saved.
     let then_starts = !app.stopped && !app.spec.autostart;
     let end_well = if app.stopped { End::Stopped } else { End::Up };
@@ -110,7 +124,7 @@ async fn one(home: &Home, app: SavedApp, known: Option<AppView>) -> Outcome {
         }
         Next::End(end) => end,
     };
-    Outcome { name, end, notices }
+    Outcome { name, end, refused, notices }
 }
 
 enum Next {

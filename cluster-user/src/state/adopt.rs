@@ -241,6 +241,23 @@ impl State {
         Ok(())
     }
 
+    /// Takes out of apps' schedulings what an earlier release accepted and this one refuses, and says of which app and why.
+    /// Otherwise no change of such an app would be accepted, whatever it is about.
+    pub fn mend(&mut self) -> Vec<(String, String)> {
+        let mut refused = Vec::new();
+        let apps: Vec<_> = self.apps.keys().copied().collect();
+        for id in apps {
+            let Some(spec) = self.apps.get(&id).map(|app| Arc::clone(app.spec())) else { continue };
+            let mut scheduling = spec.scheduling.clone();
+            let why = scheduling.mend(spec.instances);
+            if !why.is_empty() {
+                self.define_scheduling(id, &scheduling);
+                refused.extend(why.into_iter().map(|why| (spec.name.to_string(), why)));
+            }
+        }
+        refused
+    }
+
     /// Sets right what was known by what is found, and says what to do.
     pub fn adopt(&mut self, now: Moment, found: &Found) -> Vec<Effect> {
         self.adopt_groups(found);
@@ -250,6 +267,7 @@ impl State {
         }
         self.count_again();
         self.settle(now);
+        self.due = self.next();
         // Nobody knows what was published last, nor what becomes of those who find nobody. Routes come before everything
         // else, as always.
         let mut effects = Vec::new();

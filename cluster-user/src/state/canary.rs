@@ -10,7 +10,6 @@ use super::{
     worker::Input,
 };
 use crate::{
-    config::pace::Canary,
     id::{AppId, WorkerId},
     moment::Moment,
 };
@@ -44,10 +43,11 @@ impl State {
                 for canary in canaries {
                     self.step(now, canary, Input::Promote);
                 }
-                self.tell_of_turns(id, rollout);
                 Stage::Canary { since: Some(now), look: now + LOOK, bad: 0 }
             }
             None => return,
+            // Who waits hears by which rule it has its share.
+            Some(_) if rollout.pace.soak.is_zero() && self.is_settling(id) => return,
             // It stays until somebody says what becomes of it; who asked for it need not wait for that.
             Some(_) if rollout.pace.soak.is_zero() => {
                 let calls = self
@@ -82,18 +82,6 @@ impl State {
         };
         if let Some(rollout) = self.apps.get_mut(&id).and_then(|app| app.rollout.as_mut()) {
             rollout.stage = stage;
-        }
-    }
-
-    /// Tells who waits for a reload that its canary gets a share, which the policy of the app would not give it.
-    fn tell_of_turns(&mut self, id: AppId, rollout: &Rollout) {
-        let is_share = matches!(rollout.pace.canary, Some(Canary::Share { .. }));
-        let policy = self.apps.get(&id).map(|app| app.spec().scheduling.policy.clone());
-        if let Some(policy) = policy.filter(|policy| is_share && !policy.keeps_shares()) {
-            for call in &rollout.calls {
-                let (name, policy) = (self.name(id), policy.clone());
-                self.tell(*call, Tale::Aside(Aside::Turns { name, policy }));
-            }
         }
     }
 

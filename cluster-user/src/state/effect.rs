@@ -313,6 +313,13 @@ pub enum Aside {
         /// The rule that gives no shares.
         policy: Policy,
     },
+    /// Workers are not picked by the rule that they shall be picked by.
+    NotScheduled {
+        /// Name of the app.
+        name: String,
+        /// Why.
+        why: String,
+    },
 }
 
 /// Where a worker is while its app is reloaded.

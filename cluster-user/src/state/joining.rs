@@ -11,7 +11,6 @@ use super::{
     State,
     effect::Effect,
     group::{Group, MemberState, Vacancy},
-    rollout::Stage,
     scheduling::Rule,
     why::Why,
     worker::{Input, Phase, Worker},
@@ -199,13 +198,7 @@ impl State {
     /// How many turns a worker has in a route of its app, against the others: by its weight, and a canary has its share.
     fn weights(&self, group: &Group) -> impl Fn(WorkerId) -> u32 {
         let rollout = self.apps.get(&group.app).and_then(|app| app.rollout.as_ref());
-        let canary = rollout.and_then(|rollout| match rollout.stage {
-            Stage::Canary { since: Some(_), .. } => Some((rollout.pace.canary?, rollout.target)),
-            Stage::Canary { since: None, .. }
-            | Stage::Forward
-            | Stage::Back(_)
-            | Stage::Counting(_) => None,
-        });
+        let canary = rollout.and_then(|rollout| Some((rollout.canary()?, rollout.target)));
         let scheduling = self.apps.get(&group.app).map(|app| &app.spec().scheduling);
         let weight = |id: WorkerId| {
             let instance = self.workers.get(&id).map(|worker| worker.instance);

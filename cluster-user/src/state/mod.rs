@@ -109,7 +109,7 @@ pub struct State {
     switches: Vec<Switching>,
     /// The daemon is ending.
     ending: bool,
-    /// When the next tick was due, as was known after the event before this one.
+    /// When the next tick is due, as is known after each event.
     #[serde(skip)]
     due: Option<Moment>,
     /// What the event in hand asks for, in order.
@@ -142,6 +142,9 @@ impl State {
             Event::Opened { group, ticket, unscheduled } => {
                 self.opened(now, group, ticket);
                 if let Some(why) = unscheduled {
+                    if let Some(group) = self.groups.get_mut(&group) {
+                        group.rule.not_opened_with();
+                    }
                     self.unscheduled(group, why);
                 }
             }
@@ -163,7 +166,7 @@ impl State {
             Event::Tick => self.tick(now),
         }
         self.settle(now);
-        self.due = self.deadline();
+        self.due = self.next();
         std::mem::take(&mut self.effects)
     }
 
@@ -177,6 +180,11 @@ impl State {
 
     /// When `Event::Tick` is due.
     pub fn deadline(&self) -> Option<Moment> {
+        self.due
+    }
+
+    /// What is waited for next, of all that is.
+    fn next(&self) -> Option<Moment> {
         let workers = self.workers.values().filter_map(Worker::deadline);
         let seats = self.apps.values().flat_map(|app| app.seats.values()).filter_map(|seat| {
             match seat.state {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{deployment::Kind, effect::Doing, event::CallId, why::Why};
 use crate::{
-    config::pace::Pace,
+    config::pace::{Canary, Pace},
     datapath::{GroupKey, Protocol},
     id::{Generation, Instance, WorkerId},
     moment::Moment,
@@ -80,6 +80,17 @@ impl Rollout {
         match self.stage {
             Stage::Canary { .. } | Stage::Forward | Stage::Counting(None) => self.target,
             Stage::Back(_) | Stage::Counting(Some(_)) => self.origin,
+        }
+    }
+
+    /// The canary that gets its connections now, if there is one.
+    pub(super) fn canary(&self) -> Option<Canary> {
+        match self.stage {
+            Stage::Canary { since: Some(_), .. } => self.pace.canary,
+            Stage::Canary { since: None, .. }
+            | Stage::Forward
+            | Stage::Back(_)
+            | Stage::Counting(_) => None,
         }
     }
 

@@ -5,9 +5,15 @@
 //!    its share, it takes turns instead where that rule would give the canary another one ([`Policy::keeps_shares`]).
 //! 2. A switch is made when every open group of its apps has taken it; until then definitions, and with them the journal,
 //!    have the rule before. One that a group refuses is taken back everywhere.
-//! 3. After adopting nobody knows what groups have: each is told again. A switch that was under way has not been made.
+//! 3. A group is believed to have a rule when it has said so, and not when it was asked. What it refuses it is not asked for
+//!    again until somebody wants it; until then that is said.
+//! 4. After adopting nobody knows what groups have: each is told again. A switch that was under way has not been made.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use super::{
     State,
@@ -17,7 +23,7 @@ use super::{
     effect::{Aside, Effect, Refusal, Tale},
     event::CallId,
     group::Group,
-    rollout::{Rollout, Stage},
+    rollout::Rollout,
 };
 use crate::{
     config::{
@@ -32,10 +38,14 @@ use crate::{
 /// The rule of a group, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rule {
-    /// What the data path was asked for last, or has; `None` when nobody knows.
-    asked: Option<Scheduling>,
-    /// How many of its answers are on their way.
-    unanswered: u32,
+    /// What the data path has; `None` when nobody knows.
+    has: Option<Scheduling>,
+    /// What it has been asked for and not answered yet, in order.
+    asked: VecDeque<Scheduling>,
+    /// What it refused, and is not asked for again by itself.
+    vain: Option<Scheduling>,
+    /// Whether it is asked in any case.
+    again: bool,
     /// Why the data path has another one, when it does.
     pub(super) refused: Option<String>,
 }
@@ -51,11 +61,28 @@ pub(super) struct Switching {
 impl Rule {
     /// What a group is opened with.
     pub(super) fn opened(scheduling: Scheduling) -> Self {
-        Self { asked: Some(scheduling), unanswered: 0, refused: None }
+        Self { has: Some(scheduling), ..Self::default() }
     }
 
-    fn is(&self, scheduling: &Scheduling) -> bool {
-        self.asked.as_ref() == Some(scheduling)
+    /// It was opened without that, and nobody knows what it has.
+    pub(super) fn not_opened_with(&mut self) {
+        self.vain = self.has.take();
+    }
+
+    /// Whether the data path is to be asked for this.
+    fn lacks(&self, wanted: &Scheduling) -> bool {
+        let lacks = match self.asked.back() {
+            Some(asked) => asked != wanted,
+            None => self.has.as_ref() != Some(wanted) && self.vain.as_ref() != Some(wanted),
+        };
+        self.again || lacks
+    }
+
+    /// Forgets what was refused, when that is not wanted any more.
+    fn rests(&mut self, wanted: &Scheduling) {
+        if self.asked.is_empty() && self.has.as_ref() == Some(wanted) {
+            (self.vain, self.refused) = (None, None);
+        }
     }
 }
 
@@ -82,10 +109,10 @@ impl State {
             to.insert(id, scheduling);
         }
         for group in self.groups.values_mut() {
-            // It may be another program than the last time, under the same name.
-            if let Some(Policy::Custom(_)) = to.get(&group.app).map(|to| &to.policy) {
-                group.rule.asked = None;
-            }
+            let Some(to) = to.get(&group.app) else { continue };
+            // It may be another program than the last time, under the same name. And what was refused may be taken by now.
+            group.rule.again =
+                matches!(to.policy, Policy::Custom(_)) || group.rule.refused.is_some();
         }
         self.switches.push(Switching { call, to });
         Ok(())
@@ -112,18 +139,17 @@ impl State {
     /// The data path has taken a rule, or refused it and has the one before.
     pub(super) fn scheduled(&mut self, group: GroupId, result: Result<(), String>) {
         let Some(entry) = self.groups.get_mut(&group) else { return };
-        entry.rule.unanswered = entry.rule.unanswered.saturating_sub(1);
+        let (app, rule) = (entry.app, &mut entry.rule);
+        let Some(asked) = rule.asked.pop_front() else { return };
         let Err(why) = result else {
-            entry.rule.refused = None;
-            return;
+            let before = rule.has.replace(asked);
+            (rule.vain, rule.refused) = (None, None);
+            return self.tell_of_turns(app, before.as_ref());
         };
-        if entry.rule.unanswered > 0 {
+        if !rule.asked.is_empty() {
             // It has been asked for something else since.
             return;
         }
-        let app = entry.app;
-        let before = self.apps.get(&app).map(|app| app.in_effect(&app.spec().scheduling));
-        entry.rule.asked = before.map(Cow::into_owned);
         let switch = self.switches.iter().position(|switch| switch.to.contains_key(&app));
         if let Some(at) = switch {
             // Those that have taken it go back: what they shall have is the rule before again.
@@ -131,7 +157,8 @@ impl State {
             let name = self.name(app);
             self.refuse(call, Refusal::NotScheduled { name, why });
         } else {
-            // Nobody asked for it now: it has been so all along, or was before this supervisor came.
+            // Nobody asked for it now: it has been so all along, was before this supervisor came, or a canary wants it.
+            rule.vain = Some(asked);
             self.unscheduled(group, format!("{why}; what picked its workers before goes on"));
         }
     }
@@ -141,25 +168,30 @@ impl State {
         let Some(entry) = self.groups.get_mut(&group) else { return };
         entry.rule.refused = Some(why.clone());
         let app = entry.app;
+        let waiting = self.apps.get(&app).and_then(|app| app.rollout.as_ref());
+        for call in waiting.map(|rollout| rollout.calls.clone()).unwrap_or_default() {
+            let (name, why) = (self.name(app), why.clone());
+            self.tell(call, Tale::Aside(Aside::NotScheduled { name, why }));
+        }
         self.announce(app, What::NotScheduled { why });
     }
 
     /// Tells every group whose rule is not what it shall be, and ends the switches that all groups have taken.
     pub(super) fn settle_schedulings(&mut self) {
         let mut asks = Vec::new();
-        for group in self.groups.values().filter(|group| group.open) {
+        for group in self.groups.values_mut().filter(|group| group.open) {
             let Some(app) = self.apps.get(&group.app) else { continue };
             let switch = self.switches.iter().find_map(|switch| switch.to.get(&group.app));
             let wanted = app.in_effect(switch.unwrap_or(&app.spec().scheduling));
-            if !group.rule.is(&wanted) {
+            if group.rule.lacks(&wanted) {
+                group.rule.again = false;
+                group.rule.asked.push_back(wanted.clone().into_owned());
                 asks.push((group.id, wanted.into_owned()));
+            } else {
+                group.rule.rests(&wanted);
             }
         }
         for (group, scheduling) in asks {
-            if let Some(entry) = self.groups.get_mut(&group) {
-                entry.rule.asked = Some(scheduling.clone());
-                entry.rule.unanswered += 1;
-            }
             self.effects.push(Effect::Schedule { group, scheduling: Box::new(scheduling) });
         }
         for switch in std::mem::take(&mut self.switches) {
@@ -173,10 +205,7 @@ impl State {
         if let (true, Some(name)) = (switch.to.is_empty(), gone) {
             return self.refuse(switch.call, Refusal::Superseded { name });
         }
-        let waits = self.groups.values().any(|group| {
-            group.open && switch.to.contains_key(&group.app) && group.rule.unanswered > 0
-        });
-        if waits {
+        if switch.to.keys().any(|id| self.is_asking(*id)) {
             return self.switches.push(switch);
         }
         let apps = switch.to.keys().copied().collect();
@@ -198,6 +227,42 @@ impl State {
             self.announce(id, What::Scheduled { scheduling });
         }
         self.tell(switch.call, Tale::Done { apps, deleted: Vec::new() });
+    }
+
+    /// Whether a group of an app has not answered yet.
+    pub(super) fn is_asking(&self, id: AppId) -> bool {
+        let mut of_app = self.groups.values().filter(|group| group.app == id && group.open);
+        of_app.any(|group| !group.rule.asked.is_empty())
+    }
+
+    /// Whether a group of an app has still to be asked, or to answer, for the rule that the app shall have.
+    pub(super) fn is_settling(&self, id: AppId) -> bool {
+        let Some(app) = self.apps.get(&id) else { return false };
+        let switch = self.switches.iter().find_map(|switch| switch.to.get(&id));
+        let wanted = app.in_effect(switch.unwrap_or(&app.spec().scheduling));
+        let mut of_app = self.groups.values().filter(|group| group.app == id && group.open);
+        of_app.any(|group| !group.rule.asked.is_empty() || group.rule.lacks(&wanted))
+    }
+
+    /// Tells who waits for a reload that its canary gets a share, which the policy of the app would not give it; when the last
+    /// group has taken that.
+    fn tell_of_turns(&mut self, id: AppId, before: Option<&Scheduling>) {
+        let Some(app) = self.apps.get(&id) else { return };
+        let policy = &app.spec().scheduling.policy;
+        let turns = app.in_effect(&app.spec().scheduling);
+        let has = |group: &Group| group.rule.has.as_ref() == Some(&*turns);
+        let mut of_app = self.groups.values().filter(|group| group.app == id && group.open);
+        if turns.policy == *policy
+            || before.is_some_and(|before| before.policy == turns.policy)
+            || !of_app.all(has)
+        {
+            return;
+        }
+        let (policy, rollout) = (policy.clone(), app.rollout.as_ref());
+        for call in rollout.map(|rollout| rollout.calls.clone()).unwrap_or_default() {
+            let (name, policy) = (self.name(id), policy.clone());
+            self.tell(call, Tale::Aside(Aside::Turns { name, policy }));
+        }
     }
 
     /// Tells those who wait for an app, when a group of datagrams is opened, how these are spread.
@@ -266,18 +331,11 @@ impl App {
     /// A share is a number of turns. What goes by connections or queues would give a canary that has little to do more, and
     /// one that has nothing to do perhaps nothing.
     pub(super) fn in_effect<'a>(&self, wanted: &'a Scheduling) -> Cow<'a, Scheduling> {
-        if wanted.policy.keeps_shares() || !self.rollout.as_ref().is_some_and(Rollout::has_share) {
+        let canary = self.rollout.as_ref().and_then(Rollout::canary);
+        if wanted.policy.keeps_shares() || !matches!(canary, Some(Canary::Share { .. })) {
             return Cow::Borrowed(wanted);
         }
         Cow::Owned(Scheduling { policy: Policy::RoundRobin, ..wanted.clone() })
-    }
-}
-
-impl Rollout {
-    /// Whether a canary has a share of the connections.
-    fn has_share(&self) -> bool {
-        let is_share = matches!(self.pace.canary, Some(Canary::Share { .. }));
-        is_share && matches!(self.stage, Stage::Canary { since: Some(_), .. })
     }
 }
 

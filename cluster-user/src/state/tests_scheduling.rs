@@ -215,6 +215,71 @@ fn turns_are_taken_as_long_as_a_canary_has_a_share_that_the_rule_would_not_give_
 }
 
 #[test]
+fn a_canary_whose_turns_are_refused_is_not_told_to_have_them_and_no_switch_is_told_as_made() {
+    let mut world =
+        serving(AppSpec { scheduling: scheduling("least-conn"), ..spec("web", 2) }, &[80]);
+    world.faults = Faults { schedule: true, ..Faults::default() };
+    let (_, call) = canary_of_a_fifth(&mut world);
+    let told = &world.told[&call];
+    assert!(!told.iter().any(|tale| matches!(tale, Tale::Aside(Aside::Turns { .. }))), "{told:?}");
+    let refused = |tale: &Tale| matches!(tale, Tale::Aside(Aside::NotScheduled { .. }));
+    assert_eq!(told.iter().filter(|tale| refused(tale)).count(), 1, "{told:?}");
+    assert!(world.state.apps(&[])[0].unscheduled.is_some());
+
+    let call = switch(&mut world, "web", "round-robin");
+    world.deliver_all();
+    let answer = world.answer(call);
+    assert!(matches!(answer, Some(Tale::Refused(Refusal::NotScheduled { .. }))), "{answer:?}");
+    assert_eq!(world.rules[&FIRST], scheduling("least-conn"), "it has been so all along");
+
+    world.faults = Faults::default();
+    let call = switch(&mut world, "web", "round-robin");
+    world.deliver_all();
+    assert!(matches!(world.answer(call), Some(Tale::Done { .. })));
+    assert_eq!(world.rules[&FIRST], scheduling("round-robin"));
+    assert_eq!(world.state.apps(&[])[0].unscheduled, None);
+}
+
+#[test]
+fn a_rule_that_is_refused_when_a_canary_ends_is_asked_for_again_when_somebody_wants_it() {
+    let mut world =
+        serving(AppSpec { scheduling: scheduling("least-conn"), ..spec("web", 2) }, &[80]);
+    canary_of_a_fifth(&mut world);
+    world.faults = Faults { schedule: true, ..Faults::default() };
+    world.command(Command::Promote { targets: targets("web"), wait: false });
+    world.deliver_all();
+    assert_eq!(world.rules[&FIRST], scheduling("round-robin"), "turns go on");
+    assert!(world.state.apps(&[])[0].unscheduled.is_some());
+
+    let call = switch(&mut world, "web", "least-conn");
+    world.deliver_all();
+    let answer = world.answer(call);
+    assert!(matches!(answer, Some(Tale::Refused(Refusal::NotScheduled { .. }))), "{answer:?}");
+    assert!(world.state.apps(&[])[0].unscheduled.is_some(), "it is so still");
+
+    world.faults = Faults::default();
+    let call = switch(&mut world, "web", "least-conn");
+    world.deliver_all();
+    assert!(matches!(world.answer(call), Some(Tale::Done { .. })));
+    assert_eq!(world.rules[&FIRST], scheduling("least-conn"));
+    world.check_rules();
+}
+
+#[test]
+fn a_switch_that_a_canary_comes_into_the_way_of_leaves_no_group_with_what_it_has_taken() {
+    let mut world =
+        serving(AppSpec { scheduling: scheduling("least-conn"), ..spec("web", 2) }, &[80]);
+    let (canary, _) = canary_of_a_fifth(&mut world);
+    let call = switch(&mut world, "web", "hash");
+    world.exit(canary, Exit::Signal(9));
+    refuse_last(&mut world);
+    world.deliver_all();
+    assert!(matches!(world.answer(call), Some(Tale::Refused(_))), "{:?}", world.answer(call));
+    assert_eq!(defined(&world), scheduling("least-conn"));
+    world.check_rules();
+}
+
+#[test]
 fn another_number_of_workers_fits_the_weights_and_says_so() {
     let weighted = AppSpec { scheduling: scheduling("round-robin weights=3,2"), ..spec("web", 2) };
     let mut world = serving(weighted, &[80]);

@@ -55,7 +55,14 @@ impl Host {
         let found = journal.read().with_context(|| format!("failed to read {path}"))?;
         let mut notices = Vec::new();
         let adopted = match found {
-            Found::Entry(entry) => {
+            Found::Entry(mut entry) => {
+                for (app, why) in entry.state.mend() {
+                    let message = format!(
+                        "app `{app}` goes on without what is refused of what an earlier release was told: {why}"
+                    );
+                    log::warn!("{message}");
+                    notices.push(notice(&message, "cluster policy shows how it is scheduled now"));
+                }
                 let (state, effects, unknown) = self.adopt_known(*entry);
                 if unknown > 0 {
                     let message = format!(

@@ -6,8 +6,9 @@ use crate::{
         board::Note,
         message::{Subject, What},
     },
-    config::{duration, size, spec::recycle::Worn},
-    datapath::Mode,
+    config::{duration, scheduling::Policy, size, spec::recycle::Worn},
+    datapath::Protocol,
+    id::AppId,
     state::{
         announcement::{Announcement, What as Core},
         deployment::{Kind, Outcome},
@@ -19,7 +20,7 @@ impl Supervisor {
     /// Posts what the core announces.
     pub(super) fn announce(&self, announcement: Announcement) {
         let Announcement { app, name, namespace, about, what } = announcement;
-        let (what, detail) = told(what, self.host.datapath.mode());
+        let (what, detail) = told(what, || self.follows(app));
         self.host.board.post(Note {
             what,
             app: Some(Subject { id: app, name, namespace }),
@@ -30,9 +31,45 @@ impl Supervisor {
             data: None,
         });
     }
+
+    /// What follows for a worker of an app that has fallen silent.
+    fn follows(&self, app: AppId) -> Option<&'static str> {
+        let app = self.state.app_of(app)?;
+        let protocols = app.ports.iter().map(|(protocol, ..)| *protocol);
+        let cannot = self.host.datapath.cannot_distrust();
+        follows(&app.spec.scheduling.policy, app.takes_turns, protocols, cannot)
+    }
 }
 
-fn told(what: Core, mode: Mode) -> (What, Option<String>) {
+/// What follows for a worker that has fallen silent, besides what stands in the way everywhere; nothing when its app serves no
+/// port. `takes_turns` is whether it is scheduled by turns instead of its policy.
+fn follows(
+    policy: &Policy,
+    takes_turns: bool,
+    protocols: impl Iterator<Item = Protocol>,
+    cannot: Option<&'static str>,
+) -> Option<&'static str> {
+    let (mut tcp, mut udp) = (false, false);
+    for protocol in protocols {
+        match protocol {
+            Protocol::Tcp => tcp = true,
+            Protocol::Udp => udp = true,
+        }
+    }
+    match (tcp, udp) {
+        (false, false) => None,
+        (false, true) => Some("datagrams go on coming to it"),
+        (true, _) if cannot.is_some() => cannot,
+        (true, _) if *policy == Policy::None && !takes_turns => {
+            Some("connections go on coming to it: policy none leaves them to the kernel's hash")
+        }
+        (true, true) => Some("new connections go to others, and datagrams go on coming to it"),
+        (true, false) => Some("new connections go to others"),
+    }
+}
+
+/// `follows` says what follows for a worker that has fallen silent.
+fn told(what: Core, follows: impl FnOnce() -> Option<&'static str>) -> (What, Option<String>) {
     let kind = |kind: Kind| match kind {
         Kind::Reload => "reload",
         Kind::Rollback => "rollback",
@@ -80,12 +117,12 @@ fn told(what: Core, mode: Mode) -> (What, Option<String>) {
             (What::WorkerWorn, Some(format!("it has served for {}", duration::format(lived))))
         }
         Core::Silent { silence } => {
-            let silence = duration::format(silence);
-            let follows = match mode {
-                Mode::Kernel => "new connections go to others",
-                Mode::Plain => "plain mode cannot keep connections away from it",
+            let said = format!("no WATCHDOG=1 for {}", duration::format(silence));
+            let detail = match follows() {
+                Some(follows) => format!("{said}: {follows}"),
+                None => said,
             };
-            (What::WorkerSilent, Some(format!("no WATCHDOG=1 for {silence}: {follows}")))
+            (What::WorkerSilent, Some(detail))
         }
         Core::Heard => (What::WorkerHeard, None),
         Core::Outgrown { pause } => {
@@ -117,5 +154,32 @@ fn phase(status: Status) -> What {
         Status::Backoff => What::WorkerBackoff,
         Status::Errored => What::WorkerErrored,
         Status::Stopped => What::WorkerExited,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_silent_worker_it_is_said_what_follows_where_it_does() {
+        let said = |policy, turns, protocols: &[Protocol], cannot| {
+            follows(&policy, turns, protocols.iter().copied(), cannot)
+        };
+        let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+        let others = "new connections go to others";
+        assert_eq!(said(Policy::LeastConn, false, &[tcp, tcp], None), Some(others));
+        assert_eq!(said(Policy::None, true, &[tcp], None), Some(others), "a canary has its share");
+        for (policy, protocols, cannot, expected) in [
+            (Policy::None, &[tcp][..], None, "go on coming to it: policy none"),
+            (Policy::None, &[tcp], Some("it cannot"), "it cannot"),
+            (Policy::RoundRobin, &[udp, udp], None, "datagrams go on coming to it"),
+            (Policy::RoundRobin, &[udp, tcp], None, "and datagrams go on coming to it"),
+            (Policy::RoundRobin, &[tcp, udp], Some("it cannot"), "it cannot"),
+        ] {
+            let said = said(policy, false, protocols, cannot).unwrap();
+            assert!(said.contains(expected) && said != others, "{said}");
+        }
+        assert_eq!(said(Policy::RoundRobin, false, &[], None), None, "it serves no port");
     }
 }

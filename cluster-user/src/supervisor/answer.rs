@@ -293,6 +293,10 @@ fn notice(aside: &Aside, mode: Mode) -> Option<Notice> {
             ),
             None,
         ),
+        Aside::NotScheduled { name, why } => (
+            format!("the policy of app `{name}` is not to be had: {why}"),
+            Some(format!("cluster policy {name} asks for it again when it is named")),
+        ),
     };
     Some(Notice { message, hint })
 }

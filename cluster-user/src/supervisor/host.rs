@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use super::{
     health::Health, hooks::Hooks, journal::TreeRecord, ledger::Ledger, manager::Manager,
-    options::DaemonOptions, upkeep::Upkeep,
+    options::DaemonOptions, upkeep::Upkeep, verify::Verifying,
 };
 use crate::{
     api::{
@@ -60,6 +60,7 @@ pub(super) struct Host {
     pub(super) health: Health,
     pub(super) hooks: Hooks,
     pub(super) upkeep: Upkeep,
+    pub(super) verifying: Verifying,
     pub(super) workers: BTreeMap<WorkerId, Running>,
     /// What was counted for those that have gone.
     pub(super) ledger: Ledger,
@@ -216,6 +217,7 @@ impl Host {
             health: Health::new(&home.id()),
             hooks: Hooks::new(),
             upkeep: Upkeep::new(vec![home.path().to_owned(), home.logs()]),
+            verifying: Verifying::new(),
             home,
             datapath,
             missing,

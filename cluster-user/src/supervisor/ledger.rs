@@ -44,7 +44,7 @@ struct Past {
 }
 
 /// The past of one port: what was counted by name, and runs.
-type Port = (Protocol, SocketAddr, [u64; 6], Option<(u64, u64)>);
+type Port = (Protocol, SocketAddr, Vec<u64>, Option<(u64, u64)>);
 
 /// The past of one place: there may be hundreds, and this is written often, so it is as short as can be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,13 +108,14 @@ impl Ledger {
         let Some(counted) = counted else { return };
         let mut sum = self.port(app, protocol, address);
         sum.add(&counted);
-        let GroupTelemetry { misses, waited, refused, shed, other, hashed, runs } = sum;
+        let GroupTelemetry { misses, waited, refused, shed, other, hashed, unfollowed, runs } = sum;
         let ports = &mut self.apps.entry(app).or_default().ports;
         ports.retain(|(of, at, ..)| (*of, *at) != (protocol, address));
         if ports.len() >= PORTS {
             ports.remove(0);
         }
-        ports.push((protocol, address, [misses, waited, refused, shed, other, hashed], runs));
+        let counts = vec![misses, waited, refused, shed, other, hashed, unfollowed];
+        ports.push((protocol, address, counts, runs));
     }
 
     /// Lets go of an app.
@@ -155,8 +156,11 @@ impl Ledger {
         let mut ports = self.apps.get(&app).into_iter().flat_map(|past| &past.ports);
         let kept = ports.find(|(of, at, ..)| (*of, *at) == (protocol, address));
         kept.map_or_else(GroupTelemetry::default, |(_, _, counts, runs)| {
-            let [misses, waited, refused, shed, other, hashed] = *counts;
-            GroupTelemetry { misses, waited, refused, shed, other, hashed, runs: *runs }
+            // Releases that counted less wrote less.
+            let mut all = [0; 7];
+            all.iter_mut().zip(counts).for_each(|(count, kept)| *count = *kept);
+            let [misses, waited, refused, shed, other, hashed, unfollowed] = all;
+            GroupTelemetry { misses, waited, refused, shed, other, hashed, unfollowed, runs: *runs }
         })
     }
 }

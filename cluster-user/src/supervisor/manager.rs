@@ -96,7 +96,8 @@ async fn start_saved(home: &Home) {
 
 /// Writes down what became of an app; whether that is what was wanted.
 fn told(outcome: Outcome) -> bool {
-    let Outcome { name, end, notices } = outcome;
+    outcome.left_out().for_each(|left_out| log::warn!("{left_out}"));
+    let Outcome { name, end, refused: _, notices } = outcome;
     for notice in notices {
         log::info!("{}", notice.message);
     }

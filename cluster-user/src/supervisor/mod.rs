@@ -23,6 +23,7 @@ mod manager;
 mod makeshift;
 mod source;
 mod scheduling;
+mod verify;
 mod perform;
 mod signal;
 mod answer;

@@ -15,10 +15,11 @@ use super::{
     host::{Host, News},
     run::{End, Supervisor},
     sockets,
+    verify::Wish,
 };
 use crate::{
     config::{
-        scheduling::{Policy, Scheduling},
+        scheduling::Scheduling,
         spec::{AppSpec, hooks::Hook},
     },
     datapath::{Admission, GroupOptions, JoinError, Place, Traffic, plain::filter},
@@ -113,16 +114,14 @@ impl Supervisor {
             }
             Effect::Open { group, ticket, app, trace, scheduling } => {
                 let options = GroupOptions { app, trace };
-                let opened = host.open(group, ticket, &options, &scheduling);
-                if matches!(opened, Event::Opened { .. }) {
+                let opened = host.open(group, ticket, &options, *scheduling);
+                if matches!(opened, Some(Event::Opened { .. })) {
                     self.learn_groups();
                 }
-                return Some(opened);
+                return opened;
             }
             Effect::Schedule { group, scheduling } => {
-                let scheduled = host.datapath.schedule(group, &scheduling);
-                let result = scheduled.map_err(|error| format!("{error:#}"));
-                return Some(Event::Scheduled { group, result });
+                return host.schedule(group, Wish { scheduling: *scheduling, founder: None });
             }
             Effect::Join { ticket, group, slot } => {
                 return Some(match host.datapath.join(ticket, group, slot) {
@@ -327,36 +326,19 @@ impl Host {
         Ok(pid)
     }
 
-    /// Founds a group with its rule; nothing is left of it when it cannot have that.
+    /// Founds a group with its rule; `None` when the answer follows.
     fn open(
         &mut self,
         group: GroupId,
         ticket: Ticket,
         options: &GroupOptions,
-        scheduling: &Scheduling,
-    ) -> Event {
+        scheduling: Scheduling,
+    ) -> Option<Event> {
         if let Err(error) = self.datapath.open(group, ticket, options) {
             let fatal = matches!(error, JoinError::Stranger { .. });
-            return Event::OpenFailed { group, reason: error.to_string(), fatal };
+            return Some(Event::OpenFailed { group, reason: error.to_string(), fatal });
         }
-        match self.datapath.schedule(group, scheduling) {
-            Ok(()) => Event::Opened { group, ticket, unscheduled: None },
-            // It was good when it was asked for. An app that has been started must not stand still for what became of it.
-            Err(error) if matches!(scheduling.policy, Policy::Custom(_)) => {
-                let turns = Scheduling { policy: Policy::RoundRobin, ..scheduling.clone() };
-                let rest = self.datapath.schedule(group, &turns).err();
-                let rest = rest.map(|error| format!(" (without guard and shed: {error:#})"));
-                let why =
-                    format!("{error:#}; workers take turns instead{}", rest.unwrap_or_default());
-                Event::Opened { group, ticket, unscheduled: Some(why) }
-            }
-            Err(error) => {
-                self.datapath.refuse(ticket);
-                self.datapath.close(group);
-                // It would be no other the next time.
-                Event::OpenFailed { group, reason: format!("{error:#}"), fatal: true }
-            }
-        }
+        self.schedule(group, Wish { scheduling, founder: Some(ticket) })
     }
 
     /// Has a worker's connections closed where nothing is lost, and says what is left.

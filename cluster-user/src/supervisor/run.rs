@@ -230,6 +230,7 @@ impl Supervisor {
                 }
                 Some(done) = self.host.hooks.done.recv() => self.hooked(done),
                 Some(news) = self.host.upkeep.news.recv() => { self.kept_up(news); None }
+                Some(verified) = self.host.verifying.done.recv() => { self.verified(verified); None }
                 report = poll_fn(|context| self.host.datapath.poll_report(context)) => Some(source::report(report)),
                 () = sleep_until(deadline.unwrap_or_else(Moment::now).instant().into()), if deadline.is_some() => Some(Event::Tick),
                 Some(call) = requests.recv() => self.call(call),

@@ -1,6 +1,6 @@
 //! Whether this host can pick workers as an app wants it, before anything is started or switched.
 
-use super::run::Supervisor;
+use super::{run::Supervisor, verify::Verdicts};
 use crate::{
     api::message::{Failure, Notice, PolicyRequest, Reason},
     config::{
@@ -22,22 +22,29 @@ impl Supervisor {
         &self,
         targets: Vec<Target>,
         asked: PolicyRequest,
+        verdicts: &mut Verdicts,
     ) -> Result<Command, Failure> {
         for app in self.state.apps(&targets) {
             let scheduling = asked.switch.apply(&app.spec.scheduling);
             // What contradicts itself is refused below, where that is known better.
             if scheduling.check(app.spec.instances).is_ok() {
-                self.can_schedule(&app.spec.name, &scheduling)?;
+                self.can_schedule(&app.spec.name, &scheduling, verdicts)?;
             }
         }
         Ok(Command::Switch { targets, switch: Box::new(asked.switch) })
     }
 
-    /// Whether workers of an app can be picked that way here.
+    /// Whether workers of an app can be picked that way here. `verdicts` has what the kernel said of programs of the user's;
+    /// what it does not say of one is heard when a group gets it.
     ///
     /// # Errors
     /// What is missing, and how to get it; of a program of the user's, what is wrong with it.
-    pub(super) fn can_schedule(&self, app: &Name, scheduling: &Scheduling) -> Result<(), Failure> {
+    pub(super) fn can_schedule(
+        &self,
+        app: &Name,
+        scheduling: &Scheduling,
+        verdicts: &mut Verdicts,
+    ) -> Result<(), Failure> {
         let policy = &scheduling.policy;
         let is_plain = self.host.datapath.mode() == Mode::Plain;
         if is_plain && !matches!(policy, Policy::RoundRobin | Policy::None) {
@@ -55,7 +62,12 @@ impl Supervisor {
                 None => failure,
             }
         })?;
-        let tried = self.host.datapath.try_schedule(&app.to_string(), scheduling);
+        let mut tried = self.host.datapath.try_schedule(scheduling);
+        if let Policy::Custom(path) = policy
+            && let Some(verdict) = verdicts.remove(path)
+        {
+            tried = tried.and(verdict);
+        }
         tried.map_err(|error| {
             let failure = Failure::new(Reason::Failed, format!("app `{app}`: {error:#}"));
             if let Policy::Custom(path) = policy {

@@ -1,6 +1,6 @@
 //! What happened, as events of the core: one of the two files that know both worlds.
 
-use super::{host::News, perform, run::Supervisor};
+use super::{host::News, perform, run::Supervisor, verify::Verdicts};
 use crate::{
     api::{
         message::{
@@ -62,17 +62,23 @@ impl Supervisor {
     }
 
     /// A user's request; those that only look are answered here.
-    pub(super) fn call(&mut self, call: Call) -> Option<Event> {
-        let Call { mut request, reply, peer } = call;
-        match self.adapt(&mut request) {
+    pub(super) fn call(&mut self, mut call: Call) -> Option<Event> {
+        match self.adapt(&mut call.request) {
             Ok(None) => {}
-            Ok(Some(notice)) => drop(reply.send(Line::Notice(notice))),
+            Ok(Some(notice)) => drop(call.reply.send(Line::Notice(notice))),
             Err(failure) => {
-                drop(reply.send(Line::Failed(failure)));
+                drop(call.reply.send(Line::Failed(failure)));
                 return None;
             }
         }
-        let command = match self.command(request, peer) {
+        let call = self.verify(call)?;
+        self.decide(call, Verdicts::new())
+    }
+
+    /// The same, with what the kernel said of what it asks for.
+    pub(super) fn decide(&mut self, call: Call, mut verdicts: Verdicts) -> Option<Event> {
+        let Call { request, reply, peer } = call;
+        let command = match self.command(request, peer, &mut verdicts) {
             Ok(Asked::Command(command)) => command,
             Ok(Asked::Answer(line)) => {
                 // Whoever asked may have gone.
@@ -109,10 +115,15 @@ impl Supervisor {
         Some(Event::Command { call, command })
     }
 
-    fn command(&mut self, request: Request, peer: Peer) -> Result<Asked, Failure> {
+    fn command(
+        &mut self,
+        request: Request,
+        peer: Peer,
+        verdicts: &mut Verdicts,
+    ) -> Result<Asked, Failure> {
         Ok(Asked::Command(match request {
             Request::Start(start) => {
-                self.can_run(&start.spec)?;
+                self.can_run(&start.spec, verdicts)?;
                 let StartRequest { spec, idle, wait } = *start;
                 Command::Start { spec: Box::new(spec), idle, wait }
             }
@@ -127,7 +138,7 @@ impl Supervisor {
                 let (targets, who) = (some(&targets)?, who(peer));
                 if change.spec.is_some() {
                     for app in self.state.apps(&targets) {
-                        self.can_run(&change.apply(app.spec))?;
+                        self.can_run(&change.apply(app.spec), verdicts)?;
                     }
                 }
                 Command::Reload(Box::new(Reload {
@@ -152,7 +163,7 @@ impl Supervisor {
             Request::Scale(scale) => {
                 Command::Scale { target: one(&scale.target)?, to: scale.to, wait: scale.wait }
             }
-            Request::Policy(asked) => self.switch(some(&asked.targets)?, *asked)?,
+            Request::Policy(asked) => self.switch(some(&asked.targets)?, *asked, verdicts)?,
             Request::Flush(TargetsRequest { targets, .. }) => {
                 Command::Flush { targets: some(&targets)? }
             }
@@ -242,11 +253,11 @@ impl Supervisor {
     }
 
     /// Whether this host and this daemon have what a definition asks for, before anything is started or changed.
-    fn can_run(&self, spec: &AppSpec) -> Result<(), Failure> {
+    fn can_run(&self, spec: &AppSpec, verdicts: &mut Verdicts) -> Result<(), Failure> {
         if spec.require_kernel && self.host.datapath.mode() == Mode::Plain {
             return Err(self.no_kernel());
         }
-        self.can_schedule(&spec.name, &spec.scheduling)?;
+        self.can_schedule(&spec.name, &spec.scheduling, verdicts)?;
         self.check_logs(spec)?;
         check_pid_files(spec)?;
         self.can_limit(spec)

@@ -177,7 +177,7 @@ impl Supervisor {
             history: None,
             ports: ports.collect(),
             policy: match self.host.datapath.mode() {
-                crate::datapath::Mode::Kernel if app.takes_turns => {
+                crate::datapath::Mode::Kernel if app.takes_turns && app.unscheduled.is_none() => {
                     crate::config::scheduling::Policy::RoundRobin.name().to_owned()
                 }
                 crate::datapath::Mode::Kernel => app.spec.scheduling.policy.name().to_owned(),

@@ -3,21 +3,22 @@
 use std::fmt::Write as _;
 
 use cluster_lab::{
+    column::{Column, MAX, MEAN, P50, P99, P999, THROUGHPUT},
     machine::Machine,
     point::Cell,
-    results::{Metric, Series, distinct},
+    results::{Series, distinct},
 };
 
 use super::{Measured, Shown, aim, aim::Aim};
 
 /// Columns of the tables.
-const COLUMNS: [(&str, Metric); 7] = [
-    ("req/s", |it| it.throughput),
-    ("mean", |it| it.latency.mean),
-    ("p50", |it| it.latency.p50),
-    ("p99", |it| it.latency.p99),
-    ("p99.9", |it| it.latency.p999),
-    ("longest", |it| it.latency.max),
+const COLUMNS: [Column; 7] = [
+    THROUGHPUT,
+    MEAN,
+    P50,
+    P99,
+    P999,
+    ("longest", MAX.1),
     ("refused, %", |it| share(it.failures.refused, it.planned)),
 ];
 

@@ -94,10 +94,19 @@ impl Wanted {
     /// Downloads it, unless that has been done.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// [`NotOffered`](super::suite::NotOffered) when it cannot be had, and whatever goes wrong.
     pub(super) fn download(self, archive: &Archive, cache: &Path) -> anyhow::Result<Packages> {
-        let suite = Suite::open(archive, self.suite, cache)?;
-        let parts = suite.parts(self.package)?;
+        let mut suite = Suite::open(archive, self.suite, cache)?;
+        let stale = suite.stale.take();
+        let parts = match (suite.parts(self.package), stale) {
+            // It is so because they are old.
+            (Err(_), Some(why)) => return Err(why),
+            (parts, None) => parts?,
+            (Ok(parts), Some(why)) => {
+                println!("vm: {}: what is known of its packages is old: {why:#}", self.name);
+                parts
+            }
+        };
         let name = parts.first().context("a kernel has parts")?.clone();
         let parent = cache.join("kernels");
         let folder = parent.join(&name);

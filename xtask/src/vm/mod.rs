@@ -29,7 +29,7 @@ use self::{
     kernel::{Kernel, Wanted},
     matrix::Matrix,
     plan::{Depth, Plan},
-    suite::Archive,
+    suite::{Archive, NotOffered},
     verdict::Verdict,
 };
 use crate::{process, step, tools};
@@ -93,13 +93,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let cache = step::target().join("vm");
     fs::create_dir_all(&cache)?;
-    let archive = Archive::of_this_host();
+    let archive = match Archive::of_this_host() {
+        Ok(archive) => Ok(archive),
+        Err(error) => Err(error.downcast::<NotOffered>()?),
+    };
     let mut kernels = Vec::new();
     for wanted in wanted {
-        let archive = archive.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"));
+        let archive = archive.as_ref().map_err(|error| error.again().into());
         let kernel = match archive.and_then(|archive| wanted.download(archive, &cache)) {
             Ok(packages) => Ok(packages.unpack()?),
-            Err(error) => Err(error),
+            Err(error) if error.is::<NotOffered>() => Err(error),
+            // That is no reason to do without it.
+            Err(error) => {
+                return Err(error.context(format!("failed to get kernel {}", wanted.name)));
+            }
         };
         match &kernel {
             Ok(kernel) => println!("vm: {} is {}", wanted.name, kernel.package),

@@ -2,13 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
-
-use anyhow::Context as _;
 
 use crate::process;
 
@@ -18,6 +16,56 @@ const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const FRESH: Duration = Duration::from_hours(24);
 /// What a kernel is spread over: until 2025 everything was in `linux-image-…`.
 const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
+
+/// What apt says when it is the network, the mirror or the mirror's packages that are not there, and not that something is
+/// wrong with what was asked of it (in English, of apt 2.2 to 3.1).
+const ABSENT: [&str; 13] = [
+    "Could not resolve",
+    "Temporary failure resolving",
+    "Could not connect",
+    "Unable to connect",
+    "Cannot initiate the connection",
+    "Connection failed",
+    "Connection timed out",
+    "Connection refused",
+    "Network is unreachable",
+    "404  Not Found",
+    "does not have a Release file",
+    "No packages found",
+    "Unable to locate package",
+];
+
+/// Something that cannot be had on this host; whatever else goes wrong is a failure.
+#[derive(Debug)]
+pub(super) struct NotOffered(String);
+
+impl fmt::Display for NotOffered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotOffered {}
+
+impl NotOffered {
+    /// The same of something else for the same reason.
+    pub(super) fn again(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// Runs a program of apt.
+fn ask(apt: &mut Command) -> anyhow::Result<String> {
+    process::run(apt.env("LC_ALL", "C")).map_err(|error| {
+        let said = format!("{error:#}");
+        if is_absent(&said) { NotOffered(said).into() } else { error }
+    })
+}
+
+/// Whether that is why apt failed.
+fn is_absent(said: &str) -> bool {
+    ABSENT.iter().any(|absent| said.contains(absent))
+}
 
 /// Where this host gets Debian's packages from.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -30,17 +78,19 @@ pub(super) struct Archive {
 pub(super) struct Suite {
     name: &'static str,
     folder: PathBuf,
+    /// Why its lists of packages are those of an earlier day, if they are.
+    pub(super) stale: Option<anyhow::Error>,
 }
 
 impl Archive {
     /// Asks this host's apt.
     pub(super) fn of_this_host() -> anyhow::Result<Self> {
         let format = "$(ORIGIN)|$(LABEL)|$(REPO_URI)";
-        let mut ask = Command::new("apt-get");
-        let targets = process::run(ask.args(["indextargets", "--format", format]))?;
-        Self::read(&targets).context(
-            "this host's apt knows no archive of Debian\nhint: apt-get update, on Debian 12 or later",
-        )
+        let targets = ask(Command::new("apt-get").args(["indextargets", "--format", format]))?;
+        Self::read(&targets).ok_or_else(|| {
+            let why = "this host's apt knows no archive of Debian\nhint: apt-get update, on Debian 12 or later";
+            NotOffered(why.to_owned()).into()
+        })
     }
 
     fn read(targets: &str) -> Option<Self> {
@@ -68,28 +118,37 @@ impl Archive {
 }
 
 impl Suite {
-    /// Reads the lists of a release into a folder below `cache`, unless they have been read lately.
+    /// Reads the lists of a release into a folder below `cache`, unless they have been read lately. Those of an earlier day
+    /// do where they cannot be had anew: what was unpacked then is found by them.
     pub(super) fn open(
         archive: &Archive,
         name: &'static str,
         cache: &Path,
     ) -> anyhow::Result<Self> {
-        let suite = Self { name, folder: cache.join("apt").join(name) };
+        let mut suite = Self { name, folder: cache.join("apt").join(name), stale: None };
         for below in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(suite.folder.join(below))?;
         }
         let options =
             if Path::new(KEYS).exists() { format!("[signed-by={KEYS}] ") } else { String::new() };
         let (sources, list) = (archive.sources(name, &options), suite.folder.join("sources.list"));
-        let is_fresh = fs::read_to_string(&list).is_ok_and(|before| before == sources)
-            && fs::metadata(&list)?.modified()?.elapsed().is_ok_and(|age| age < FRESH);
-        if !is_fresh {
-            fs::write(&list, sources)?;
-            let updated = process::run(suite.apt("apt-get").arg("update"));
-            if let Err(error) = updated {
-                // Written again next time.
-                fs::remove_file(&list)?;
-                return Err(error.context(format!("failed to read the packages of {name}")));
+        // Written when they have been read from there.
+        let read = suite.folder.join("read");
+        let is_known = fs::read_to_string(&read).is_ok_and(|before| before == sources);
+        let is_fresh =
+            is_known && fs::metadata(&read)?.modified()?.elapsed().is_ok_and(|age| age < FRESH);
+        if is_fresh {
+            return Ok(suite);
+        }
+        fs::write(&list, &sources)?;
+        match ask(suite.apt("apt-get").arg("update")) {
+            Ok(_) => fs::write(&read, &sources)?,
+            Err(error) => {
+                let error = error.context(format!("failed to read the packages of {name}"));
+                if !is_known || !error.is::<NotOffered>() {
+                    return Err(error);
+                }
+                suite.stale = Some(error);
             }
         }
         Ok(suite)
@@ -100,7 +159,7 @@ impl Suite {
         let mut parts = Vec::new();
         let mut open = vec![package.to_owned()];
         while let Some(package) = open.pop() {
-            let asked = process::run(self.apt("apt-cache").args(["depends", &package]))?;
+            let asked = ask(self.apt("apt-cache").args(["depends", &package]))?;
             for part in depends(&asked)
                 .into_iter()
                 .filter(|part| !parts.contains(part))
@@ -117,7 +176,7 @@ impl Suite {
     /// Downloads packages into a folder.
     pub(super) fn download(&self, packages: &[String], into: &Path) -> anyhow::Result<()> {
         let mut apt = self.apt("apt-get");
-        process::run(apt.arg("download").args(packages).current_dir(into)).map(drop)
+        ask(apt.arg("download").args(packages).current_dir(into)).map(drop)
     }
 
     /// A program of apt that knows this release only.
@@ -134,6 +193,8 @@ impl Suite {
             // The folder is root's.
             "APT::Sandbox::User=root".to_owned(),
             "APT::Update::Post-Invoke-Success=".to_owned(),
+            // Otherwise a list that cannot be had is a warning, and an old one is used in silence.
+            "APT::Update::Error-Mode=any".to_owned(),
         ] {
             command.args(["-o", &option]);
         }
@@ -157,6 +218,8 @@ fn depends(said: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::File, time::SystemTime};
+
     use super::*;
 
     #[test]
@@ -171,6 +234,50 @@ mod tests {
         );
         assert_eq!(archive.sources("sid", "").lines().count(), 1);
         assert_eq!(Archive::read("Ubuntu|Ubuntu|http://mirror/ubuntu/|x\n"), None);
+    }
+
+    #[test]
+    fn a_mirror_that_is_not_there_is_told_from_what_is_wrong_and_lists_of_an_earlier_day_do() {
+        if Command::new("apt-get").arg("--version").output().is_err() {
+            eprintln!("skipped: there is no apt here");
+            return;
+        }
+        let cache = tempfile::tempdir().unwrap();
+        // Nobody listens there.
+        let nowhere = Archive { main: "http://127.0.0.1:9/debian".to_owned(), security: None };
+        let open = || Suite::open(&nowhere, "sid", cache.path());
+        let error = open().err().unwrap();
+        assert!(error.is::<NotOffered>(), "{error:#}");
+
+        let (folder, list) = (cache.path().join("apt/sid"), "sources.list");
+        fs::copy(folder.join(list), folder.join("read")).unwrap();
+        let old = SystemTime::now() - 2 * FRESH;
+        File::options().write(true).open(folder.join("read")).unwrap().set_modified(old).unwrap();
+        assert!(open().unwrap().stale.unwrap().is::<NotOffered>());
+
+        // A file is where a folder is to be.
+        fs::remove_dir_all(folder.join("lists")).unwrap();
+        fs::create_dir_all(folder.join("lists")).unwrap();
+        fs::write(folder.join("lists/partial"), "").unwrap();
+        assert!(!open().err().unwrap().is::<NotOffered>());
+    }
+
+    #[test]
+    fn what_apt_says_of_what_is_absent_is_known() {
+        for absent in [
+            "E: Failed to fetch http://x/InRelease  Temporary failure resolving 'x'",
+            "W: Failed to fetch http://x/Release  404  Not Found [IP: 1.2.3.4 80]",
+            "N: Unable to locate package linux-image-cloud-amd64\nE: No packages found",
+        ] {
+            assert!(is_absent(absent), "{absent}");
+        }
+        for wrong in [
+            "W: GPG error: http://x sid InRelease: NO_PUBKEY 123",
+            "E: Write error - write (28: No space left on device)",
+            "E: Malformed entry 1 in list file",
+        ] {
+            assert!(!is_absent(wrong), "{wrong}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use cluster_common::{
 };
 
 use super::Policy;
-use crate::table;
+use crate::{group::count_unfollowed, table};
 
 pub(crate) struct Custom;
 
@@ -30,6 +30,7 @@ impl Policy for Custom {
                 let same = current(table, cursor) && table::current().version() == cursor.version();
                 return if same { Turn::Of(Pick { entry, cursor }) } else { Turn::Overtaken };
             }
+            count_unfollowed();
         }
         let Some(cursor) = table::advance(lane) else { return Turn::Nobody };
         table::turn(cursor, cursor.position())

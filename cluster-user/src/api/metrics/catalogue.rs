@@ -236,6 +236,13 @@ pub(super) const CATALOGUE: &[Metric] = &[
         |s| workers(s, |w, _| Some(Value::Level((w.status == Status::Online).into()))),
     ),
     metric(
+        "cluster_worker_stalled",
+        None,
+        Kind::Gauge,
+        "1 for a worker that accepts nothing although connections wait, so that others are kept away",
+        |s| worker_levels(s, |t| t.stalled.map(u64::from)),
+    ),
+    metric(
         "cluster_worker_restarts",
         None,
         Kind::Counter,
@@ -379,6 +386,13 @@ pub(super) const CATALOGUE: &[Metric] = &[
         Kind::Counter,
         "Connections left to the kernel's hash",
         |s| groups(s, |t| Some(Value::Count(t.hashed))),
+    ),
+    metric(
+        "cluster_group_answers_unfollowed",
+        None,
+        Kind::Counter,
+        "Times that a policy of the user's named nobody who is there, and round robin chose instead",
+        |s| groups(s, |t| Some(Value::Count(t.unfollowed))),
     ),
     metric(
         "cluster_group_stray_packets",

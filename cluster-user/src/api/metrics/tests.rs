@@ -113,6 +113,7 @@ fn snapshot() -> Snapshot {
         migrated_out: Some(0),
         dropped: Some(1),
         guarded: Some(5),
+        stalled: Some(false),
         bytes_in: Some(54_321),
         bytes_out: Some(7_654_321),
         lifetime: histogram(&[0; 40], 0),
@@ -127,6 +128,7 @@ fn snapshot() -> Snapshot {
         shed: 4,
         other: 5,
         hashed: 6,
+        unfollowed: 7,
         runs: Some((240, 24_000)),
     };
     let worker = WorkerTelemetry {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster_lab::{point::Point, results::Record, run::Audience};
 use indicatif::ProgressBar;
 
-use crate::cli::output;
+use crate::{api::message::Notice, cli::output};
 
 /// A terminal, or a log.
 #[derive(Debug, Default)]
@@ -33,6 +33,13 @@ impl Screen {
 }
 
 impl Audience for Screen {
+    fn left(&mut self, what: &str) {
+        output::notice(&Notice {
+            message: format!("something of a run is left: {what}"),
+            hint: Some("end the processes in it, then: cluster lab clean".to_owned()),
+        });
+    }
+
     fn begin(&mut self, points: usize, there: usize) {
         (self.points, self.done) = (points, there);
         self.bar = output::bar(points);

@@ -96,12 +96,21 @@ impl Lab {
 }
 
 fn clean() -> Result<(), Error> {
-    let text = match arena::sweep() {
+    let (removed, left) = arena::sweep();
+    let text = match removed {
+        0 if !left.is_empty() => String::new(),
         0 => "there was nothing to remove".to_owned(),
         1 => "removed what was left of 1 run".to_owned(),
         count => format!("removed what was left of {count} runs"),
     };
-    Ok(output::answer(&text)?)
+    if !text.is_empty() {
+        output::answer(&text)?;
+    }
+    let left: Vec<_> = left.iter().map(|left| format!("{left:#}")).collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(Error::failed(left.join("; ")).hint("end the processes in it, then: cluster lab clean"))
 }
 
 impl Presets {

@@ -17,35 +17,16 @@ impl Scheduling {
         self.policy.check(instances)?;
         self.check_vain()?;
         self.check_weights(instances)?;
-        let Guard { stalled, heartbeat, queue, slow_start } = self.guard;
-        if stalled.max(heartbeat.unwrap_or_default()).max(slow_start) > duration::MAX {
-            return Err("guard has a time that is longer than a year".to_owned());
-        }
-        if queue == Some(0) {
-            return Err(
-                "guard: queue is 0, which would keep every worker from connections".to_owned()
-            );
-        }
+        self.guard.check()?;
         if self.shed == Some(0) {
             return Err("shed is 0, which would refuse every connection".to_owned());
         }
         Ok(())
     }
 
-    /// Refuses all that is asked for in vain at once; the usual guard is there without being asked for.
+    /// Refuses all that is asked for in vain at once.
     fn check_vain(&self) -> Result<(), String> {
-        if self.policy != Policy::None {
-            return Ok(());
-        }
-        let Self { policy: _, weights, guard, shed } = self;
-        let weights = (!weights.is_empty()).then(|| {
-            let weights: Vec<_> = weights.iter().map(u32::to_string).collect();
-            ("weights", format!("weights are {}", weights.join(",")))
-        });
-        let guard = (*guard != Guard::default() && *guard != Guard::OFF)
-            .then(|| ("guard", format!("guard is {guard}")));
-        let shed = shed.map(|shed| ("shed", format!("shed is {shed}")));
-        let vain: Vec<_> = weights.into_iter().chain(guard).chain(shed).collect();
+        let vain = self.vain();
         if vain.is_empty() {
             return Ok(());
         }
@@ -59,6 +40,53 @@ impl Scheduling {
             all(|(name, _)| format!("{name}=off"), " "),
             if vain.len() == 1 { "ends it" } else { "ends that" },
         ))
+    }
+
+    /// Takes out of what an earlier release accepted what [`check`](Self::check) refuses, and says what that was: as it is
+    /// refused.
+    pub fn mend(&mut self, instances: u32) -> Vec<String> {
+        let mut refused = Vec::new();
+        if let Err(why) = self.policy.check(instances) {
+            refused.push(why);
+            self.policy = Policy::default();
+        }
+        if let Err(why) = self.check_weights(instances) {
+            refused.push(why);
+            self.weights.clear();
+        }
+        if let Err(why) = self.guard.check() {
+            refused.push(why);
+            self.guard = Guard::default();
+        }
+        if self.shed == Some(0) {
+            refused.push("shed is 0, which would refuse every connection".to_owned());
+            self.shed = None;
+        }
+        let vain = self.vain();
+        if !vain.is_empty() {
+            let why = |(name, said)| {
+                format!("{said}, and the policy is none: the kernel's hash knows no {name}")
+            };
+            refused.extend(vain.into_iter().map(why));
+            (self.guard, self.shed) = (Guard::default(), None);
+        }
+        refused
+    }
+
+    /// What is asked for in vain, by its name and with its value; the usual guard is there without being asked for.
+    fn vain(&self) -> Vec<(&'static str, String)> {
+        if self.policy != Policy::None {
+            return Vec::new();
+        }
+        let Self { policy: _, weights, guard, shed } = self;
+        let weights = (!weights.is_empty()).then(|| {
+            let weights: Vec<_> = weights.iter().map(u32::to_string).collect();
+            ("weights", format!("weights are {}", weights.join(",")))
+        });
+        let guard = (*guard != Guard::default() && *guard != Guard::OFF)
+            .then(|| ("guard", format!("guard is {guard}")));
+        let shed = shed.map(|shed| ("shed", format!("shed is {shed}")));
+        weights.into_iter().chain(guard).chain(shed).collect()
     }
 
     fn check_weights(&self, instances: u32) -> Result<(), String> {
@@ -124,6 +152,21 @@ impl Policy {
             Self::Class(classes) => check_classes(classes, instances),
             Self::Custom(path) => check_program(path),
         }
+    }
+}
+
+impl Guard {
+    fn check(self) -> Result<(), String> {
+        let Self { stalled, heartbeat, queue, slow_start } = self;
+        if stalled.max(heartbeat.unwrap_or_default()).max(slow_start) > duration::MAX {
+            return Err("guard has a time that is longer than a year".to_owned());
+        }
+        if queue == Some(0) {
+            return Err(
+                "guard: queue is 0, which would keep every worker from connections".to_owned()
+            );
+        }
+        Ok(())
     }
 }
 
@@ -235,6 +278,35 @@ mod tests {
         ] {
             let error = check(guard, shed).unwrap_err();
             assert!(error.contains(expected), "{error}");
+            assert!(error.ends_with("=off ends it"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_release_accepted_is_mended_by_taking_out_what_is_refused() {
+        for (policy, weights, guard, shed, taken) in [
+            ("none", &[][..], "queue=100", Some(5), &["guard is queue=100", "shed is 5"][..]),
+            ("none", &[], "on", Some(5), &["shed is 5"]),
+            ("least-conn", &[3, 1], "queue=7", None, &["weights go with policy round-robin"]),
+            ("round-robin", &[3, 1, 1], "on", Some(0), &["weights has 3 numbers", "shed is 0"]),
+            ("class *=7", &[], "queue=7", Some(9), &["policy class: * names worker 7"]),
+        ] {
+            let (policy, guard) = (policy.parse().unwrap(), guard.parse().unwrap());
+            let mut saved = Scheduling { policy, weights: weights.to_vec(), guard, shed };
+            let before = saved.clone();
+
+            let said = saved.mend(2);
+
+            assert_eq!(saved.check(2), Ok(()));
+            assert_eq!(said.len(), taken.len(), "{said:?}");
+            for (said, taken) in said.iter().zip(taken) {
+                assert!(said.starts_with(taken), "{said}");
+                assert!(!said.contains("ends it"), "it has been ended: {said}");
+            }
+            assert_eq!(saved.mend(2), Vec::<String>::new());
+            let kept = |name: &str| !taken.iter().any(|taken| taken.starts_with(name));
+            assert_eq!(saved.guard == before.guard, kept("guard"), "the rest stays");
+            assert_eq!(saved.shed == before.shed, kept("shed"), "the rest stays");
         }
     }
 

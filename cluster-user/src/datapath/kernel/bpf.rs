@@ -337,20 +337,18 @@ pub(super) fn load_program(shape: &ProgramShape<'_>) -> io::Result<OwnedFd> {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Err(error),
         Err(error) => error,
     };
-    for size in LOG_BYTES {
-        let mut log = vec![0; size];
-        match load_logged(shape, BPF_LOG_LEVEL1, &mut log) {
-            Ok(program) => return Ok(program),
-            // It does not fit: older kernels keep its beginning only.
-            Err(again) if again.raw_os_error() == Some(libc::ENOSPC) && size < LOG_BYTES[1] => {}
-            // The first error is the real one.
-            Err(_) => {
-                let kind = error.kind();
-                return Err(io::Error::new(kind, Refused::new(error, &log)));
-            }
-        }
+    // Without instructions the reason is all there is, beside numbers.
+    let mut reason = vec![0; STATISTICS_BYTES];
+    if let Ok(program) = load_logged(shape, BPF_LOG_STATS, &mut reason) {
+        return Ok(program);
     }
-    Err(error)
+    // What does not fit is cut off: its beginning, or the end before Linux 6.4. Pages that are not written to cost nothing.
+    let mut log = vec![0; LOG_BYTES];
+    if let Ok(program) = load_logged(shape, BPF_LOG_LEVEL1, &mut log) {
+        return Ok(program);
+    }
+    // The first error is the real one.
+    Err(io::Error::new(error.kind(), Refused::new(error, &reason, &log)))
 }
 
 /// Loads a program and returns what the verifier says about its own work.

@@ -4,9 +4,9 @@
 use std::{
     fs::{self, File},
     io::Read as _,
-    os::unix::fs::OpenOptionsExt as _,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
     panic,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -20,10 +20,13 @@ use object::{
 };
 
 use super::{
+    Kernel,
+    ids::Program,
     load::Select,
     object::{Prepared, Wanted},
     verifier::Refused,
 };
+use crate::{config::scheduling::Policy, datapath::Slow, id::GroupId};
 
 /// Bytes of an object. Programs have some ten thousand, debug information some hundred thousand more.
 const LONGEST: u64 = 16 << 20;
@@ -46,6 +49,47 @@ pub struct Verified {
 pub(super) struct Custom {
     name: String,
     prepared: Prepared,
+}
+
+/// A program of the user's that was loaded for a group, with the maps that were made for it; or why it was not.
+#[derive(Debug)]
+pub struct Loaded(pub(super) anyhow::Result<(Program, Vec<(String, OwnedFd)>)>);
+
+impl Loaded {
+    /// What could not even be tried.
+    pub fn failed(why: anyhow::Error) -> Self {
+        Self(Err(why))
+    }
+}
+
+impl Kernel {
+    /// See [`DataPath::verification`](crate::datapath::DataPath::verification).
+    pub(super) fn verification_of(
+        &self,
+        app: &str,
+        policy: &Policy,
+    ) -> Option<Slow<anyhow::Result<()>>> {
+        let Policy::Custom(path) = policy else { return None };
+        let (path, select, log) = (path.clone(), self.spare.share(), self.policy_log(app));
+        Some(Box::new(move || {
+            let loaded = select.load_custom(&path, &[]);
+            loaded.map(drop).map_err(|error| keep_log(error, &log))
+        }))
+    }
+
+    /// See [`DataPath::loading`](crate::datapath::DataPath::loading).
+    pub(super) fn loading_for(&self, group: GroupId, policy: &Policy) -> Option<Slow<Loaded>> {
+        let Policy::Custom(path) = policy else { return None };
+        // When descriptors run out that is found again by whoever schedules, and said.
+        let maps = self.groups.get(&group)?.share_maps().ok()?;
+        let (path, select) = (path.clone(), self.spare.share());
+        Some(Box::new(move || Loaded(select.load_custom(&path, &maps))))
+    }
+
+    /// Where the kernel's reasoning about the program of an app's policy is kept.
+    pub(super) fn policy_log(&self, app: &str) -> PathBuf {
+        self.logs.join(format!("{app}-policy.log"))
+    }
 }
 
 /// Loads a program of the user's as it would be for a group, and lets it go again.

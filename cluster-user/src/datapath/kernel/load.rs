@@ -121,7 +121,8 @@ impl Select {
         SelectMaps::new(Program::of(program).context("ask about the program")?, maps)
     }
 
-    /// Loads another one for a group that has these maps. Says which maps it has beside them.
+    /// Loads another one for a group that has these maps, and looks for these signs of clients. Says which maps it has beside
+    /// them.
     ///
     /// # Errors
     /// What the kernel said.
@@ -130,8 +131,10 @@ impl Select {
         name: &'static str,
         maps: &[(String, OwnedFd)],
         protocol: Protocol,
+        signs: u32,
     ) -> anyhow::Result<(Program, Vec<(String, OwnedFd)>)> {
-        let (program, made) = prepare(name, self.layout, protocol)?.load_one(name, maps)?;
+        let object = prepare_for(name, self.layout, protocol, signs)?;
+        let (program, made) = object.load_one(name, maps)?;
         Ok((Program::of(program).context("ask about the program")?, made))
     }
 }
@@ -162,8 +165,17 @@ impl Select {
     }
 }
 
-/// Reads one program of the object.
+/// Reads one program of the object, for which there are no classes.
 fn prepare(name: &'static str, layout: Layout, protocol: Protocol) -> anyhow::Result<Prepared> {
+    prepare_for(name, layout, protocol, 0)
+}
+
+fn prepare_for(
+    name: &'static str,
+    layout: Layout,
+    protocol: Protocol,
+    signs: u32,
+) -> anyhow::Result<Prepared> {
     let wanted = Wanted {
         name,
         program_type: program::BPF_PROG_TYPE_SK_REUSEPORT as u32,
@@ -174,7 +186,9 @@ fn prepare(name: &'static str, layout: Layout, protocol: Protocol) -> anyhow::Re
     };
     let places = places(layout);
     let jiffy = jiffy().to_ne_bytes();
-    let globals = [(names::LAYOUT, &places[..]), (names::JIFFY, &jiffy[..])];
+    let signs = signs.to_ne_bytes();
+    let globals =
+        [(names::LAYOUT, &places[..]), (names::JIFFY, &jiffy[..]), (names::SIGNS, &signs[..])];
     let mut object = Prepared::new(SELECT, &globals, &[wanted])?;
     object.resize(names::TRACE_LOG, if is_traced(name) { TRACE_BYTES } else { NO_TRACE_BYTES });
     if protocol == Protocol::Udp {

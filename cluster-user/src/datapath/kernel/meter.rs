@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use aya_obj::generated::{bpf_attach_type as attach, bpf_prog_type as program};
 use cluster_common::{
-    load::{Load, SEATS, Seat, UNIT, tick},
+    load::{Load, Mark, SEATS, Seat, UNIT, tick},
     meter::{self, BUCKETS, TAG_BYTES, Tag},
     names,
 };
@@ -53,6 +53,8 @@ pub(super) struct Reading {
     pub(super) established: u64,
     /// The most that was seen there.
     pub(super) peak: u64,
+    /// Whether the guard saw it accept nothing when it last looked.
+    pub(super) stalled: bool,
     /// Connections that were there when the listener was closed.
     pub(super) left: u64,
     /// Bytes received over closed connections.
@@ -221,6 +223,7 @@ impl Meter {
             live: load[offset_of!(Load, live) / 8].cast_signed().max(0).cast_unsigned(),
             established: load[offset_of!(Load, established) / 8],
             peak: peak.into(),
+            stalled: Mark::from_word(load[offset_of!(Load, mark) / 8]).is_stalled(),
             left: of(offset_of!(meter::Meter, left)),
             bytes_in: of(offset_of!(meter::Meter, bytes_in)),
             bytes_out: of(offset_of!(meter::Meter, bytes_out)),

@@ -63,6 +63,7 @@ use cluster_common::slot::Slot;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use self::{
+    custom::Loaded,
     drain::Drain,
     group::Group,
     hub::{Hub, Source},
@@ -73,7 +74,7 @@ use self::{
 };
 use super::{
     Admission, DataPath, GroupKey, GroupOptions, JoinError, Mode, OnMiss, Place, Report,
-    SlotCounters, Traffic, diag,
+    SlotCounters, Slow, Traffic, diag,
     feature::Feature,
     holder::{self, Holder},
     idle,
@@ -228,13 +229,6 @@ impl Kernel {
     }
 }
 
-impl Kernel {
-    /// Where the kernel's reasoning about the program of an app's policy is kept.
-    fn policy_log(&self, app: &str) -> PathBuf {
-        self.logs.join(format!("{app}-policy.log"))
-    }
-}
-
 impl DataPath for Kernel {
     fn mode(&self) -> Mode {
         Mode::Kernel
@@ -356,7 +350,8 @@ impl DataPath for Kernel {
         let traffic = diag::traffic(known.cgroup, &known.addresses, &self.moved_to(worker))
             .context("count the connections of a worker")?;
         let is_counted = !self.groups.values().any(Group::abstains);
-        let sum = self.sum_of(worker, |counters| counters.selected + counters.migrated_in);
+        let sum =
+            self.sum_of(worker, |_| true, |counters| counters.selected + counters.migrated_in);
         let (spared, received) = (self.spared_since(worker), is_counted.then_some(sum));
         Ok(Traffic { spared, received, ..traffic })
     }
@@ -399,24 +394,43 @@ impl DataPath for Kernel {
         Ok(self.watch.workers().map(count).collect())
     }
 
-    fn try_schedule(&self, app: &str, scheduling: &Scheduling) -> anyhow::Result<()> {
-        let tried = group::try_policy(&scheduling.policy, self.spare.select());
-        tried.map_err(|error| custom::keep_log(error, &self.policy_log(app)))
+    fn try_schedule(&self, scheduling: &Scheduling) -> anyhow::Result<()> {
+        group::try_policy(&scheduling.policy, self.spare.select())
     }
 
-    fn schedule(&mut self, group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()> {
+    fn verification(&self, app: &str, scheduling: &Scheduling) -> Option<Slow<anyhow::Result<()>>> {
+        self.verification_of(app, &scheduling.policy)
+    }
+
+    fn loading(&self, group: GroupId, scheduling: &Scheduling) -> Option<Slow<Loaded>> {
+        self.loading_for(group, &scheduling.policy)
+    }
+
+    fn schedule_loaded(
+        &mut self,
+        group: GroupId,
+        scheduling: &Scheduling,
+        loaded: Option<Loaded>,
+    ) -> anyhow::Result<()> {
         let (watch, meter, select) = (&self.watch, &self.meter, self.spare.select());
         let found = self.groups.get_mut(&group);
         let group = found.with_context(|| format!("there is no group {}", group.0))?;
         let key = group.key().clone();
         let app = group.app.clone();
         group
-            .schedule(scheduling, select, meter, |cookie| watch.duplicate(cookie, &key))
+            .schedule(scheduling, loaded, select, meter, |cookie| watch.duplicate(cookie, &key))
             .map_err(|error| custom::keep_log(error, &self.policy_log(&app)))
     }
 
     fn distrust(&mut self, worker: WorkerId, distrusted: bool) -> anyhow::Result<()> {
         self.mark(worker, distrusted)
+    }
+
+    fn cannot_distrust(&self) -> Option<&'static str> {
+        // A program that selects a socket and cannot look at it trusts its worker (`trusts` of the select program).
+        let why =
+            "this kernel lets no program look at workers' queues: connections go on coming to it";
+        self.spare.select().blind.as_ref().map(|_| why)
     }
 
     fn telemetry(&mut self) -> anyhow::Result<BTreeMap<WorkerId, Telemetry>> {

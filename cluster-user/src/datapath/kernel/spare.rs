@@ -44,6 +44,11 @@ impl Spare {
         &self.select
     }
 
+    /// The same, for another thread.
+    pub(super) fn share(&self) -> Arc<Select> {
+        Arc::clone(&self.select)
+    }
+
     /// Sees to it that there will be a spare soon.
     pub(super) fn refill(&mut self) {
         if matches!(self.state, State::Nothing) {

@@ -110,7 +110,11 @@ impl Kernel {
         }
         let queued = seen.map_or(0, |seen| seen.queued.into());
         match self.meter.read(socket.seat) {
-            Some(reading) => add(&mut one, &reading, queued),
+            Some(reading) => {
+                add(&mut one, &reading, queued);
+                // Nobody looks again where nothing comes any more: then what waited may have been accepted.
+                one.stalled = Some(reading.stalled && queued > 0);
+            }
             None => one.missing = Some("there was no room to count it in".to_owned()),
         }
         one
@@ -118,15 +122,20 @@ impl Kernel {
 
     /// How many connections the guard has kept away from a worker since this was last asked; none the first time.
     pub(super) fn spared_since(&mut self, id: WorkerId) -> u32 {
-        let now = self.sum_of(id, |counters| counters.guarded);
+        let now = self.sum_of(id, |_| true, |counters| counters.guarded);
         let before = self.spared.insert(id, now).unwrap_or(now);
         u32::try_from(now.saturating_sub(before)).unwrap_or(u32::MAX)
     }
 
-    /// The sum of a counter over the sockets that a worker has now.
-    pub(super) fn sum_of(&self, id: WorkerId, counter: fn(&SlotCounters) -> u64) -> u64 {
+    /// The sum of a counter over the sockets that a worker has now in these groups.
+    pub(super) fn sum_of(
+        &self,
+        id: WorkerId,
+        of: fn(&Group) -> bool,
+        counter: fn(&SlotCounters) -> u64,
+    ) -> u64 {
         let Some(worker) = self.watch.worker(id) else { return 0 };
-        let sockets = self.groups.values().flat_map(|group| {
+        let sockets = self.groups.values().filter(|group| of(group)).flat_map(|group| {
             let own = group.sockets().filter(|socket| worker.seen.contains(&socket.cookie));
             own.map(move |socket| counter(&group.counters(socket.slot)))
         });

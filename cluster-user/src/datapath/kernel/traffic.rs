@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Kernel, watch};
+use super::{Kernel, group::Group, watch};
 use crate::{
     datapath::{Traffic, diag},
     id::WorkerId,
@@ -52,14 +52,7 @@ impl Kernel {
     /// Whether datagrams still come to a worker because their flows are kept on it. At the first look that is not known,
     /// so that it may be so.
     pub(super) fn has_flows(&mut self, id: WorkerId, now: Instant) -> bool {
-        let Some(worker) = self.watch.worker(id) else { return false };
-        let groups = self.groups.values().filter(|group| group.keeps_flows());
-        let came: u64 = groups
-            .flat_map(|group| {
-                let own = group.sockets().filter(|socket| worker.seen.contains(&socket.cookie));
-                own.map(|socket| group.counters(socket.slot).selected)
-            })
-            .sum();
+        let came = self.sum_of(id, Group::keeps_flows, |counters| counters.selected);
         if came == 0 {
             return false;
         }

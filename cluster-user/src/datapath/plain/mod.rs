@@ -37,8 +37,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 use self::notify::Notifier;
 use super::{
     Admission, DataPath, GroupKey, GroupOptions, JoinError, Mode, OnMiss, Place, Protocol, Report,
-    SlotCounters, Traffic,
+    SlotCounters, Slow, Traffic,
     holder::{self, BoundSocket},
+    kernel::custom::Loaded,
     record::{GroupRecord, Seated},
     rescue, socket,
     telemetry::{GroupTelemetry, Telemetry},
@@ -331,7 +332,7 @@ impl DataPath for Plain {
         traffic::of_all(&running).context("failed to count the connections of all workers")
     }
 
-    fn try_schedule(&self, _app: &str, scheduling: &Scheduling) -> anyhow::Result<()> {
+    fn try_schedule(&self, scheduling: &Scheduling) -> anyhow::Result<()> {
         match scheduling.policy {
             // The kernel's hash is all there is: for the usual rule the mode says so, and this one asks for just that.
             Policy::RoundRobin | Policy::None => Ok(()),
@@ -352,8 +353,29 @@ impl DataPath for Plain {
         }
     }
 
-    fn schedule(&mut self, _group: GroupId, scheduling: &Scheduling) -> anyhow::Result<()> {
-        self.try_schedule("", scheduling)
+    fn verification(
+        &self,
+        _app: &str,
+        _scheduling: &Scheduling,
+    ) -> Option<Slow<anyhow::Result<()>>> {
+        None
+    }
+
+    fn loading(&self, _group: GroupId, _scheduling: &Scheduling) -> Option<Slow<Loaded>> {
+        None
+    }
+
+    fn schedule_loaded(
+        &mut self,
+        _group: GroupId,
+        scheduling: &Scheduling,
+        _loaded: Option<Loaded>,
+    ) -> anyhow::Result<()> {
+        self.try_schedule(scheduling)
+    }
+
+    fn cannot_distrust(&self) -> Option<&'static str> {
+        Some("plain mode cannot keep connections away from it")
     }
 
     fn distrust(&mut self, _worker: WorkerId, distrusted: bool) -> anyhow::Result<()> {

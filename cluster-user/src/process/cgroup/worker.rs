@@ -109,6 +109,15 @@ impl WorkerCgroup {
         Ok(pids)
     }
 
+    /// Whether a process is in a cgroup of another worker of the same daemon.
+    pub fn is_beside(&self, pid: u32) -> bool {
+        let mut pids = Vec::new();
+        let all = self.path.ancestors().nth(2);
+        // What cannot be read is no reason to leave it alone.
+        let gathered = all.map(|all| gather(all, &mut pids));
+        gathered.is_some_and(|gathered| gathered.is_ok()) && pids.contains(&pid)
+    }
+
     /// CPU time of all processes that are or were in it, in microseconds.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! A worker's processes: all that it started, also what it sent into the background.
 //!
-//! In a cgroup the kernel keeps them together. Without one they are found by what a process can hardly
-//! get rid of: its session, its ancestry, and a variable in the environment it was started with.
+//! In a cgroup the kernel keeps them together, unless the main process goes to another one, as whoever may do anything can.
+//! Without one, and then, they are found by what a process can hardly get rid of: its session, its ancestry, and a variable in
+//! the environment it was started with.
 
 mod leftovers;
 mod remains;
@@ -10,6 +11,7 @@ mod scan;
 use std::{
     fmt, io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use nix::errno::Errno;
@@ -69,6 +71,8 @@ pub struct Tree {
     /// When its main process started, in clock ticks since boot; 0 when that could not be read.
     started: u64,
     kept_by: Keeper,
+    /// Whether the main process was seen outside of its cgroup: what it starts there is there, too.
+    strayed: AtomicBool,
 }
 
 /// What keeps the processes of a tree together.
@@ -82,31 +86,38 @@ impl Tree {
     /// The tree of a process that was born in `cgroup`.
     pub fn in_cgroup(pid: u32, process: OwnedFd, cgroup: WorkerCgroup) -> Self {
         let started = Stat::of(pid).map_or(0, |stat| stat.started);
-        Self { pid, process, started, kept_by: Keeper::Cgroup(cgroup) }
+        Self::new(pid, process, started, Keeper::Cgroup(cgroup))
     }
 
     /// The tree of a process that leads a session and has `marker` in its environment.
     pub fn marked(pid: u32, process: OwnedFd, marker: Marker) -> Self {
         let started = Stat::of(pid).map_or(0, |stat| stat.started);
-        Self { pid, process, started, kept_by: Keeper::Marker(marker) }
+        Self::new(pid, process, started, Keeper::Marker(marker))
     }
 
-    /// The tree that an earlier daemon started in `cgroup`, if its main process still lives: the one of that pid that
-    /// started then and is in there. A pid alone may be anybody's by now.
+    fn new(pid: u32, process: OwnedFd, started: u64, kept_by: Keeper) -> Self {
+        Self { pid, process, started, kept_by, strayed: AtomicBool::new(false) }
+    }
+
+    /// The tree that an earlier daemon of this boot started in `cgroup`, if its main process still lives: the one of that
+    /// pid that started then. A pid alone may be anybody's by now. It may have gone to another cgroup, but not to that of
+    /// another worker.
     pub fn adopt_in_cgroup(pid: u32, started: u64, cgroup: WorkerCgroup) -> Option<Self> {
         // The descriptor is taken before it is looked whose it is.
         let process = open(pid)?;
         let member = cgroup.pids().unwrap_or_default().contains(&pid);
-        let kept_by = Keeper::Cgroup(cgroup);
-        (member && lives(pid, started)).then_some(Self { pid, process, started, kept_by })
+        let is_it = member
+            || Stat::of(pid).is_some_and(|stat| stat.session == pid) && !cgroup.is_beside(pid);
+        let tree = Self::new(pid, process, started, Keeper::Cgroup(cgroup));
+        (is_it && lives(pid, started)).then_some(tree)
     }
 
     /// As [`Tree::adopt_in_cgroup`], of a process that has `marker` in its environment.
     pub fn adopt_marked(pid: u32, started: u64, marker: Marker) -> Option<Self> {
         let process = open(pid)?;
         let member = proc::has_variable(pid, &marker.to_string());
-        let kept_by = Keeper::Marker(marker);
-        (member && lives(pid, started)).then_some(Self { pid, process, started, kept_by })
+        let tree = Self::new(pid, process, started, Keeper::Marker(marker));
+        (member && lives(pid, started)).then_some(tree)
     }
 
     /// When its main process started, in clock ticks since boot: with its pid, what an adopter needs. 0 when that could
@@ -136,13 +147,29 @@ impl Tree {
     /// Pids of all its living processes. Where there is no cgroup this reads all of `/proc`.
     pub fn pids(&self) -> Vec<u32> {
         match &self.kept_by {
-            // A cgroup that was removed has none.
-            Keeper::Cgroup(cgroup) => cgroup.pids().unwrap_or_default(),
+            Keeper::Cgroup(cgroup) => {
+                // A cgroup that was removed has none.
+                let mut pids = cgroup.pids().unwrap_or_default();
+                pids.extend(self.outside(&pids));
+                pids
+            }
             Keeper::Marker(marker) => {
                 let members = Snapshot::take().members(self.pid, self.started, Some(marker));
                 members.into_iter().map(|stat| stat.pid).collect()
             }
         }
+    }
+
+    /// Those that are not in its cgroup, beside those that are. All of `/proc` is read only when the main process has left it.
+    fn outside(&self, inside: &[u32]) -> Vec<u32> {
+        if !inside.contains(&self.pid) && lives(self.pid, self.started) {
+            self.strayed.store(true, Ordering::Relaxed);
+        }
+        if !self.strayed.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let members = self.members(&Snapshot::take()).into_iter().map(|stat| stat.pid);
+        members.filter(|pid| !inside.contains(pid)).collect()
     }
 
     /// What is known without looking at environments; for figures, where a stray more or less matters
@@ -173,21 +200,29 @@ impl Tree {
     /// When the kernel refuses.
     pub fn kill(&self) -> io::Result<()> {
         match &self.kept_by {
-            Keeper::Cgroup(cgroup) => match cgroup.kill() {
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-                other => other,
-            },
-            Keeper::Marker(_) => {
-                for _ in 0..ROUNDS {
-                    let pids = self.pids();
-                    if pids.is_empty() {
-                        break;
-                    }
-                    self.send_to(&pids, libc::SIGKILL)?;
-                }
-                Ok(())
+            Keeper::Cgroup(cgroup) => {
+                // Before anybody ends: whose child a process is, is then not to be seen any more.
+                let outside = self.outside(&cgroup.pids().unwrap_or_default());
+                let killed = match cgroup.kill() {
+                    Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+                    other => other,
+                };
+                if outside.is_empty() { killed } else { killed.and(self.kill_each(outside)) }
             }
+            Keeper::Marker(_) => self.kill_each(self.pids()),
         }
+    }
+
+    /// Kills these, and whoever is found after that: they may fork while they are being killed.
+    fn kill_each(&self, mut pids: Vec<u32>) -> io::Result<()> {
+        for _ in 0..ROUNDS {
+            if pids.is_empty() {
+                break;
+            }
+            self.send_to(&pids, libc::SIGKILL)?;
+            pids = self.pids();
+        }
+        Ok(())
     }
 
     /// Waits until none of its processes lives. To be called inside a tokio runtime.
@@ -196,10 +231,13 @@ impl Tree {
     /// When the kernel cannot be asked.
     pub async fn empty(&self) -> io::Result<()> {
         if let Keeper::Cgroup(cgroup) = &self.kept_by {
-            return match cgroup.empty().await {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                other => other,
-            };
+            match cgroup.empty().await {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+            if !self.strayed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
         }
         // Whoever comes first is waited for; then it is looked who is left.
         while let Some(pid) = self.pids().first() {

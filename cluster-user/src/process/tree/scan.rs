@@ -30,10 +30,12 @@ impl Snapshot {
         marker: Option<&Marker>,
     ) -> Vec<Stat> {
         let marker = marker.map(ToString::to_string);
+        // Somebody else has the pid: nobody is left in that session, and it may be one of his.
+        let is_another = |stat: &Stat| stat.pid == main && started != 0 && stat.started != started;
+        let reused = self.0.iter().any(is_another);
         let founds = |stat: &Stat| {
             stat.started >= started
-                && (stat.pid == main
-                    || stat.session == main
+                && (!reused && (stat.pid == main || stat.session == main)
                     || marker.as_ref().is_some_and(|marker| proc::has_variable(stat.pid, marker)))
         };
         let mut pids: BTreeSet<u32> =
@@ -73,8 +75,10 @@ mod tests {
 
     #[test]
     fn a_pid_that_was_reused_is_not_taken_for_the_worker() {
-        let all = Snapshot(vec![stat(10, 1, 10, 4)]);
-        assert_eq!(all.members(10, 5, None), []);
+        for later in [4, 6] {
+            let all = Snapshot(vec![stat(10, 1, 10, later), stat(11, 1, 10, 7)]);
+            assert_eq!(all.members(10, 5, None), []);
+        }
     }
 
     fn stat(pid: u32, parent: u32, session: u32, started: u64) -> Stat {

@@ -45,6 +45,38 @@ fn a_tree_in_a_cgroup_is_found_and_killed_to_the_last() {
 }
 
 #[test]
+fn a_tree_that_has_left_its_cgroup_is_found_and_killed_to_the_last() {
+    let Ok(hierarchy) = Hierarchy::open(&format!("test-stray-{}", std::process::id())) else {
+        eprintln!("skipped: no cgroup v2 here that may be written to");
+        return;
+    };
+    let cgroup = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
+    let elsewhere = hierarchy.top().join("cgroup.procs");
+    // One stays, and those who come after that are elsewhere.
+    let left = format!(
+        "sleep 1000 & echo $$ > {}; sleep 1000 & setsid sleep 1000 & wait",
+        elsewhere.display()
+    );
+    let worker = start(&left, Some(cgroup));
+    wait_for(&worker, 4);
+    assert_eq!(worker.cgroup().unwrap().pids().unwrap().len(), 1);
+    worker.kill().unwrap();
+    finish(&worker);
+    assert!(worker.pids().is_empty());
+    worker.remove().unwrap();
+
+    let cgroup = hierarchy.create_worker(AppId(0), WorkerId(1)).unwrap();
+    let worker = start(&format!("echo $$ > {}; sleep 1000", elsewhere.display()), Some(cgroup));
+    wait_for(&worker, 2);
+    let again = hierarchy.reopen_worker(AppId(0), WorkerId(1)).unwrap();
+    let adopted = Tree::adopt_in_cgroup(worker.pid(), worker.started(), again).unwrap();
+    adopted.kill().unwrap();
+    finish(&worker);
+    worker.remove().unwrap();
+    hierarchy.remove().unwrap();
+}
+
+#[test]
 fn a_signal_goes_to_the_main_process_or_to_all() {
     let worker = start("trap 'exit 7' TERM; sleep 1000 & while :; do wait; done", None);
     wait_for(&worker, 2);
@@ -162,7 +194,7 @@ fn start(script: &str, cgroup: Option<WorkerCgroup>) -> Tree {
 }
 
 fn unique() -> u32 {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
     static NEXT: AtomicU32 = AtomicU32::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

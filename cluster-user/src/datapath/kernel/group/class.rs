@@ -70,6 +70,14 @@ impl Classes {
         Ok(signs.iter().filter_map(|(sign, _)| Some((*sign, first(sign)?))).collect())
     }
 
+    /// By what clients are told beside their address.
+    ///
+    /// # Errors
+    /// As for a rule that cannot be read.
+    pub(super) fn looked_for(&self) -> anyhow::Result<u32> {
+        Ok(self.signs()?.keys().fold(0, |all, sign| all | sign.is_looked_for()))
+    }
+
     /// Enters what tells clients into the map of a program that is not attached yet.
     ///
     /// # Errors

@@ -369,6 +369,7 @@ impl Group {
             shed: counter(offset_of!(GroupStats, shed)),
             other: counter(offset_of!(GroupStats, other)),
             hashed: counter(offset_of!(GroupStats, hashed)),
+            unfollowed: counter(offset_of!(GroupStats, unfollowed)),
             runs: Some((ran.0 + runs.0, ran.1 + runs.1)).filter(|(count, _)| *count > 0),
         }
     }

@@ -20,6 +20,7 @@ use cluster_common::{
 use super::{
     super::{
         bpf,
+        custom::Loaded,
         ids::Program,
         load::{self, Select},
         meter::Meter,
@@ -82,7 +83,7 @@ fn program_of(policy: &Policy) -> anyhow::Result<&'static str> {
     found.context("the select object has no such program")
 }
 
-/// Whether groups could be scheduled by this policy. A program of the user's is verified and let go again.
+/// Whether groups could be scheduled by this policy. A program of the user's is not looked at.
 ///
 /// # Errors
 /// What is wrong with it, or missing on this host.
@@ -93,14 +94,20 @@ pub(in super::super) fn try_policy(policy: &Policy, select: &Select) -> anyhow::
             "policy queue reads accept queues in the kernel, and this one does not tell where they are: {blind}"
         );
     }
-    if let Policy::Custom(path) = policy {
-        select.load_custom(path, &[])?;
-    }
     Ok(())
 }
 
 impl Group {
-    /// Picks workers by this rule from now on. `duplicate` finds a socket of the group by its cookie.
+    /// Its maps, for a program that is loaded on another thread.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub(in super::super) fn share_maps(&self) -> std::io::Result<Vec<(String, OwnedFd)>> {
+        self.maps.iter().map(|(name, map)| Ok((name.clone(), map.try_clone()?))).collect()
+    }
+
+    /// Picks workers by this rule from now on; `loaded` is what was loaded for it before. `duplicate` finds a socket of the
+    /// group by its cookie.
     ///
     /// The program is replaced in one step (`reuseport_attach_prog`), between two decisions; what it goes by is told before.
     ///
@@ -109,6 +116,7 @@ impl Group {
     pub(in super::super) fn schedule(
         &mut self,
         scheduling: &Scheduling,
+        loaded: Option<Loaded>,
         select: &Select,
         meter: &Meter,
         duplicate: impl Fn(u64) -> Option<OwnedFd>,
@@ -119,12 +127,14 @@ impl Group {
         } else {
             None
         };
+        let looked_for = classes.as_ref().map_or(Ok(0), Classes::looked_for)?;
         let traced = load::is_traced(&self.program.name);
         let wanted =
             if traced && wanted == names::ROUND_ROBIN { names::SELECT_TRACED } else { wanted };
         // Read and verified first: until it is known to be good, nothing changes.
         let custom = if let Policy::Custom(path) = &scheduling.policy {
-            Some(select.load_custom(path, &self.maps)?)
+            let now = || Loaded(select.load_custom(path, &self.maps));
+            Some(loaded.unwrap_or_else(now).0?)
         } else {
             try_policy(&scheduling.policy, select)?;
             None
@@ -153,7 +163,7 @@ impl Group {
             Some(loaded) => self.replace_program(loaded, None, meter, duplicate),
             None if stays => Ok(()),
             None => select
-                .load_for(wanted, &self.maps, self.key.protocol)
+                .load_for(wanted, &self.maps, self.key.protocol, looked_for)
                 .and_then(|loaded| self.replace_program(loaded, classes, meter, duplicate)),
         };
         if let Err(error) = replaced {

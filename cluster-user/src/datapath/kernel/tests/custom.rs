@@ -165,6 +165,9 @@ fn an_answer_that_means_nothing_is_round_robin() {
             world.kernel.schedule(GROUP, &scheduling).unwrap();
             assert_eq!(ask_many(ADDRESS, 30).into_values().sum::<usize>(), 30);
         }
+        // Of the random ones some may have meant somebody.
+        let unfollowed = world.kernel.group_telemetry(GROUP).unwrap().unfollowed;
+        assert!((150..=210).contains(&unfollowed), "{unfollowed} of 210");
     });
 }
 

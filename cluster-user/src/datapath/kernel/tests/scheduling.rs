@@ -107,7 +107,10 @@ fn a_stopped_worker_gets_no_more_connections_by_the_usual_guard() {
         let given = world.kernel.counters(GROUP, slot(1)).selected - before;
         // Two looks at least are needed to see that it does not go on, and looks are some milliseconds apart.
         assert!(given <= 12, "{given} of 200 connections went to a worker that was stopped");
-        assert!(world.kernel.telemetry().unwrap()[&workers[0]].guarded.unwrap() > 20);
+        let telemetry = world.kernel.telemetry().unwrap();
+        assert!(telemetry[&workers[0]].guarded.unwrap() > 20);
+        assert_eq!(telemetry[&workers[0]].stalled, Some(true));
+        assert_eq!(telemetry[&workers[1]].stalled, Some(false));
         drop(held);
 
         world.signal(workers[0], Signal::SIGCONT);
@@ -116,6 +119,7 @@ fn a_stopped_worker_gets_no_more_connections_by_the_usual_guard() {
             let again = world.kernel.counters(GROUP, slot(1)).selected - before;
             again > given + 5
         });
+        assert_eq!(world.kernel.telemetry().unwrap()[&workers[0]].stalled, Some(false));
     });
 }
 
