@@ -1,6 +1,11 @@
 //! Daemons that die: their workers serve on, and the next daemon goes on where they were.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use cluster_tests::{
     built::fixture,
@@ -23,6 +28,7 @@ const NO_DAEMON: i32 = 3;
 in_both_modes!(
     nobody_notices_that_the_daemon_dies,
     the_next_daemon_knows_what_the_one_before_it_knew,
+    what_workers_used_before_is_no_part_of_what_they_use_now,
     workers_write_on_and_no_line_is_lost,
     everything_works_with_the_next_daemon,
     the_next_command_starts_a_daemon,
@@ -46,6 +52,26 @@ fn nobody_notices_that_the_daemon_dies(host: &Host) {
     clients.nothing_fails();
     host.until_online("pages", 3);
     assert_served_by(8080, &before);
+}
+
+fn what_workers_used_before_is_no_part_of_what_they_use_now(host: &Host) {
+    let server = fixture("server.py");
+    let folder = Path::new(&server).parent().unwrap().display();
+    let script = format!(
+        "import runpy, sys, time\nwhile time.process_time() < 2: pass\n\
+         sys.path.insert(0, '{folder}')\nrunpy.run_path('{server}', run_name='__main__')\n"
+    );
+    host.write("busy.py", &script);
+    host.cluster(&["start", "busy.py"]).ok();
+    host.kill_daemon();
+
+    // At least one look is so long after the daemon's start that it is a rate.
+    let since = Instant::now();
+    let mut looks = Vec::new();
+    while since.elapsed() < Duration::from_secs(1) {
+        looks.push(host.app("busy").cpu_percent);
+    }
+    assert!(looks.iter().all(|percent| *percent < 60.0), "it has nothing to do: {looks:?}");
 }
 
 fn the_next_daemon_knows_what_the_one_before_it_knew(host: &Host) {

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 
 in_both_modes!(
     a_canary_is_promoted,
+    a_canary_of_more_workers_than_there_are_is_refused,
     a_canary_goes_back_when_asked,
     a_healthy_canary_is_promoted_by_itself,
     a_canary_that_dies_goes_back_by_itself,
@@ -46,6 +47,14 @@ fn a_canary_is_promoted(host: &Host) {
     let again = host.cluster(&["promote", "web"]).fails().code(1);
     assert_well_told(&again);
     assert_served_by(8080, &after);
+}
+
+fn a_canary_of_more_workers_than_there_are_is_refused(host: &Host) {
+    let before = host.start_web(2, &[]);
+    let refused = host.cluster(&["reload", "web", "--canary", "3"]).fails();
+    assert_well_told(&refused);
+    refused.complains("a canary of 3 is asked for, and app `web` has 2 workers");
+    assert_eq!((host.pids("web"), host.app("web").reload), (before, None));
 }
 
 fn a_canary_goes_back_when_asked(host: &Host) {

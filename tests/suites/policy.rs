@@ -111,6 +111,9 @@ fn a_file_is_applied_without_replacing_a_worker(host: &Host) {
     host.cluster(&["diff"])
         .ok()
         .says("no worker is replaced")
+        .complains(
+            "cluster start with this file does that; cluster reload replaces all its workers, too",
+        )
         .says("weights: 3,1,1 -> 1,1,4")
         .says("shed: off -> 900");
     assert_eq!(scheduling(host).weights, [3, 1, 1], "a look changes nothing");
@@ -126,6 +129,15 @@ fn a_file_is_applied_without_replacing_a_worker(host: &Host) {
     define("guard = false\n");
     host.cluster(&["reload", "cluster.toml"]).ok();
     assert_eq!(scheduling(host).to_string(), "round-robin guard=off");
+    assert!(host.pids("app").iter().all(|pid| !before.contains(pid)), "as PM2's reload does");
+
+    define("shed = 7\nweights = [1, 2]\n");
+    let wrong = "app `app`: weights has 2 numbers, and there are 3 workers";
+    for verb in ["start", "reload", "restart"] {
+        host.cluster(&[verb, "cluster.toml"]).fails().complains("cluster.toml:5:").complains(wrong);
+    }
+    define("");
+    host.cluster(&["start", "cluster.toml"]).ok();
     host.until_online("app", 3);
     host.assert_balanced(local(8080), 3);
 }
@@ -259,6 +271,37 @@ fn datagrams_are_spread_one_by_one_and_that_is_said() {
 }
 
 #[test]
+fn a_guard_and_a_limit_for_datagrams_are_said_to_be_in_vain() {
+    let host = Host::kernel();
+    let script = fixture("udp.py");
+    let name = "--name=dns";
+    host.cluster(&["start", &script, name, "--policy", "sticky", "--shed", "200"])
+        .ok()
+        .complains("app `dns` serves datagrams, which are neither guarded nor refused: shed 200 is for TCP")
+        .complains("cluster policy dns shed=off");
+    host.cluster(&["policy", "dns", "guard=queue=5"])
+        .ok()
+        .complains("guard queue=5 and shed 200 is for TCP");
+    host.cluster(&["policy", "dns", "random"]).ok().never_mentions("for TCP");
+    host.cluster(&["policy", "dns", "guard=on", "shed=off"]).ok().never_mentions("for TCP");
+    host.cluster(&["start", "app", "--shed", "200", "--env", "PORT=8081"])
+        .ok()
+        .never_mentions("for TCP");
+}
+
+#[test]
+fn without_a_policy_there_is_no_guard() {
+    let host = Host::kernel();
+    host.cluster(&["start", "app", "--policy", "none"]).ok();
+    assert_eq!(host.cluster(&["policy", "app", "--json"]).ok().json()[0]["guard"], "off");
+    host.cluster(&["policy", "app", "guard=queue=3", "shed=5"])
+        .fails()
+        .complains("guard is queue=3 and shed is 5, and the policy is none");
+    host.cluster(&["policy", "app", "least-conn"]).ok();
+    assert_eq!(host.cluster(&["policy", "app", "--json"]).ok().json()[0]["guard"], "on");
+}
+
+#[test]
 fn plain_mode_says_that_the_kernel_decides() {
     let host = Host::plain();
     host.cluster(&["start", "app", "-i", "2", "--policy", "least-conn"])
@@ -272,6 +315,7 @@ fn plain_mode_says_that_the_kernel_decides() {
     host.cluster(&["describe", "app"]).ok().says("plain mode: the kernel's hash decides");
     host.cluster(&["policy", "app", "least-conn"]).fails().code(UNSUPPORTED);
     assert_eq!(host.app("app").policy, "hash");
+    host.cluster(&["list"]).ok().says("kernel's hash");
     assert_eq!(scheduling(&host).to_string(), "round-robin weights=2,1");
 }
 

@@ -107,7 +107,10 @@ fn an_address_in_the_way_of_another_apps_is_refused(host: &Host) {
         let start = ["start", &script, "--env", &listen, "--max-restarts", "1"];
         let failed = host.cluster(&start).fails().code(1).complains("8080").complains("first");
         if host.mode() == Mode::Kernel {
-            failed.complains(&format!("{bound} is held by worker ")).complains(" of app `first`");
+            failed
+                .complains(&format!("{bound} is held by worker "))
+                .complains(" of app `first`")
+                .complains("cluster stop first ends it, or choose another port for addresses");
         }
         host.cluster(&["delete", "addresses"]).ok();
     }

@@ -1,5 +1,7 @@
 //! What was counted, as people read it: for `list -v` and `describe`.
 
+use std::fs;
+
 use super::{
     human,
     selection::Selection,
@@ -79,6 +81,21 @@ pub(super) fn sections(
     width: Option<usize>,
     colour: bool,
 ) -> String {
+    drawn(app, selection, width, colour, counts_runs())
+}
+
+/// Whether the kernel counts what its programs take; what it has counted before is no picture of now.
+fn counts_runs() -> bool {
+    fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|value| value.trim() != "0")
+}
+
+fn drawn(
+    app: &AppView,
+    selection: &Selection,
+    width: Option<usize>,
+    colour: bool,
+    counts_runs: bool,
+) -> String {
     let Some(total) = &app.telemetry else { return String::new() };
     let column = |title, importance| Column { title, importance, right: true, cut: false };
     let mut traffic = Table::new(&[
@@ -121,7 +138,7 @@ pub(super) fn sections(
     if known {
         text.push_str(&times.render(width, colour));
     }
-    text.push_str(&ports(&app.ports, width, colour));
+    text.push_str(&ports(&app.ports, width, colour, counts_runs));
     text
 }
 
@@ -173,7 +190,7 @@ fn spread(table: &mut Table, name: &str, telemetry: &Telemetry) -> bool {
     any
 }
 
-fn ports(ports: &[PortView], width: Option<usize>, colour: bool) -> String {
+fn ports(ports: &[PortView], width: Option<usize>, colour: bool, counts_runs: bool) -> String {
     let counted: Vec<_> =
         ports.iter().filter_map(|port| Some((port, port.telemetry.as_ref()?))).collect();
     if counted.is_empty() {
@@ -212,7 +229,7 @@ fn ports(ports: &[PortView], width: Option<usize>, colour: bool) -> String {
             runs,
         } = telemetry;
         // Nanoseconds of one.
-        let decision = runs.and_then(|(runs, time)| time.checked_div(runs));
+        let decision = runs.filter(|_| counts_runs).and_then(|(runs, time)| time.checked_div(runs));
         let mut row = vec![
             format!("{protocol} {}", port.address).into(),
             misses.into(),
@@ -307,7 +324,14 @@ mod tests {
     #[test]
     fn everything_that_was_counted_is_shown() {
         let all = Selection::parse(&[]).unwrap();
-        insta::assert_snapshot!(sections(&counted(), &all, None, false));
+        insta::assert_snapshot!(drawn(&counted(), &all, None, false, true));
+    }
+
+    #[test]
+    fn how_long_decisions_took_is_shown_only_while_the_kernel_counts_that() {
+        let all = Selection::parse(&[]).unwrap();
+        assert!(drawn(&counted(), &all, None, false, true).contains(" 82 ns "));
+        assert!(!drawn(&counted(), &all, None, false, false).contains(" ns "));
     }
 
     #[test]
@@ -326,7 +350,7 @@ mod tests {
         let all = Selection::parse(&[]).unwrap();
         insta::assert_snapshot!(format!(
             "{}{}",
-            sections(&app, &all, None, false),
+            drawn(&app, &all, None, false, true),
             reasons(&[app])
         ));
     }

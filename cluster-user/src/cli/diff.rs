@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{
-    apply::{File, Wish, here},
+    apply::{File, Plan, Wish, here},
     error::Error,
     output,
     session::{Session, block_on},
@@ -13,6 +13,10 @@ use crate::config::{file::Select, resolve::Surroundings};
 /// Shows what `cluster start FILE` would change, and changes nothing
 #[derive(Args, Debug)]
 #[command(after_help = "Example: cluster diff ecosystem.config.js --env production
+
+cluster start FILE does what is shown. cluster reload FILE does, too, and replaces the workers of
+all apps of the file, as PM2's reload does; cluster restart FILE starts those anew that are defined
+as they run.
 
 Values of variables are not shown: + is new, ~ has another value, - is gone.")]
 pub(super) struct Diff {
@@ -44,7 +48,13 @@ impl Diff {
         let file = File { select, update_env: self.update_env, ..file };
         let session = Session::new()?;
         let plans = block_on(file.plans(&session, &around, Wish::Start))?;
-        let shown: String = plans.iter().map(super::apply::Plan::shown).collect();
-        Ok(output::answer(&shown)?)
+        let shown: String = plans.iter().map(Plan::shown).collect();
+        output::answer(&shown)?;
+        if plans.iter().any(|plan| !matches!(plan, Plan::Keep { .. })) {
+            output::quiet(
+                "next: cluster start with this file does that; cluster reload replaces all its workers, too",
+            );
+        }
+        Ok(())
     }
 }

@@ -40,11 +40,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 With --json, one object per line: type (event), number, at_ms, what, and where they apply
 app {id, name, namespace}, instance, generation, pid, detail, data (the message). what is one of
-daemon_started, daemon_ending, app_started, app_deleted, app_scaled, reload_begun, reload_done,
-reload_failed, reload_superseded, rolled_back, worker_starting, worker_ready, worker_online,
-worker_draining, worker_stopping, worker_worn, worker_exited, worker_failed, worker_backoff,
-worker_errored, message, messages_dropped, sent, send_failed, status, stopping, reloading,
-main_pid, errno, extended, trouble, missed. The daemon remembers the last 1000, until it ends.")]
+daemon_started, daemon_ending, app_started, app_deleted, app_scaled, app_scheduled, reload_begun,
+reload_done, reload_failed, reload_superseded, rolled_back, worker_starting, worker_ready,
+worker_online, worker_draining, worker_stopping, worker_worn, worker_silent, worker_heard,
+worker_exited, worker_failed, worker_backoff, worker_errored, message, messages_dropped, sent,
+send_failed, status, stopping, reloading, main_pid, errno, extended, trouble, missed.
+The daemon remembers the last 1000, until it ends.")]
 pub(super) struct Events {
     /// Only these; see `cluster --help`
     #[arg(value_name = "TARGET")]
@@ -243,6 +244,23 @@ mod tests {
         api::message::Subject,
         id::{AppId, Generation, Instance},
     };
+
+    #[test]
+    fn the_help_names_everything_that_can_happen() {
+        // Serde names all of them when it knows none of that name.
+        let all = serde_json::from_str::<What>("\"nothing\"").unwrap_err().to_string();
+        let all: Vec<&str> = all.split('`').skip(3).step_by(2).collect();
+        assert!(all.contains(&"daemon_started") && all.contains(&"trouble"), "{all:?}");
+        let help = Events::augment_args(clap::Command::new("events"));
+        let help = help.get_after_help().unwrap().to_string();
+        let (_, named) = help.split_once("what is one of").unwrap();
+        let (named, _) = named.split_once('.').unwrap();
+        let mut named: Vec<&str> = named.split(',').map(str::trim).collect();
+        let mut expected = all.clone();
+        named.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(named, expected);
+    }
 
     #[test]
     fn an_event_is_one_line_that_cannot_steer_the_terminal() {

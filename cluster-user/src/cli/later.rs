@@ -5,7 +5,7 @@ use clap::error::{ContextKind, ContextValue};
 use super::{error::Error, human, pm2};
 
 /// Words of other tools, and what they are here.
-const COMMANDS: [(&[&str], &str); 11] = [
+const COMMANDS: [(&[&str], &str); 13] = [
     (&["kill-app", "terminate", "quit"], "cluster stop TARGET, or cluster kill for everything"),
     (
         &["node", "port", "ports"],
@@ -14,7 +14,16 @@ const COMMANDS: [(&[&str], &str); 11] = [
     (&["rm", "remove"], "cluster delete TARGET"),
     (&["log", "tail"], "cluster logs TARGET"),
     (&["top", "htop", "monitor"], "watch -n1 cluster list -v"),
-    (&["up", "run", "create", "exec"], "cluster start SCRIPT"),
+    (&["up", "run", "create"], "cluster start SCRIPT"),
+    (
+        &["exec"],
+        "workers are ordinary processes of this host, and commands run beside them: cluster pid NAME:0 says the \
+         process id of one, cluster env NAME:0 shows its environment, cluster start SCRIPT starts an app",
+    ),
+    (
+        &["get"],
+        "cluster list shows apps, cluster describe NAME all of one; there are no modules to configure",
+    ),
     (&["down", "shutdown", "halt"], "cluster kill stops every app and ends the daemon"),
     (
         &["enable", "disable"],
@@ -30,7 +39,7 @@ const COMMANDS: [(&[&str], &str); 11] = [
 ];
 
 /// Options of other commands, and what to do instead.
-const OPTIONS: [(&[&str], &str); 7] = [
+const OPTIONS: [(&[&str], &str); 11] = [
     (&["--attach"], "cluster start SCRIPT --no-daemon stays in the foreground"),
     (
         &["--update-env"],
@@ -53,6 +62,16 @@ const OPTIONS: [(&[&str], &str); 7] = [
         "--probe says when a worker is ready, --liveness what it must go on answering",
     ),
     (&["--liveness-probe"], "--liveness PROBE"),
+    (
+        &["--policy"],
+        "cluster policy NAME least-conn, or another policy, switches at once and replaces no worker",
+    ),
+    (&["--weights"], "cluster policy NAME weights=3,1 sets them at once and replaces no worker"),
+    (
+        &["--guard"],
+        "cluster policy NAME guard=off, or KEY=VALUE,…, sets it at once and replaces no worker",
+    ),
+    (&["--shed"], "cluster policy NAME shed=200, or off, sets it at once and replaces no worker"),
     (
         &["--to-revision", "--to"],
         "cluster rollback goes back to what was deployed before; twice, and it is as it was",
@@ -94,7 +113,7 @@ fn of_start(word: &str) -> Option<String> {
             || option.get_all_aliases().is_some_and(|others| others.contains(&long))
     };
     start.get_arguments().any(is_one).then(|| {
-        "start has it; for an app that runs, change its file, then cluster reload FILE".to_owned()
+        "start has it; for an app that runs, change its file, then cluster start FILE".to_owned()
     })
 }
 
@@ -151,8 +170,31 @@ mod tests {
             "cluster reload web --cron 0",
             "cluster stop web --node-args=--inspect",
         ] {
-            assert!(mistake(line).unwrap().1.contains("cluster reload FILE"), "{line}");
+            assert!(mistake(line).unwrap().1.contains("cluster start FILE"), "{line}");
         }
+    }
+
+    #[test]
+    fn what_can_be_switched_live_is_answered_with_the_command_that_does() {
+        for (line, switch) in [
+            ("cluster policy app --policy least-conn", "cluster policy NAME least-conn"),
+            ("cluster reload app --policy=least-conn", "cluster policy NAME least-conn"),
+            ("cluster restart app --policy hash", "cluster policy NAME least-conn"),
+            ("cluster restart app --weights 3,1", "cluster policy NAME weights=3,1"),
+            ("cluster stop app --guard off", "cluster policy NAME guard=off"),
+            ("cluster reload app --shed 200", "cluster policy NAME shed=200"),
+        ] {
+            assert!(mistake(line).unwrap().1.contains(switch), "{line}");
+        }
+    }
+
+    #[test]
+    fn words_of_kubectl_and_docker_are_answered_with_what_they_look_for() {
+        let (message, hint) = mistake("cluster get apps").unwrap();
+        assert_eq!(message, "there is no command `get`");
+        assert!(hint.starts_with("cluster list"), "{hint}");
+        let (_, hint) = mistake("cluster exec web ls").unwrap();
+        assert!(!hint.starts_with("cluster start") && hint.contains("cluster pid"), "{hint}");
     }
 
     #[test]

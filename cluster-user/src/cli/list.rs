@@ -30,7 +30,8 @@ out: bytes; rtt: half of the round trips were shorter; wait p99: 99 % waited les
 With --json: an array with one object per app. Its members:
   id, name, namespace, mode (kernel | plain), status, online, instances, generation, reload (null,
   or {generation, stage (canary | forward | back), canary, who, began_ms}), ports [{protocol,
-  address, workers}], policy, restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
+  address, workers}], policy (in plain mode hash, which is the kernel's own and not the policy of
+  that name), restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
   workers [{instance, generation, pid, status, reason, restarts, unstable, cpu_percent,
   memory_bytes, uptime_ms, connections (with -v), selected, migrated, logs {out, err}, and with -v
   connections_per_second and telemetry,
@@ -203,8 +204,11 @@ fn app_row(app: &AppView, verbose: bool) -> Vec<Cell> {
     let all: u32 = app.workers.iter().filter_map(|worker| worker.connections).sum();
     let known = app.workers.iter().any(|worker| worker.connections.is_some());
     let connections = if known { all.to_string() } else { "-".to_owned() };
-    let selected = app.workers.iter().filter_map(|worker| worker.selected);
-    let selected = selected.reduce(|a, b| a + b).map_or_else(dash, |count| count.to_string());
+    // Like what was accepted: those that have gone included.
+    let before = app.telemetry.as_ref().map(|telemetry| telemetry.selected);
+    let selected = app.workers.iter().filter_map(|worker| worker.selected).reduce(|a, b| a + b);
+    let selected = selected.map(|now| before.unwrap_or(now));
+    let selected = selected.map_or_else(dash, |count| count.to_string());
     let mut row = vec![
         app.id.into(),
         Cell::styled(&app.name, if verbose { Style::new().bold() } else { Style::new() }),
@@ -212,7 +216,7 @@ fn app_row(app: &AppView, verbose: bool) -> Vec<Cell> {
         mode(app.mode).into(),
         online.into(),
         ports(&app.ports).into(),
-        if verbose { connections.into() } else { Cell::from(&app.policy) },
+        if verbose { connections.into() } else { policy(app).into() },
         app.restarts.into(),
         Cell::styled(human::status(app.status), human::status_style(app.status)),
         human::percent(app.cpu_percent).into(),
@@ -259,6 +263,14 @@ fn other_row(app: &AppView, worker: &WorkerView, other: &OtherView) -> Vec<Cell>
 
 fn dash() -> String {
     "-".to_owned()
+}
+
+/// The rule that workers are picked by. In plain mode it is that of the kernel, and not the policy `hash`.
+fn policy(app: &AppView) -> String {
+    match app.mode {
+        Mode::Kernel => app.policy.clone(),
+        Mode::Plain => "kernel's hash".to_owned(),
+    }
 }
 
 /// The word for a mode.
@@ -370,6 +382,26 @@ mod tests {
         assert_eq!(cells[10..12], ["ready", "2"]);
         app.reload.as_mut().unwrap().stage = Stage::Back;
         assert_eq!(human::generation(&app), "1 ← 2");
+    }
+
+    #[test]
+    fn what_an_app_was_sent_includes_what_was_sent_to_workers_that_have_gone() {
+        let mut app = counted();
+        app.telemetry.as_mut().unwrap().selected = 6524;
+        let text = draw(&[app.clone()], true, None, false);
+        let cells: Vec<_> = text.lines().nth(3).unwrap().split('│').map(str::trim).collect();
+        assert_eq!((cells[2], cells[8]), ("web", "6524"));
+        app.workers.iter_mut().for_each(|worker| worker.selected = None);
+        let text = draw(&[app], true, None, false);
+        let cells: Vec<_> = text.lines().nth(3).unwrap().split('│').map(str::trim).collect();
+        assert_eq!(cells[8], "-", "plain mode does not count it");
+    }
+
+    #[test]
+    fn the_hash_of_plain_mode_is_not_taken_for_a_policy() {
+        let mut app = app();
+        (app.mode, app.policy) = (Mode::Plain, "hash".to_owned());
+        assert!(draw(&[app], false, None, false).contains(" kernel's hash "));
     }
 
     #[test]

@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     api::message::{AppView, Detail, PolicyRequest, Request},
-    config::scheduling::{Scheduling, Shed, Switch, known::POLICIES, resolve},
+    config::scheduling::{
+        Guard, Policy as Rule, Scheduling, Shed, Switch, known::POLICIES, resolve,
+    },
     datapath::Mode,
 };
 
@@ -133,9 +135,14 @@ fn shown(app: &AppView) -> Value {
         "mode": app.mode,
         "policy": policy.to_string(),
         "weights": weights,
-        "guard": guard.to_string(),
+        "guard": effective_guard(policy, *guard).to_string(),
         "shed": shed,
     })
+}
+
+/// The guard that there is: the kernel's hash knows none, whatever it would be with another policy.
+fn effective_guard(policy: &Rule, guard: Guard) -> Guard {
+    if *policy == Rule::None { Guard::OFF } else { guard }
 }
 
 /// What an app has, by name of the setting.
@@ -153,7 +160,9 @@ pub(super) fn settings(scheduling: &Scheduling) -> [(&'static str, String); 4] {
 
 /// The same, for an app: in plain mode they are wishes.
 pub(super) fn settings_of(app: &AppView) -> [(&'static str, String); 4] {
-    let mut settings = settings(&app.spec.scheduling);
+    let mut scheduling = app.spec.scheduling.clone();
+    scheduling.guard = effective_guard(&scheduling.policy, scheduling.guard);
+    let mut settings = settings(&scheduling);
     if app.mode == Mode::Plain {
         settings[0].1.push_str(" (plain mode: the kernel's hash decides)");
     } else if app.policy != app.spec.scheduling.policy.name() {
@@ -226,6 +235,14 @@ mod tests {
             "shed": 200
         });
         assert_eq!(shown(&web), expected);
+        web.spec.scheduling = Scheduling { policy: Rule::None, ..Scheduling::default() };
+        web.policy = "none".to_owned();
+        let line = table(&[web.clone()], None, false).lines().nth(3).unwrap().to_owned();
+        assert!(
+            line.contains(" none ") && line.contains(" off ") && !line.contains(" on "),
+            "{line}"
+        );
+        assert_eq!(shown(&web)["guard"], "off", "the kernel's hash knows none");
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::{
   cluster reload web --update-env             with the environment as it is here
   cluster reload web --env MODE=b -- --fast   with another variable and other arguments
   cluster reload cluster.toml                 as the file defines its apps now; starts the missing
+                                              (cluster start FILE spares what has not changed)
   cluster reload web --canary 5% --soak 60s   5% of the connections for a minute, then all
   cluster reload web --canary 1/16            until cluster promote web or cluster rollback web
 

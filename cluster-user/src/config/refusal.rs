@@ -11,6 +11,8 @@ pub struct Refusal {
     pub message: String,
     /// The next step.
     pub hint: Option<String>,
+    /// The key of a definition that it is about, where that is known.
+    pub about: Option<&'static str>,
 }
 
 /// What kind of refusal it is.
@@ -27,7 +29,7 @@ pub enum Kind {
 impl Refusal {
     /// A refusal of something that is not there or not fit.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Unfit, message: message.into(), hint: None }
+        Self { kind: Kind::Unfit, message: message.into(), hint: None, about: None }
     }
 
     /// A refusal of something that contradicts itself.
@@ -38,6 +40,13 @@ impl Refusal {
     /// A refusal of something that only another user may do.
     pub fn not_permitted(message: impl Into<String>) -> Self {
         Self { kind: Kind::NotPermitted, ..Self::new(message) }
+    }
+
+    /// The same, about a key of a definition.
+    #[must_use]
+    pub fn about(mut self, key: &'static str) -> Self {
+        self.about = Some(key);
+        self
     }
 
     /// The same with a next step.

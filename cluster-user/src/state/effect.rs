@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{
         pace::Canary,
-        scheduling::{Policy, Scheduling},
+        scheduling::{Guard, Policy, Scheduling},
         spec::{AppSpec, Probe, hooks::Hook},
     },
     datapath::{OnMiss, Protocol},
@@ -292,6 +292,15 @@ pub enum Aside {
         /// Name of the app.
         name: String,
     },
+    /// Datagrams know nothing of a guard or a limit that somebody asked for.
+    Unguarded {
+        /// Name of the app, which serves nothing but datagrams.
+        name: String,
+        /// The guard, unless it is the usual one or none.
+        guard: Option<Guard>,
+        /// The limit.
+        shed: Option<u32>,
+    },
     /// A canary is promoted to which nothing came.
     Untried {
         /// Name of the app.
@@ -387,6 +396,15 @@ pub enum Refusal {
         since: Moment,
         /// Whether it is a canary, which may wait for a word for as long as it likes.
         canary: bool,
+    },
+    /// More workers are asked for as a canary than the app has.
+    BigCanary {
+        /// Name of the app.
+        name: String,
+        /// How many are asked for.
+        asked: u32,
+        /// How many there are.
+        instances: u32,
     },
     /// The reload that was waited for has been turned back.
     TurnedBack {

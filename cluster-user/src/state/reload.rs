@@ -15,7 +15,12 @@ use super::{
     rollout::{Rollout, Setback, Stage},
 };
 use crate::{
-    config::{change::Change, pace::Pace, spec::AppSpec, target::Target},
+    config::{
+        change::Change,
+        pace::{Canary, Pace},
+        spec::AppSpec,
+        target::Target,
+    },
     datapath::GroupKey,
     id::AppId,
     moment::Moment,
@@ -31,6 +36,9 @@ impl State {
     ) -> Result<Goal, Refusal> {
         let apps = self.select_apps(&reload.targets)?;
         self.all_running(&apps)?;
+        for id in &apps {
+            self.canary_fits(*id, reload.pace.canary)?;
+        }
         if !reload.force {
             let gives_way = |id: &AppId| {
                 let rollout = self.apps.get(id).and_then(|app| app.rollout.as_ref());
@@ -47,6 +55,17 @@ impl State {
             }
         }
         Ok(rolled(&apps))
+    }
+
+    /// Refuses a canary of more workers than there are: it would get half of the connections at the most, and not what was
+    /// thought of.
+    fn canary_fits(&self, id: AppId, canary: Option<Canary>) -> Result<(), Refusal> {
+        let Some(Canary::Workers(asked)) = canary else { return Ok(()) };
+        let instances = self.apps.get(&id).map_or(0, |app| app.spec().instances);
+        if asked <= instances {
+            return Ok(());
+        }
+        Err(Refusal::BigCanary { name: self.name(id), asked, instances })
     }
 
     /// Rolls out what a canary has shown.

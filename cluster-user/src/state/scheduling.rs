@@ -22,12 +22,13 @@ use super::{
     call::Goal,
     effect::{Aside, Effect, Refusal, Tale},
     event::CallId,
+    group::Group,
     rollout::Rollout,
 };
 use crate::{
     config::{
         pace::Canary,
-        scheduling::{Policy, Scheduling, Switch},
+        scheduling::{Guard, Policy, Scheduling, Switch},
         target::Target,
     },
     datapath::Protocol,
@@ -220,6 +221,9 @@ impl State {
             if before.policy != scheduling.policy {
                 self.tell_of_datagrams(id, &[switch.call]);
             }
+            if (before.guard, before.shed) != (scheduling.guard, scheduling.shed) {
+                self.tell_of_unguarded(id, &[switch.call]);
+            }
             self.announce(id, What::Scheduled { scheduling });
         }
         self.tell(switch.call, Tale::Done { apps, deleted: Vec::new() });
@@ -246,7 +250,7 @@ impl State {
         let Some(app) = self.apps.get(&id) else { return };
         let policy = &app.spec().scheduling.policy;
         let turns = app.in_effect(&app.spec().scheduling);
-        let has = |group: &super::group::Group| group.rule.has.as_ref() == Some(&*turns);
+        let has = |group: &Group| group.rule.has.as_ref() == Some(&*turns);
         let mut of_app = self.groups.values().filter(|group| group.app == id && group.open);
         if turns.policy == *policy
             || before.is_some_and(|before| before.policy == turns.policy)
@@ -278,6 +282,30 @@ impl State {
         });
         let waiting: Vec<_> = waiting.map(|(id, _)| *id).collect();
         self.tell_of_datagrams(app, &waiting);
+        let mut of_app = self.groups.values().filter(|group| group.app == app && group.open);
+        // Once, however many ports there are.
+        if of_app.next().is_some() && of_app.next().is_none() {
+            self.tell_of_unguarded(app, &waiting);
+        }
+    }
+
+    /// Tells of what was asked for in vain, because nothing of an app but datagrams comes.
+    fn tell_of_unguarded(&mut self, app: AppId, calls: &[CallId]) {
+        let Some(Scheduling { guard, shed, .. }) =
+            self.apps.get(&app).map(|app| &app.spec().scheduling)
+        else {
+            return;
+        };
+        let asked = *guard != Guard::default() && *guard != Guard::OFF;
+        let (guard, shed) = (asked.then_some(*guard), *shed);
+        let mut of_app = self.groups.values().filter(|group| group.app == app && group.open);
+        let is_udp = of_app.next().is_some_and(Group::is_udp) && of_app.all(Group::is_udp);
+        if is_udp && (asked || shed.is_some()) {
+            for call in calls {
+                let name = self.name(app);
+                self.tell(*call, Tale::Aside(Aside::Unguarded { name, guard, shed }));
+            }
+        }
     }
 
     fn tell_of_datagrams(&mut self, app: AppId, calls: &[CallId]) {
@@ -311,7 +339,7 @@ impl App {
     }
 }
 
-impl super::group::Group {
+impl Group {
     fn is_udp(&self) -> bool {
         self.key.protocol == Protocol::Udp
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    effect::{Aside, Tale},
+    effect::{Aside, Refusal, Tale},
     event::{CallId, Command, Event, Exit},
     tests_reload::{batch, online, reload, rollback, slots},
     world::{World, targets},
@@ -42,6 +42,17 @@ fn a_canary_has_its_exact_share_until_it_is_promoted() {
     world.deliver_all();
     assert!(matches!(world.answer(promoted), Some(Tale::Done { .. })));
     assert_eq!(world.state.app_of(AppId(0)).unwrap().generation.0, 2);
+}
+
+#[test]
+fn a_canary_of_more_workers_than_there_are_is_refused_and_nothing_begins() {
+    let mut world = online(4);
+    let call = reload(&mut world, Pace { canary: Some(Canary::Workers(5)), ..batch(4) });
+    let refused = Refusal::BigCanary { name: "web".to_owned(), asked: 5, instances: 4 };
+    assert_eq!(world.answer(call), Some(&Tale::Refused(refused)));
+    assert!(world.state.app_of(AppId(0)).unwrap().rollout.is_none());
+    reload(&mut world, Pace { canary: Some(Canary::Workers(4)), ..batch(4) });
+    assert!(world.state.app_of(AppId(0)).unwrap().rollout.is_some());
 }
 
 #[test]

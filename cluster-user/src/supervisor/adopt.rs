@@ -97,6 +97,7 @@ impl Host {
         notices.extend(self.end_unclaimed()?);
         let workers = self.workers.len();
         if workers > 0 {
+            self.begin_rates();
             log::info!("took over {workers} workers of the daemon before this one");
         }
         Ok((state, effects, notices))

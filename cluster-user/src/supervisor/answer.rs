@@ -7,7 +7,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::run::Supervisor;
 use crate::{
     api::message::{Detail, Done, Failure, Line, Notice, Progress, Reason, Rolling, Step},
-    config::{instances::MAX_INSTANCES, pace::Canary, scheduling::Policy, spec::Readiness},
+    config::{
+        instances::MAX_INSTANCES, name::Name, pace::Canary, scheduling::Policy, spec::Readiness,
+    },
     datapath::{Mode, Protocol, holder, socket},
     id::{AppId, Instance, WorkerId},
     moment::Moment,
@@ -155,9 +157,14 @@ impl Supervisor {
             )
             | None => {}
         }
-        if let Some((address, holder)) = holder {
-            message = format!("{message}: {address} is held by {holder}");
-            "end that process, or choose another port".clone_into(&mut hint);
+        if let Some(Held { address, by, app }) = holder {
+            message = format!("{message}: {address} is held by {by}");
+            hint = match app.filter(|app| app.as_str() != name) {
+                Some(other) => {
+                    format!("cluster stop {other} ends it, or choose another port for {name}")
+                }
+                None => "end that process, or choose another port".to_owned(),
+            };
         }
         Failure { output, ..Failure::new(Reason::Failed, message).hint(hint) }
     }
@@ -168,11 +175,7 @@ impl Supervisor {
     }
 
     /// Who holds an address that a worker could not bind.
-    pub(super) fn holder(
-        &self,
-        protocol: Protocol,
-        address: SocketAddr,
-    ) -> Option<(SocketAddr, String)> {
+    pub(super) fn holder(&self, protocol: Protocol, address: SocketAddr) -> Option<Held> {
         let daemon = std::process::id();
         // Its waiting rooms hold an address for the workers they belong to.
         let own = socket::sockets_of(daemon).unwrap_or_default();
@@ -181,11 +184,23 @@ impl Supervisor {
         let ours = holder.process.as_ref().and_then(|(pid, _)| {
             let running =
                 self.host.workers.values().find(|worker| worker.tree.pids().contains(pid))?;
-            let app = self.state.app_of(running.app)?;
-            Some(format!("worker {} of app `{}`", running.instance, app.spec.name))
+            let app = self.state.app_of(running.app)?.spec.name.clone();
+            Some((format!("worker {} of app `{app}`", running.instance), app))
         });
-        Some((address, ours.unwrap_or_else(|| holder.to_string())))
+        Some(match ours {
+            Some((by, app)) => Held { address, by, app: Some(app) },
+            None => Held { address, by: holder.to_string(), app: None },
+        })
     }
+}
+
+/// Who holds an address.
+pub(super) struct Held {
+    pub(super) address: SocketAddr,
+    /// In words.
+    pub(super) by: String,
+    /// The app whose worker it is, if it is one of ours.
+    pub(super) app: Option<Name>,
 }
 
 impl Failure {
@@ -227,7 +242,11 @@ fn step(doing: &Doing) -> (Step, Option<String>) {
 /// Something to know besides; in plain mode the kernel's hash keeps datagrams of a client together, and knows no shares.
 fn notice(aside: &Aside, mode: Mode) -> Option<Notice> {
     let (message, hint) = match aside {
-        Aside::Datagrams { .. } | Aside::Turns { .. } if mode == Mode::Plain => return None,
+        Aside::Datagrams { .. } | Aside::Unguarded { .. } | Aside::Turns { .. }
+            if mode == Mode::Plain =>
+        {
+            return None;
+        }
         Aside::Datagrams { address, policy: Policy::Hash | Policy::None } => (
             format!("udp {address}: flows move to other workers when workers come or go"),
             Some("--policy sticky keeps flows together".to_owned()),
@@ -236,6 +255,24 @@ fn notice(aside: &Aside, mode: Mode) -> Option<Notice> {
             format!("udp {address} is balanced per datagram; --policy sticky keeps flows together"),
             None,
         ),
+        Aside::Unguarded { name, guard, shed } => {
+            let guard = guard.map(|guard| ("guard", guard.to_string()));
+            let shed = shed.map(|shed| ("shed", shed.to_string()));
+            let all: Vec<_> = guard.into_iter().chain(shed).collect();
+            let all = |between: &str, of: fn(&(&str, String)) -> String| {
+                all.iter().map(of).collect::<Vec<_>>().join(between)
+            };
+            let (said, off) = (
+                all(" and ", |(name, value)| format!("{name} {value}")),
+                all(" ", |(name, _)| format!("{name}=off")),
+            );
+            (
+                format!(
+                    "app `{name}` serves datagrams, which are neither guarded nor refused: {said} is for TCP"
+                ),
+                Some(format!("cluster policy {name} {off} ends that")),
+            )
+        }
         Aside::Weights { name, weights } => {
             let weights: Vec<_> = weights.iter().map(u32::to_string).collect();
             let message = format!("app `{name}` has weights {} now", weights.join(","));
@@ -306,6 +343,16 @@ fn refused(refusal: &Refusal) -> Failure {
                 .hint(format!(
                     "{first}, cluster rollback {name} turns it back, cluster reload {name} --force takes over"
                 ))
+        }
+        Refusal::BigCanary { name, asked, instances } => {
+            let workers = if *instances == 1 { "worker" } else { "workers" };
+            Failure::new(
+                Reason::BadRequest,
+                format!("a canary of {asked} is asked for, and app `{name}` has {instances} {workers}"),
+            )
+            .hint(format!(
+                "a canary is 1 to {instances} new workers, or a share: cluster reload {name} --canary 5%"
+            ))
         }
         Refusal::TurnedBack { name, who } => Failure::new(
             Reason::Failed,

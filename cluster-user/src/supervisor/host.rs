@@ -36,7 +36,7 @@ use crate::{
         output::Output,
         tree::Tree,
         unix::Shared,
-        usage::Usage,
+        usage::{self, Usage},
         watch::{ExitStatus, ExitWatcher},
     },
     state::event::CallId,
@@ -278,6 +278,18 @@ impl Host {
             }
         });
         Ok(())
+    }
+
+    /// Has rates of workers that were there before begin now: what they have used by then is not of this daemon's time.
+    pub(super) fn begin_rates(&mut self) {
+        let trees: Vec<_> =
+            self.workers.values().map(|running| Arc::clone(&running.tree)).collect();
+        let usages = usage::measure(trees.iter().map(AsRef::as_ref));
+        let now = Instant::now();
+        for (running, usage) in self.workers.values_mut().zip(usages) {
+            running.last = (now, usage);
+            running.cpu = running.cpu.max(usage.cpu);
+        }
     }
 
     /// What the journal keeps of the groups and trees there are.

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
 
-use super::{host::Host, run::Supervisor};
+use super::{answer::Held, host::Host, run::Supervisor};
 use crate::{
     api::message::What,
     config::{
@@ -150,8 +150,8 @@ impl Supervisor {
         };
         let protocol = if socket.is_tcp { Protocol::Tcp } else { Protocol::Udp };
         match self.holder(protocol, socket.address) {
-            Some((address, holder)) => {
-                format!("failed to listen on {}: {address} is held by {holder}", socket.address)
+            Some(Held { address, by, app: _ }) => {
+                format!("failed to listen on {}: {address} is held by {by}", socket.address)
             }
             None => reason,
         }

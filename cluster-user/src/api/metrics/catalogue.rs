@@ -107,7 +107,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
         "cluster_app",
         None,
         Kind::Info,
-        "Namespace of an app and the rule that picks a worker",
+        "Namespace of an app and the rule that picks a worker: in plain mode hash, the kernel's own",
         |s| {
             let info = |app: &AppTelemetry| {
                 let mut labels = of_app(app);

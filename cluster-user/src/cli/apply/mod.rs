@@ -66,15 +66,31 @@ impl File {
         }
         let known = session.apps(&[], Detail::Usual).await?.unwrap_or_default();
         let mut plans = Vec::new();
-        for app in &loaded.apps {
+        for (app, places) in loaded.apps.iter().zip(&loaded.places) {
             let meaning = self.meaning(app, loaded.path.as_deref(), around, &known);
-            let (spec, known) = meaning.map_err(|error| match &app.run.name {
-                Some(name) => of_app(name.as_str(), error),
-                None => error,
+            let (spec, known) = meaning.map_err(|refusal| {
+                let place = refusal.about.filter(|key| !self.says(key));
+                let place = place.and_then(|key| places.get(key));
+                let error = match &app.run.name {
+                    Some(name) => of_app(name.as_str(), refusal.into()),
+                    None => Error::from(refusal),
+                };
+                match place {
+                    Some(place) => {
+                        Error { message: format!("{place}: {}", error.message), ..error }
+                    }
+                    None => error,
+                }
             })?;
             plans.push(Plan::new(spec, known, wish));
         }
         Ok(plans)
+    }
+
+    /// Whether the command line has a key of scheduling, which goes over that of the file.
+    fn says(&self, key: &str) -> bool {
+        let said = serde_json::to_value(&self.said.scheduling).unwrap_or_default();
+        said.get(key).is_some()
     }
 
     /// What an app of the file means here, and the app of that name that is there already.
@@ -84,7 +100,7 @@ impl File {
         path: Option<&Path>,
         around: &Surroundings,
         known: &'a [AppView],
-    ) -> Result<(AppSpec, Option<&'a AppView>), Error> {
+    ) -> Result<(AppSpec, Option<&'a AppView>), Refusal> {
         let definition = self.said.over(app);
         let named = |name: &str| known.iter().find(|known| known.name == name);
         let mut resolved = resolve(&definition, around)?;

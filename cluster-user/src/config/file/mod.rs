@@ -19,7 +19,10 @@ mod toml;
 mod tree;
 mod yaml;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 pub use self::{
     example::example,
@@ -47,6 +50,8 @@ pub struct Loaded {
     pub format: Format,
     /// Its apps, in its order, each with its working folder.
     pub apps: Vec<Definition>,
+    /// Where the keys of each of them stand, by key: `cluster.toml:3:1`. Without those of which that is not known.
+    pub places: Vec<BTreeMap<String, String>>,
     /// What the user should know, lowercase fragments.
     pub notices: Vec<String>,
 }
@@ -75,8 +80,9 @@ pub fn read(source: &Source, around: &Surroundings, select: &Select) -> Result<L
     let apps =
         shape::select(shaped.apps, &shaped.deployed, select, &mut notices).map_err(refuse)?;
     let folder = path.as_deref().and_then(Path::parent).unwrap_or(&around.cwd);
-    let mut definitions = Vec::new();
+    let (mut definitions, mut places) = (Vec::new(), Vec::new());
     for app in apps {
+        places.push(app.places(&name));
         let mut definition = app.definition().map_err(refuse)?;
         let base = if is_pm2 { base(&definition, folder, around, &mut notices) } else { folder };
         settle(&mut definition, base);
@@ -85,7 +91,7 @@ pub fn read(source: &Source, around: &Surroundings, select: &Select) -> Result<L
     for notice in &mut notices {
         *notice = format!("{name}: {notice}");
     }
-    Ok(Loaded { path, format, apps: definitions, notices })
+    Ok(Loaded { path, format, apps: definitions, places, notices })
 }
 
 /// A file's tree, before anything is made of it.
@@ -169,6 +175,12 @@ fn settle(definition: &mut Definition, base: &Path) {
 }
 
 impl App {
+    /// Where its keys stand in the file `name`.
+    fn places(&self, name: &str) -> BTreeMap<String, String> {
+        let place = |key: &String| Some((key.clone(), format!("{name}:{}", self.place_of(key)?)));
+        self.keys.entries().filter_map(|entry| place(&entry.key)).collect()
+    }
+
     /// What it defines.
     fn definition(&self) -> Result<Definition, Problem> {
         let keys = self.keys.to_json();

@@ -15,15 +15,31 @@ impl Scheduling {
     /// A lowercase fragment that names the two things that disagree.
     pub fn check(&self, instances: u32) -> Result<(), String> {
         self.policy.check(instances)?;
+        self.check_vain()?;
         self.check_weights(instances)?;
         self.guard.check()?;
         if self.shed == Some(0) {
             return Err("shed is 0, which would refuse every connection".to_owned());
         }
-        match self.vain().first() {
-            None => Ok(()),
-            Some((name, why)) => Err(format!("{why}; {name}=off ends it")),
+        Ok(())
+    }
+
+    /// Refuses all that is asked for in vain at once.
+    fn check_vain(&self) -> Result<(), String> {
+        let vain = self.vain();
+        if vain.is_empty() {
+            return Ok(());
         }
+        let all = |of: fn(&(&str, String)) -> String, between: &str| {
+            vain.iter().map(of).collect::<Vec<_>>().join(between)
+        };
+        Err(format!(
+            "{}, and the policy is none: the kernel's hash knows no {}; {} {}",
+            all(|(_, said)| said.clone(), " and "),
+            all(|(name, _)| (*name).to_owned(), ", no "),
+            all(|(name, _)| format!("{name}=off"), " "),
+            if vain.len() == 1 { "ends it" } else { "ends that" },
+        ))
     }
 
     /// Takes out of what an earlier release accepted what [`check`](Self::check) refuses, and says what that was: as it is
@@ -48,27 +64,29 @@ impl Scheduling {
         }
         let vain = self.vain();
         if !vain.is_empty() {
-            refused.extend(vain.into_iter().map(|(_, why)| why));
+            let why = |(name, said)| {
+                format!("{said}, and the policy is none: the kernel's hash knows no {name}")
+            };
+            refused.extend(vain.into_iter().map(why));
             (self.guard, self.shed) = (Guard::default(), None);
         }
         refused
     }
 
-    /// What is asked for in vain, by its name; the usual guard is there without being asked for.
+    /// What is asked for in vain, by its name and with its value; the usual guard is there without being asked for.
     fn vain(&self) -> Vec<(&'static str, String)> {
         if self.policy != Policy::None {
             return Vec::new();
         }
-        let guard = (self.guard != Guard::default() && self.guard != Guard::OFF)
-            .then(|| ("guard", self.guard.to_string()));
-        let shed = self.shed.map(|shed| ("shed", shed.to_string()));
-        let why = |(name, value)| {
-            let why = format!(
-                "{name} is {value}, and the policy is none: the kernel's hash knows no {name}"
-            );
-            (name, why)
-        };
-        guard.into_iter().chain(shed).map(why).collect()
+        let Self { policy: _, weights, guard, shed } = self;
+        let weights = (!weights.is_empty()).then(|| {
+            let weights: Vec<_> = weights.iter().map(u32::to_string).collect();
+            ("weights", format!("weights are {}", weights.join(",")))
+        });
+        let guard = (*guard != Guard::default() && *guard != Guard::OFF)
+            .then(|| ("guard", format!("guard is {guard}")));
+        let shed = shed.map(|shed| ("shed", format!("shed is {shed}")));
+        weights.into_iter().chain(guard).chain(shed).collect()
     }
 
     fn check_weights(&self, instances: u32) -> Result<(), String> {
@@ -290,6 +308,17 @@ mod tests {
             assert_eq!(saved.guard == before.guard, kept("guard"), "the rest stays");
             assert_eq!(saved.shed == before.shed, kept("shed"), "the rest stays");
         }
+    }
+
+    #[test]
+    fn all_that_has_no_effect_without_a_policy_is_refused_at_once() {
+        let (policy, guard) = (Policy::None, "queue=3".parse().unwrap());
+        let all = Scheduling { policy, weights: vec![3, 1], guard, shed: Some(5) };
+        assert_eq!(
+            all.check(2).unwrap_err(),
+            "weights are 3,1 and guard is queue=3 and shed is 5, and the policy is none: the kernel's hash knows no \
+             weights, no guard, no shed; weights=off guard=off shed=off ends that"
+        );
     }
 
     #[test]

@@ -38,7 +38,12 @@ pub fn located(policy: Policy, cwd: &Path) -> Policy {
 /// What contradicts itself or the number of workers, and a program that is not there.
 pub fn check(scheduling: &Scheduling, instances: u32) -> Result<(), Refusal> {
     scheduling.check(instances).map_err(|why| {
-        Refusal::usage(why).hint("cluster policy --list shows policies and their keys")
+        // It begins with what it is about.
+        let about =
+            ["policy", "weights", "guard", "shed"].into_iter().find(|key| why.starts_with(key));
+        let refusal =
+            Refusal::usage(why).hint("cluster policy --list shows policies and their keys");
+        Refusal { about, ..refusal }
     })?;
     is_there(&scheduling.policy)
 }
@@ -53,7 +58,8 @@ pub fn is_there(policy: &Policy) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::new(format!("there is no compiled program `{}`", path.display()))
-        .hint("compile it first; cargo xtask new-policy NAME begins one"))
+        .hint("compile it first; cargo xtask new-policy NAME begins one")
+        .about("policy"))
 }
 
 #[cfg(test)]
@@ -82,11 +88,13 @@ mod tests {
             (json!({ "weights": [3, 1] }), "weights has 2 numbers, and there are 3 workers"),
             (json!({ "weights": [1, 1, 1], "policy": "hash" }), "the policy is hash"),
             (json!({ "policy": "class *=3" }), "names worker 3"),
+            (json!({ "policy": "none", "guard": "queue=3" }), "guard is queue=3"),
             (json!({ "policy": "./no-such.o" }), "no compiled program `/srv/no-such.o`"),
         ] {
             let refusal = said(keys.clone(), 3).unwrap_err();
             assert!(refusal.message.contains(expected), "{keys}: {}", refusal.message);
             assert!(refusal.hint.is_some());
+            assert!(keys.get(refusal.about.unwrap()).is_some(), "{keys}: {:?}", refusal.about);
         }
     }
 
