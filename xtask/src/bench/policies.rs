@@ -2,10 +2,10 @@
 //! what a group of very many workers costs its daemon.
 
 use std::{
-    ffi::OsStr,
-    fs,
+    ffi::{OsStr, OsString},
+    fs, io,
     path::PathBuf,
-    process::Command,
+    process::{Child, Command},
     thread,
     time::{Duration, Instant},
 };
@@ -55,20 +55,20 @@ pub(super) fn measure(arena: &Arena, effort: Effort, report: &mut Report) -> any
     if effort.quick { Ok(()) } else { measure_many(arena, report) }
 }
 
-/// Without a program, and with an empty one.
+/// Without a program or anything else of ours, and with an empty program.
 fn measure_nothing(
     arena: &Arena,
     effort: Effort,
     crowd: usize,
     report: &mut Report,
 ) -> anyhow::Result<f64> {
-    let _serving = serve(arena, Contestant::Plain, crowd)?;
-    let name = format!("connections/s, {crowd} sockets");
-    report.note(&name, "", Better::More, Contestant::Plain, rate(arena, effort)?);
+    forget(arena)?;
+    let mut alone = arena.command(program())?;
+    let alone = Alone(alone.args(arguments(arena, crowd)).spawn()?);
+    wait_for(arena)?;
+    report.note(&connections(crowd), "", Better::More, Contestant::Plain, rate(arena, effort)?);
     let _counting = Counting::start()?;
-    let pids = process::run(Contestant::Plain.command(arena)?.args(["pid", APP]))?;
-    let worker = pids.split_whitespace().find_map(|pid| pid.parse().ok());
-    let empty = Attached::to_groups_of(worker.context("`cluster pid` told none")?)?;
+    let empty = Attached::to_groups_of(alone.0.id())?;
     wait(effort);
     let nothing = empty.runs()?.each().context("the empty program did not run")?;
     let name = format!("empty program, {crowd} sockets, counting included");
@@ -83,9 +83,8 @@ fn measure_policies(
     nothing: f64,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let serving = serve(arena, Contestant::Cluster, crowd)?;
-    let name = format!("connections/s, {crowd} sockets");
-    report.note(&name, "", Better::More, Contestant::Cluster, rate(arena, effort)?);
+    let serving = serve(arena, crowd)?;
+    report.note(&connections(crowd), "", Better::More, Contestant::Cluster, rate(arena, effort)?);
     let _counting = Counting::start()?;
     for policy in POLICIES {
         let words = policy.split(' ');
@@ -100,17 +99,52 @@ fn measure_policies(
     Ok(())
 }
 
+/// The name of a figure.
+fn connections(crowd: usize) -> String {
+    format!("connections/s, {crowd} sockets (SO_REUSEPORT: without a manager)")
+}
+
+/// The program alone, ended with the value.
+struct Alone(Child);
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.0.kill().and_then(|()| self.0.wait()));
+    }
+}
+
 /// Starts a worker with so many sockets, which is its own client.
-fn serve(arena: &Arena, contestant: Contestant, crowd: usize) -> anyhow::Result<Serving<'_>> {
-    let serving = contestant.wake(arena)?;
-    let program = step::target().join("release/examples/crowd");
-    let mut start = contestant.command(arena)?;
-    start.arg("start").arg(program).args(["--name", APP, "--", "127.0.0.1:8090"]);
-    process::run(start.arg(crowd.to_string()).arg(counts(arena)))?;
-    process::until(PATIENCE, || read(arena).ok()).context("nothing connects")?;
-    // What is joined goes on being joined for a while.
-    thread::sleep(Duration::from_millis(500));
+fn serve(arena: &Arena, crowd: usize) -> anyhow::Result<Serving<'_>> {
+    let serving = Contestant::Cluster.wake(arena)?;
+    forget(arena)?;
+    let mut start = Contestant::Cluster.command(arena)?;
+    start.arg("start").arg(program()).args(["--name", APP, "--"]).args(arguments(arena, crowd));
+    process::run(&mut start)?;
+    wait_for(arena)?;
     Ok(serving)
+}
+
+/// The program that is worker and client.
+fn program() -> PathBuf {
+    step::target().join("release/examples/crowd")
+}
+
+fn arguments(arena: &Arena, crowd: usize) -> [OsString; 3] {
+    ["127.0.0.1:8090".into(), crowd.to_string().into(), counts(arena).into()]
+}
+
+/// Forgets how far the one before was.
+fn forget(arena: &Arena) -> anyhow::Result<()> {
+    match fs::remove_file(counts(arena)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn wait_for(arena: &Arena) -> anyhow::Result<()> {
+    process::until(PATIENCE, || read(arena).ok()).context("nothing connects")?;
+    Ok(())
 }
 
 /// Where the worker says how far it is.
