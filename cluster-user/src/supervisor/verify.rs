@@ -59,6 +59,11 @@ impl Verifying {
         let (sender, done) = mpsc::unbounded_channel();
         Self { sender, done, groups: BTreeMap::new() }
     }
+
+    /// Forgets what a group waits for, which is closed: what is loaded for it is let go again when it comes.
+    pub(super) fn cancel(&mut self, group: GroupId) {
+        self.groups.remove(&group);
+    }
 }
 
 impl Supervisor {
