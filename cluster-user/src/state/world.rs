@@ -120,11 +120,21 @@ impl World {
     }
 
     pub(super) fn command(&mut self, command: Command) -> CallId {
+        let call = self.reserve();
+        self.command_as(call, command);
+        call
+    }
+
+    /// The number of a command that comes later.
+    pub(super) fn reserve(&mut self) -> CallId {
         let call = CallId(self.next_call);
         self.next_call += 1;
         self.told.insert(call, Vec::new());
-        self.handle(Event::Command { call, command });
         call
+    }
+
+    pub(super) fn command_as(&mut self, call: CallId, command: Command) {
+        self.handle(Event::Command { call, command });
     }
 
     /// Lets a live worker listen on a port.
