@@ -73,6 +73,8 @@ mod metrics;
 #[cfg(test)]
 mod midway;
 #[cfg(test)]
+mod overtaken;
+#[cfg(test)]
 mod own_policy;
 #[cfg(test)]
 mod policies;

@@ -82,8 +82,6 @@ fn no_switch_of_programs_under_load_fails_a_request() {
 #[test]
 fn while_a_program_is_verified_the_daemon_answers_and_what_comes_after_it_stays() {
     let host = Host::kernel();
-    let counting =
-        |from| program(&[Set(R6, from), Add(R6, -1), SkipIfZero(R6, 1), Go(-3), Set(R0, 0), Exit]);
     // The kernel gives up at a million instructions.
     write(&host, "endless.bpf.o", &counting(1_000_000));
     host.cluster(&["start", "app", "-i", "2"]).ok();
@@ -281,7 +279,7 @@ fn an_app_whose_program_has_become_useless_serves_in_turns() {
     only(8080);
     host.cluster(&["stop", "app"]).ok();
     fs::write(&file, "no program").unwrap();
-    host.cluster(&["restart", "app"]).ok();
+    host.cluster(&["restart", "app"]).ok().complains("not to be had").complains("take turns");
     http::assert_exact(local(8080), 31, 3);
     host.cluster(&["describe", "app"])
         .ok()
@@ -340,7 +338,12 @@ fn faulty() -> Vec<(Vec<u8>, String, bool)> {
     ]
 }
 
-fn always(index: i32) -> Vec<u8> {
+/// A program that the kernel follows through so many rounds; at a million instructions it gives up.
+pub(crate) fn counting(from: i32) -> Vec<u8> {
+    program(&[Set(R6, from), Add(R6, -1), SkipIfZero(R6, 1), Go(-3), Set(R0, 0), Exit])
+}
+
+pub(crate) fn always(index: i32) -> Vec<u8> {
     program(&[Set(R0, index), Exit])
 }
 
@@ -349,7 +352,7 @@ fn program(steps: &[Step]) -> Vec<u8> {
 }
 
 /// Writes an object into the working folder and returns its path.
-fn write(host: &Host, name: &str, object: &[u8]) -> PathBuf {
+pub(crate) fn write(host: &Host, name: &str, object: &[u8]) -> PathBuf {
     let path = host.work().join(name);
     fs::write(&path, object).unwrap();
     path

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{deployment::Deployment, renewal::Renewal, rollout::Rollout, why::Why};
+use super::{deployment::Deployment, event::CallId, renewal::Renewal, rollout::Rollout, why::Why};
 use crate::{
     config::spec::AppSpec,
     datapath::Protocol,
@@ -42,6 +42,9 @@ pub(super) struct App {
     pub(super) history: Vec<Deployment>,
     /// To be forgotten when no seat is left.
     pub(super) deleting: bool,
+    /// The last command that said what it is or how it is scheduled. Whoever asked before the supervisor that died is gone.
+    #[serde(skip)]
+    pub(super) said_by: CallId,
 }
 
 /// A place for one worker, with the memory that outlives it.
@@ -105,6 +108,7 @@ impl App {
             rollout: None,
             history: Vec::new(),
             deleting: false,
+            said_by: CallId::default(),
         }
     }
 

@@ -30,13 +30,15 @@ impl State {
         }
         let mut deleted = Vec::new();
         let done = match command {
-            Command::Start { spec, idle, wait } => match self.start(now, Arc::new(*spec), idle) {
-                Ok((id, seats)) if seats.is_empty() => {
-                    let (apps, deleted) = (vec![id], Vec::new());
-                    return self.tell(call, Tale::Done { apps, deleted });
+            Command::Start { spec, idle, wait } => {
+                match self.start(now, call, Arc::new(*spec), idle) {
+                    Ok((id, seats)) if seats.is_empty() => {
+                        let (apps, deleted) = (vec![id], Vec::new());
+                        return self.tell(call, Tale::Done { apps, deleted });
+                    }
+                    other => other.map(|(_, seats)| (Goal::Up, seats, wait)),
                 }
-                other => other.map(|(_, seats)| (Goal::Up, seats, wait)),
-            },
+            }
             Command::Stop { targets, wait } => self.select(&targets).map(|seats| {
                 self.retire_all(now, &seats, Leave::WhenIdle);
                 (Goal::Down, seats, wait)
@@ -47,14 +49,14 @@ impl State {
                     (Goal::Up, seats, wait)
                 })
             }
-            Command::Reload(reload) => self
-                .reload(now, reload.wait.then_some(call), &reload)
-                .map(|goal| (goal, Seats::new(), reload.wait)),
+            Command::Reload(reload) => {
+                self.reload(now, call, &reload).map(|goal| (goal, Seats::new(), reload.wait))
+            }
             Command::Promote { targets, wait } => {
                 self.promote(wait.then_some(call), &targets).map(|goal| (goal, Seats::new(), wait))
             }
             Command::Rollback { targets, who, wait } => self
-                .rollback(now, wait.then_some(call), &targets, &who)
+                .rollback(now, call, wait, &targets, &who)
                 .map(|goal| (goal, Seats::new(), wait)),
             Command::Delete { targets, wait } => self.select_apps(&targets).map(|apps| {
                 deleted = self.names(&apps);
@@ -104,6 +106,7 @@ impl State {
     fn start(
         &mut self,
         now: Moment,
+        call: CallId,
         spec: Arc<AppSpec>,
         idle: bool,
     ) -> Result<(AppId, Seats), Refusal> {
@@ -111,8 +114,10 @@ impl State {
         let mut id = AppId(self.next_app);
         if let Some(app) = self.apps.values().find(|app| app.spec().name == spec.name) {
             self.not_switching(app.id)?;
+            self.not_overtaken(call, app.id)?;
             if app.stopped() {
                 let id = app.id;
+                self.says(call, id);
                 return Ok((id, self.define_anew(now, id, spec, idle)));
             }
             if !app.dead() {
@@ -125,7 +130,7 @@ impl State {
             self.next_app += 1;
         }
         let instances = spec.instances;
-        self.apps.insert(id, App::new(id, spec, now));
+        self.apps.insert(id, App { said_by: call, ..App::new(id, spec, now) });
         self.announce(id, What::Started);
         Ok((id, self.fill(now, id, instances, idle)))
     }

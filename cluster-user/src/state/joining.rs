@@ -88,10 +88,8 @@ impl State {
 
     pub(super) fn opened(&mut self, now: Moment, group: GroupId, founder: Ticket) {
         let Some(entry) = self.groups.get_mut(&group) else {
-            // Its app was deleted while it was opened.
-            return self
-                .effects
-                .extend([Effect::Refuse { ticket: founder }, Effect::Close { group }]);
+            // Nobody wanted it any more while it was opened: it is closed already.
+            return self.effects.push(Effect::Refuse { ticket: founder });
         };
         entry.open = true;
         for (ticket, worker) in std::mem::take(&mut entry.queue) {
@@ -270,6 +268,12 @@ impl State {
                 finished.push(group.id);
             }
         }
+        // Nobody waits for these to be opened, and nobody else could have their ports.
+        finished.extend(self.groups.values().filter_map(|group| {
+            let app = self.apps.get(&group.app);
+            let is_idle = !group.open && group.queue.is_empty();
+            (is_idle && !app.is_some_and(super::app::App::hopeful)).then_some(group.id)
+        }));
         for group in finished {
             self.groups.remove(&group);
             self.effects.push(Effect::Close { group });

@@ -59,6 +59,8 @@ mod tests_adopt;
 #[cfg(test)]
 mod tests_scheduling;
 #[cfg(test)]
+mod tests_overtaken;
+#[cfg(test)]
 mod tests_canary;
 #[cfg(test)]
 mod tests_heartbeat;

@@ -27,17 +27,21 @@ use crate::{
 };
 
 impl State {
-    /// Begins the reload of every app that is meant, or of none; `waiting` is told how it goes.
+    /// Begins the reload of every app that is meant, or of none; whoever waits is told how it goes.
     pub(super) fn reload(
         &mut self,
         now: Moment,
-        waiting: Option<CallId>,
+        call: CallId,
         reload: &Reload,
     ) -> Result<Goal, Refusal> {
+        let waiting = reload.wait.then_some(call);
         let apps = self.select_apps(&reload.targets)?;
         self.all_running(&apps)?;
         for id in &apps {
             self.canary_fits(*id, reload.pace.canary)?;
+        }
+        if reload.change.spec.is_some() {
+            apps.iter().try_for_each(|id| self.not_overtaken(call, *id))?;
         }
         if !reload.force {
             let gives_way = |id: &AppId| {
@@ -47,6 +51,9 @@ impl State {
             self.not_rolling(apps.iter().copied().filter(|id| !gives_way(id)))?;
         }
         for id in &apps {
+            if reload.change.spec.is_some() {
+                self.says(call, *id);
+            }
             let Some(app) = self.apps.get(id) else { continue };
             let spec = Arc::new(reload.change.apply(app.spec()));
             self.begin(now, *id, spec, Kind::Reload, reload.pace, &reload.who, waiting);
@@ -97,10 +104,12 @@ impl State {
     pub(super) fn rollback(
         &mut self,
         now: Moment,
-        waiting: Option<CallId>,
+        call: CallId,
+        wait: bool,
         targets: &[Target],
         who: &str,
     ) -> Result<Goal, Refusal> {
+        let waiting = wait.then_some(call);
         let apps = self.select_apps(targets)?;
         self.all_running(&apps)?;
         let nothing = apps.iter().find(|id| {
@@ -110,6 +119,7 @@ impl State {
             return Err(Refusal::NothingToRollBack { name: self.name(*id) });
         }
         for id in &apps {
+            self.says(call, *id);
             let Some(app) = self.apps.get_mut(id) else { continue };
             match (&mut app.rollout, app.previous) {
                 (Some(rollout), _) => {

@@ -7,7 +7,9 @@
 //!    have the rule before. One that a group refuses is taken back everywhere.
 //! 3. A group is believed to have a rule when it has said so, and not when it was asked. What it refuses it is not asked for
 //!    again until somebody wants it; until then that is said.
-//! 4. After adopting nobody knows what groups have: each is told again. A switch that was under way has not been made.
+//! 4. What is asked for last counts. A command may come late, since it waits for what the kernel says of a program: it is
+//!    refused when another has said since what the app is, or when the app of that name is a newer one.
+//! 5. After adopting nobody knows what groups have: each is told again. A switch that was under way has not been made.
 
 use std::{
     borrow::Cow,
@@ -97,6 +99,7 @@ impl State {
         let mut to = BTreeMap::new();
         for id in self.select_apps(targets)? {
             self.not_switching(id)?;
+            self.not_overtaken(call, id)?;
             let Some(app) = self.apps.get(&id) else { continue };
             let (spec, name) = (app.spec(), self.name(id));
             if app.deleting {
@@ -114,8 +117,26 @@ impl State {
             group.rule.again =
                 matches!(to.policy, Policy::Custom(_)) || group.rule.refused.is_some();
         }
+        for id in to.keys() {
+            self.says(call, *id);
+        }
         self.switches.push(Switching { call, to });
         Ok(())
+    }
+
+    /// Refuses what was asked for before something that has been said of an app since.
+    pub(super) fn not_overtaken(&self, call: CallId, id: AppId) -> Result<(), Refusal> {
+        if self.apps.get(&id).is_some_and(|app| app.said_by > call) {
+            return Err(Refusal::Superseded { name: self.name(id) });
+        }
+        Ok(())
+    }
+
+    /// Notes which command says what an app is or how it is scheduled.
+    pub(super) fn says(&mut self, call: CallId, id: AppId) {
+        if let Some(app) = self.apps.get_mut(&id) {
+            app.said_by = call;
+        }
     }
 
     /// Refuses what would get into the way of a switch.
@@ -168,8 +189,7 @@ impl State {
         let Some(entry) = self.groups.get_mut(&group) else { return };
         entry.rule.refused = Some(why.clone());
         let app = entry.app;
-        let waiting = self.apps.get(&app).and_then(|app| app.rollout.as_ref());
-        for call in waiting.map(|rollout| rollout.calls.clone()).unwrap_or_default() {
+        for call in self.waiting_for(app) {
             let (name, why) = (self.name(app), why.clone());
             self.tell(call, Tale::Aside(Aside::NotScheduled { name, why }));
         }
@@ -272,21 +292,23 @@ impl State {
         else {
             return;
         };
-        let about = |goal: &Goal| match goal {
-            Goal::Rolled(apps) => apps.contains_key(&app),
-            Goal::Up | Goal::Down | Goal::End => false,
-        };
-        let waiting = self.calls.iter().filter(|(_, call)| {
-            about(&call.goal)
-                || (call.goal == Goal::Up && call.seats.iter().any(|(of, _)| *of == app))
-        });
-        let waiting: Vec<_> = waiting.map(|(id, _)| *id).collect();
+        let waiting = self.waiting_for(app);
         self.tell_of_datagrams(app, &waiting);
         let mut of_app = self.groups.values().filter(|group| group.app == app && group.open);
         // Once, however many ports there are.
         if of_app.next().is_some() && of_app.next().is_none() {
             self.tell_of_unguarded(app, &waiting);
         }
+    }
+
+    /// Who waits for an app to be up, or to be rolled out.
+    fn waiting_for(&self, app: AppId) -> Vec<CallId> {
+        let waiting = self.calls.iter().filter(|(_, call)| match &call.goal {
+            Goal::Rolled(apps) => apps.contains_key(&app),
+            Goal::Up => call.seats.iter().any(|(of, _)| *of == app),
+            Goal::Down | Goal::End => false,
+        });
+        waiting.map(|(id, _)| *id).collect()
     }
 
     /// Tells of what was asked for in vain, because nothing of an app but datagrams comes.

@@ -200,7 +200,8 @@ impl State {
         let groups = &mut self.groups;
         let effects = &mut self.effects;
         groups.retain(|group, entry| {
-            if entry.app == id && entry.open {
+            if entry.app == id {
+                // Also one that is being opened: its waiting room listens already.
                 effects.push(Effect::Close { group: *group });
             }
             entry.app != id

@@ -51,8 +51,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, max_shrink_iters: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_history_keeps_the_invariants_and_comes_to_rest(moves in prop::collection::vec(any_move(), 1..120)) {
+    fn every_history_keeps_the_invariants_and_comes_to_rest(
+        opens_late in any::<bool>(),
+        moves in prop::collection::vec(any_move(), 1..120),
+    ) {
         let mut world = World::new();
+        world.opens_late = opens_late;
         for next in moves {
             play(&mut world, next);
         }

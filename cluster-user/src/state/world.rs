@@ -61,6 +61,8 @@ pub(super) struct World {
     pub(super) faults: Faults,
     /// What was written down before the effects in hand were carried out.
     pub(super) journal: State,
+    /// Whether groups are long in opening, as those are that have a program of the user's.
+    pub(super) opens_late: bool,
     /// Effects that are carried out yet before the supervisor is killed.
     pub(super) fuse: Option<u32>,
     pub(super) probes: Vec<WorkerId>,
@@ -106,6 +108,7 @@ impl World {
             next_call: 0,
             traffic: Traffic::default(),
             faults: Faults::default(),
+            opens_late: false,
             journal: State::default(),
             fuse: None,
             probes: Vec::new(),
@@ -117,11 +120,21 @@ impl World {
     }
 
     pub(super) fn command(&mut self, command: Command) -> CallId {
+        let call = self.reserve();
+        self.command_as(call, command);
+        call
+    }
+
+    /// The number of a command that comes later.
+    pub(super) fn reserve(&mut self) -> CallId {
         let call = CallId(self.next_call);
         self.next_call += 1;
         self.told.insert(call, Vec::new());
-        self.handle(Event::Command { call, command });
         call
+    }
+
+    pub(super) fn command_as(&mut self, call: CallId, command: Command) {
+        self.handle(Event::Command { call, command });
     }
 
     /// Lets a live worker listen on a port.
@@ -294,7 +307,12 @@ impl World {
                 } else {
                     self.rules.insert(group, *scheduling);
                 }
-                self.answers.push_back(Event::Opened { group, ticket, unscheduled });
+                let opened = Event::Opened { group, ticket, unscheduled };
+                if self.opens_late {
+                    self.mail.push(opened);
+                } else {
+                    self.answers.push_back(opened);
+                }
             }
             Effect::Schedule { group, scheduling } => self.schedule(group, *scheduling),
             Effect::Join { ticket, group, slot } => {
@@ -323,6 +341,9 @@ impl World {
                 self.rules.remove(&group);
                 self.stale.remove(&group);
                 self.sockets.retain(|(of, _), _| *of != group);
+                self.mail.retain(
+                    |event| !matches!(event, Event::Opened { group: of, .. } if *of == group),
+                );
             }
             Effect::Forget { app } => {
                 let left = self.alive.values().filter(|(of, _)| *of == app).count();

@@ -148,6 +148,7 @@ impl Supervisor {
             Effect::Close { group } => {
                 host.ledger.closed(group, host.datapath.group_telemetry(group));
                 host.datapath.close(group);
+                host.verifying.cancel(group);
             }
             Effect::Hook { about, app, spec, hook, why } => {
                 let About { worker, instance, generation, pid } = about;

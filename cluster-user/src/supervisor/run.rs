@@ -125,6 +125,8 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
         Box::pin(ready(()))
     };
     supervisor.work(news, requests, signals, begun).await;
+    // The server waits for their answers below.
+    supervisor.host.verifying.end();
     let how = match &supervisor.end {
         Some(End::Upgrade(program)) => format!("{} takes its place", program.display()),
         Some(End::HandOver) => "another takes its place".to_owned(),

@@ -16,7 +16,7 @@ use crate::{
     datapath::{Mode, Report},
     id::{AppId, Instance},
     process::{pid_file, watch::ExitStatus},
-    state::event::{Command, Event, Exit, Reload},
+    state::event::{CallId, Command, Event, Exit, Reload},
 };
 
 /// A report of the data path.
@@ -71,12 +71,19 @@ impl Supervisor {
                 return None;
             }
         }
-        let call = self.verify(call)?;
-        self.decide(call, Verdicts::new())
+        // Now: what is verified may be decided after what was asked for later.
+        let id = self.next_call();
+        let call = self.verify(id, call)?;
+        self.decide(id, call, Verdicts::new())
     }
 
     /// The same, with what the kernel said of what it asks for.
-    pub(super) fn decide(&mut self, call: Call, mut verdicts: Verdicts) -> Option<Event> {
+    pub(super) fn decide(
+        &mut self,
+        id: CallId,
+        call: Call,
+        mut verdicts: Verdicts,
+    ) -> Option<Event> {
         let Call { request, reply, peer } = call;
         let command = match self.command(request, peer, &mut verdicts) {
             Ok(Asked::Command(command)) => command,
@@ -110,9 +117,8 @@ impl Supervisor {
             let hint = Some("make room on its disk".to_owned());
             drop(reply.send(Line::Notice(Notice { message, hint })));
         }
-        let call = self.next_call();
-        self.host.callers.insert(call, reply);
-        Some(Event::Command { call, command })
+        self.host.callers.insert(id, reply);
+        Some(Event::Command { call: id, command })
     }
 
     fn command(

@@ -1,7 +1,8 @@
 //! Programs of users are looked at by the kernel on threads of their own: it may take seconds, and everybody else would wait.
 //!
-//! Before an app is started, reloaded or switched, the request waits for the verdict. A group waits for its program: what it
-//! shall have after that waits behind it, so that what was asked for last is what it has.
+//! Before an app is started, reloaded or switched, the request waits for the verdict. It keeps its number meanwhile, so that
+//! the core refuses it when something that was asked for later has been done. A group waits for its program: what it shall
+//! have after that waits behind it. So what was asked for last is what there is.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,7 +17,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use super::{host::Host, run::Supervisor};
 use crate::{
     api::{
-        message::{PolicyRequest, ReloadRequest, Request},
+        message::{Failure, Line, PolicyRequest, Reason, ReloadRequest, Request},
         server::Call,
     },
     config::{
@@ -25,24 +26,33 @@ use crate::{
     },
     datapath::{Slow, kernel::custom::Loaded},
     id::{GroupId, Ticket},
-    state::event::Event,
+    state::event::{CallId, Event},
 };
 
 /// What the kernel said of programs of users.
 pub(super) type Verdicts = BTreeMap<PathBuf, anyhow::Result<()>>;
 
+/// What is verified at a time: it is work of a CPU each.
+const THREADS: usize = 2;
+
 /// What is being verified.
 pub(super) struct Verifying {
     sender: UnboundedSender<Verified>,
     pub(super) done: UnboundedReceiver<Verified>,
+    /// Requests that wait for a verdict.
+    asked: BTreeMap<CallId, Call>,
     /// Groups that wait for a program, and what they shall have one after the other.
     groups: BTreeMap<GroupId, VecDeque<Wish>>,
+    /// Threads at work.
+    busy: usize,
+    /// What waits for a thread, and for which group it is.
+    queue: VecDeque<(Option<GroupId>, Slow<Verified>)>,
 }
 
 /// What was verified.
 pub(super) enum Verified {
     /// What a request asks for.
-    Asked(Box<Call>, Verdicts),
+    Asked(CallId, Verdicts),
     /// The program of the first wish of a group.
     Loaded(GroupId, Loaded),
 }
@@ -57,13 +67,65 @@ pub(super) struct Wish {
 impl Verifying {
     pub(super) fn new() -> Self {
         let (sender, done) = mpsc::unbounded_channel();
-        Self { sender, done, groups: BTreeMap::new() }
+        let (asked, groups, queue) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        Self { sender, done, asked, groups, busy: 0, queue }
+    }
+
+    /// Forgets what a group waits for, which is closed: what is loaded for it is let go again when it comes.
+    pub(super) fn cancel(&mut self, group: GroupId) {
+        self.groups.remove(&group);
+        self.queue.retain(|(of, _)| *of != Some(group));
+    }
+
+    /// Tells everybody who waits for a verdict that there will be none: the daemon ends.
+    pub(super) fn end(&mut self) {
+        self.queue.clear();
+        for call in std::mem::take(&mut self.asked).into_values() {
+            let message =
+                "the daemon ended before the kernel had looked at the policy; nothing was changed";
+            let failure = Failure::new(Reason::Unavailable, message).hint("ask again");
+            // Whoever asked may have gone.
+            drop(call.reply.send(Line::Failed(failure)));
+        }
+    }
+
+    fn begin(&mut self, of: Option<GroupId>, work: Slow<Verified>) {
+        self.queue.push_back((of, work));
+        self.go_on();
+    }
+
+    /// A thread has done its work.
+    fn freed(&mut self) {
+        self.busy -= 1;
+        self.go_on();
+    }
+
+    fn go_on(&mut self) {
+        while self.busy < THREADS
+            && let Some((_, work)) = self.queue.pop_front()
+        {
+            self.busy += 1;
+            let sender = self.sender.clone();
+            // The thread that has it may not begin.
+            let (hand_over, handed) = std::sync::mpsc::sync_channel::<Slow<Verified>>(1);
+            let begun = thread::Builder::new().name("verify".to_owned()).spawn(move || {
+                let Ok(work) = handed.recv() else { return };
+                // The loop has ended when nobody hears it.
+                drop(sender.send(work()));
+            });
+            match begun {
+                // It takes it: it has not gone before.
+                Ok(_) => drop(hand_over.send(work)),
+                // Then everybody waits.
+                Err(_) => drop(self.sender.send(work())),
+            }
+        }
     }
 }
 
 impl Supervisor {
     /// Has the kernel look at what a request asks for, which is heard of again then; `None` when that has begun.
-    pub(super) fn verify(&self, call: Call) -> Option<Call> {
+    pub(super) fn verify(&mut self, id: CallId, call: Call) -> Option<Call> {
         let mut asked: BTreeMap<PathBuf, Slow<anyhow::Result<()>>> = BTreeMap::new();
         for (app, scheduling) in self.wishes(&call.request) {
             if let Policy::Custom(path) = &scheduling.policy
@@ -76,24 +138,15 @@ impl Supervisor {
         if asked.is_empty() {
             return Some(call);
         }
-        let sender = self.host.verifying.sender.clone();
-        // The thread that has it may not begin.
-        let (hand_over, handed) = std::sync::mpsc::sync_channel(1);
         let verify = move || {
-            let Ok(call) = handed.recv() else { return };
             let verdicts = asked.into_iter().map(|(path, verify)| {
                 let verdict = guarded(&path.display().to_string(), verify).unwrap_or_else(Err);
                 (path, verdict)
             });
-            // The loop has ended when nobody hears it.
-            drop(sender.send(Verified::Asked(call, verdicts.collect())));
+            Verified::Asked(id, verdicts.collect())
         };
-        match thread::Builder::new().name("verify".to_owned()).spawn(verify) {
-            // It takes it: it has not gone before.
-            Ok(_) => drop(hand_over.send(Box::new(call))),
-            // Groups find out by themselves.
-            Err(_) => return Some(call),
-        }
+        self.host.verifying.asked.insert(id, call);
+        self.host.verifying.begin(None, Box::new(verify));
         None
     }
 
@@ -148,9 +201,11 @@ impl Supervisor {
 
     /// Goes on with what has been verified.
     pub(super) fn verified(&mut self, verified: Verified) {
+        self.host.verifying.freed();
         match verified {
-            Verified::Asked(call, verdicts) => {
-                if let Some(event) = self.decide(*call, verdicts) {
+            Verified::Asked(id, verdicts) => {
+                let Some(call) = self.host.verifying.asked.remove(&id) else { return };
+                if let Some(event) = self.decide(id, call, verdicts) {
                     self.handle(event);
                 }
             }
@@ -197,16 +252,13 @@ impl Host {
     }
 
     /// Begins to load what a group needs; whether there is anything to wait for.
-    fn load(&self, group: GroupId, scheduling: &Scheduling) -> bool {
+    fn load(&mut self, group: GroupId, scheduling: &Scheduling) -> bool {
         let Some(load) = self.datapath.loading(group, scheduling) else { return false };
         let policy = scheduling.policy.to_string();
-        let sender = self.verifying.sender.clone();
-        let load = move || {
-            let loaded = guarded(&policy, load).unwrap_or_else(Loaded::failed);
-            drop(sender.send(Verified::Loaded(group, loaded)));
-        };
-        // Without a thread it is loaded when it is wanted: now.
-        thread::Builder::new().name("load".to_owned()).spawn(load).is_ok()
+        let load =
+            move || Verified::Loaded(group, guarded(&policy, load).unwrap_or_else(Loaded::failed));
+        self.verifying.begin(Some(group), Box::new(load));
+        true
     }
 
     fn fulfil(&mut self, group: GroupId, wish: &Wish, loaded: Option<Loaded>) -> Event {
