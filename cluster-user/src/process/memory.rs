@@ -59,7 +59,7 @@ mod tests {
         let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
         let process =
             rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-        let tree = Tree::marked(child.id(), process, Marker::new("test-memory", WorkerId(1)));
+        let tree = Tree::new(child.id(), process, None, Marker::new("test-memory", WorkerId(1)));
 
         // Parent and child together: 48 MiB in fact, 96 when what is shared counts for each.
         let (least, most) = (48 << 20, 90 << 20);

@@ -73,6 +73,15 @@ impl ExitWatcher {
         Ok(Self { process: register(copy, Interest::READABLE)? })
     }
 
+    /// Waits for the end, and does not reap: what is to be seen of a zombie can be looked at until [`ExitWatcher::exit`].
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn end(&self) -> io::Result<()> {
+        self.process.readable().await?.retain_ready();
+        Ok(())
+    }
+
     /// Waits for the end, reaps a child, and says how it ended. May be dropped and called again.
     ///
     /// # Errors

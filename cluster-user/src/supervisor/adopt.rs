@@ -258,7 +258,7 @@ impl Host {
             return None;
         }
         let tree = match cgroup {
-            Some(cgroup) => Tree::adopt_in_cgroup(record.pid, record.started, cgroup),
+            Some(cgroup) => Tree::adopt_in_cgroup(record.pid, record.started, cgroup, marker),
             None => Tree::adopt_marked(record.pid, record.started, marker),
         };
         let Some(tree) = tree.map(Arc::new) else {

@@ -253,6 +253,7 @@ impl Host {
         tree: Arc<Tree>,
     ) -> io::Result<()> {
         let watcher = ExitWatcher::new(tree.process())?;
+        let ending = Arc::clone(&tree);
         let last = (Instant::now(), Usage::default());
         let (cpu_percent, cpu, rate) = (0.0, Duration::ZERO, Rate::default());
         self.workers.insert(
@@ -271,6 +272,11 @@ impl Host {
         );
         let news = self.news.clone();
         tokio::spawn(async move {
+            // Who cannot be waited for is not looked at; why is said below.
+            if watcher.end().await.is_ok() {
+                ending.look_back();
+            }
+            drop(ending);
             match watcher.exit().await {
                 // The loop has ended when nobody hears it.
                 Ok(status) => drop(news.send(News::Exited(worker, status))),

@@ -308,10 +308,7 @@ impl Host {
         if !spec.listen.is_empty() {
             self.datapath.look_at(worker);
         }
-        let tree = Arc::new(match cgroup {
-            Some(cgroup) => Tree::in_cgroup(pid, spawned.process, cgroup),
-            None => Tree::marked(pid, spawned.process, marker),
-        });
+        let tree = Arc::new(Tree::new(pid, spawned.process, cgroup, marker));
         if let Err(error) = self.keep(worker, app, instance, Arc::clone(&tree)) {
             // Rare enough, out of descriptors say, that waiting for a killed process does no harm.
             drop(tree.kill());
@@ -364,7 +361,7 @@ impl Host {
         let tail = self.output.tail(worker, LAST_WORDS);
         let news = self.news.clone();
         tokio::spawn(async move {
-            if let Err(error) = tree.empty().await {
+            if let Err(error) = tree.end().await {
                 log::error!("failed to wait for the processes of worker {worker}: {error}");
             }
             let tail = tail.await;

@@ -109,13 +109,30 @@ impl WorkerCgroup {
         Ok(pids)
     }
 
-    /// Whether a process is in a cgroup of another worker of the same daemon.
-    pub fn is_beside(&self, pid: u32) -> bool {
+    /// Pids of all processes in cgroups of workers and hooks of the same daemon.
+    pub fn beside(&self) -> Vec<u32> {
         let mut pids = Vec::new();
         let all = self.path.ancestors().nth(2);
         // What cannot be read is no reason to leave it alone.
-        let gathered = all.map(|all| gather(all, &mut pids));
-        gathered.is_some_and(|gathered| gathered.is_ok()) && pids.contains(&pid)
+        match all.map(|all| gather(all, &mut pids)) {
+            Some(Ok(())) => pids,
+            Some(Err(_)) | None => Vec::new(),
+        }
+    }
+
+    /// Whether a process is in it or below it, or was when it became a zombie: it stays where it ended until it is reaped
+    /// (cgroup-v2.rst, "Processes"), and `cgroup.procs` does not have it any more.
+    pub fn holds(&self, pid: u32) -> bool {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let Some(place) = text.lines().find_map(|line| line.strip_prefix("0::")) else {
+            return false;
+        };
+        // What the kernel says begins at the root of this process's namespace, wherever that is mounted: what is below it
+        // is compared, which are home, app and worker.
+        let mut own: Vec<_> = self.path.iter().rev().take(3).collect();
+        own.reverse();
+        let place: Vec<_> = Path::new(place).iter().collect();
+        place.windows(own.len()).any(|names| names == own)
     }
 
     /// CPU time of all processes that are or were in it, in microseconds.

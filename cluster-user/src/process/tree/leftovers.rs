@@ -5,11 +5,14 @@ use std::{
     os::fd::AsFd as _,
 };
 
-use super::{Marker, ROUNDS, open, send};
+use super::{Marker, open, send};
 use crate::{
     id::WorkerId,
     process::proc::{self, Stat},
 };
+
+/// Looks for those that were forked while others were killed.
+const ROUNDS: usize = 100;
 
 /// Living processes that carry a marker of this home, by worker. Neither this process nor those it descends from are
 /// among them, even if a worker of the same home started them; nor are those of other users, which cannot be read.
@@ -57,7 +60,8 @@ fn worker_of(pid: u32, home_id: &str) -> Option<WorkerId> {
     Marker::worker_of(home_id, &value)
 }
 
-fn ancestors() -> BTreeSet<u32> {
+/// This process, and those it descends from.
+pub(super) fn ancestors() -> BTreeSet<u32> {
     let mut ancestors = BTreeSet::new();
     let mut pid = std::process::id();
     while pid != 0 && ancestors.insert(pid) {

@@ -2,14 +2,18 @@
 //!
 //! In a cgroup the kernel keeps them together, unless the main process goes to another one, as whoever may do anything can.
 //! Without one, and then, they are found by what a process can hardly get rid of: its session, its ancestry, and a variable in
-//! the environment it was started with.
+//! the environment it was started with. Who has lost all three is not found: it leads a session of its own, its parents have
+//! ended, and its environment was replaced, or is another user's, which only root may read. Nor is who leaves the cgroup while
+//! the main process stays in it: to look for those, all of `/proc` would have to be read whenever a worker ends.
 
 mod leftovers;
+mod marker;
 mod remains;
 mod scan;
 
 use std::{
-    fmt, io,
+    collections::BTreeSet,
+    io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -21,6 +25,7 @@ use tokio::io::Interest;
 pub(super) use self::scan::Snapshot;
 pub use self::{
     leftovers::{end_unclaimed, marked},
+    marker::Marker,
     remains::Remains,
 };
 use super::{
@@ -28,40 +33,10 @@ use super::{
     proc::{self, Stat},
     ready::register,
 };
-use crate::id::WorkerId;
 
-/// Rounds of SIGKILL for a tree without a cgroup that forks while it is being killed.
-const ROUNDS: usize = 100;
-
-/// The variable of the environment that says whose a process is, where there is no cgroup to say so.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Marker(String);
-
-impl Marker {
-    /// Name of the variable.
-    pub const NAME: &'static str = "CLUSTER_WORKER";
-
-    /// The marker of a worker; `home_id` keeps the daemons of a host apart.
-    pub fn new(home_id: &str, worker: WorkerId) -> Self {
-        Self(format!("{}={home_id}:{worker}", Self::NAME))
-    }
-
-    /// The worker that a marker of this home names.
-    pub fn worker_of(home_id: &str, value: &str) -> Option<WorkerId> {
-        value.strip_prefix(home_id)?.strip_prefix(':')?.parse().ok().map(WorkerId)
-    }
-
-    /// Name and value, to be put into the worker's environment.
-    pub fn variable(&self) -> (String, String) {
-        (Self::NAME.to_owned(), self.0[Self::NAME.len() + 1..].to_owned())
-    }
-}
-
-impl fmt::Display for Marker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+/// Rounds of SIGKILL at once for a tree without a cgroup that forks while it is being killed. Each reads all of `/proc`, and
+/// whoever calls has others to look after: [`Tree::end`] goes on.
+const ROUNDS: usize = 3;
 
 /// A worker's processes.
 #[derive(Debug)]
@@ -70,45 +45,39 @@ pub struct Tree {
     process: OwnedFd,
     /// When its main process started, in clock ticks since boot; 0 when that could not be read.
     started: u64,
-    kept_by: Keeper,
-    /// Whether the main process was seen outside of its cgroup: what it starts there is there, too.
+    /// What keeps its processes together, where there are cgroups.
+    cgroup: Option<WorkerCgroup>,
+    /// What they have in their environment.
+    marker: Marker,
+    /// Whether the main process was seen outside of its cgroup, or may have been: what it starts there is there, too.
     strayed: AtomicBool,
 }
 
-/// What keeps the processes of a tree together.
-#[derive(Debug)]
-enum Keeper {
-    Cgroup(WorkerCgroup),
-    Marker(Marker),
-}
-
 impl Tree {
-    /// The tree of a process that was born in `cgroup`.
-    pub fn in_cgroup(pid: u32, process: OwnedFd, cgroup: WorkerCgroup) -> Self {
+    /// The tree of a process that leads a session, has `marker` in its environment, and was born in `cgroup`, where there is
+    /// one.
+    pub fn new(pid: u32, process: OwnedFd, cgroup: Option<WorkerCgroup>, marker: Marker) -> Self {
         let started = Stat::of(pid).map_or(0, |stat| stat.started);
-        Self::new(pid, process, started, Keeper::Cgroup(cgroup))
-    }
-
-    /// The tree of a process that leads a session and has `marker` in its environment.
-    pub fn marked(pid: u32, process: OwnedFd, marker: Marker) -> Self {
-        let started = Stat::of(pid).map_or(0, |stat| stat.started);
-        Self::new(pid, process, started, Keeper::Marker(marker))
-    }
-
-    fn new(pid: u32, process: OwnedFd, started: u64, kept_by: Keeper) -> Self {
-        Self { pid, process, started, kept_by, strayed: AtomicBool::new(false) }
+        Self { pid, process, started, cgroup, marker, strayed: AtomicBool::new(false) }
     }
 
     /// The tree that an earlier daemon of this boot started in `cgroup`, if its main process still lives: the one of that
     /// pid that started then. A pid alone may be anybody's by now. It may have gone to another cgroup, but not to that of
     /// another worker.
-    pub fn adopt_in_cgroup(pid: u32, started: u64, cgroup: WorkerCgroup) -> Option<Self> {
+    pub fn adopt_in_cgroup(
+        pid: u32,
+        started: u64,
+        cgroup: WorkerCgroup,
+        marker: Marker,
+    ) -> Option<Self> {
         // The descriptor is taken before it is looked whose it is.
         let process = open(pid)?;
         let member = cgroup.pids().unwrap_or_default().contains(&pid);
         let is_it = member
-            || Stat::of(pid).is_some_and(|stat| stat.session == pid) && !cgroup.is_beside(pid);
-        let tree = Self::new(pid, process, started, Keeper::Cgroup(cgroup));
+            || Stat::of(pid).is_some_and(|stat| stat.session == pid)
+                && !cgroup.beside().contains(&pid);
+        let strayed = AtomicBool::new(false);
+        let tree = Self { pid, process, started, cgroup: Some(cgroup), marker, strayed };
         (is_it && lives(pid, started)).then_some(tree)
     }
 
@@ -116,7 +85,8 @@ impl Tree {
     pub fn adopt_marked(pid: u32, started: u64, marker: Marker) -> Option<Self> {
         let process = open(pid)?;
         let member = proc::has_variable(pid, &marker.to_string());
-        let tree = Self::new(pid, process, started, Keeper::Marker(marker));
+        let strayed = AtomicBool::new(false);
+        let tree = Self { pid, process, started, cgroup: None, marker, strayed };
         (member && lives(pid, started)).then_some(tree)
     }
 
@@ -138,38 +108,50 @@ impl Tree {
 
     /// Its cgroup, where it has one.
     pub fn cgroup(&self) -> Option<&WorkerCgroup> {
-        match &self.kept_by {
-            Keeper::Cgroup(cgroup) => Some(cgroup),
-            Keeper::Marker(_) => None,
-        }
+        self.cgroup.as_ref()
     }
 
     /// Pids of all its living processes. Where there is no cgroup this reads all of `/proc`.
     pub fn pids(&self) -> Vec<u32> {
-        match &self.kept_by {
-            Keeper::Cgroup(cgroup) => {
-                // A cgroup that was removed has none.
-                let mut pids = cgroup.pids().unwrap_or_default();
-                pids.extend(self.outside(&pids));
-                pids
-            }
-            Keeper::Marker(marker) => {
-                let members = Snapshot::take().members(self.pid, self.started, Some(marker));
-                members.into_iter().map(|stat| stat.pid).collect()
-            }
-        }
+        let Some(cgroup) = &self.cgroup else {
+            let members = Snapshot::take().members(self.pid, self.started, Some(&self.marker));
+            return members.into_iter().map(|stat| stat.pid).collect();
+        };
+        // A cgroup that was removed has none.
+        let mut pids = cgroup.pids().unwrap_or_default();
+        pids.extend(self.outside(cgroup, &pids));
+        pids
     }
 
     /// Those that are not in its cgroup, beside those that are. All of `/proc` is read only when the main process has left it.
-    fn outside(&self, inside: &[u32]) -> Vec<u32> {
+    fn outside(&self, cgroup: &WorkerCgroup, inside: &[u32]) -> Vec<u32> {
         if !inside.contains(&self.pid) && lives(self.pid, self.started) {
             self.strayed.store(true, Ordering::Relaxed);
         }
         if !self.strayed.load(Ordering::Relaxed) {
             return Vec::new();
         }
-        let members = self.members(&Snapshot::take()).into_iter().map(|stat| stat.pid);
-        members.filter(|pid| !inside.contains(pid)).collect()
+        let all = Snapshot::take();
+        let kin: BTreeSet<u32> = self.members(&all).into_iter().map(|stat| stat.pid).collect();
+        // Its hooks have the marker too, and cgroups of their own.
+        let mut spared = cgroup.beside();
+        spared.extend(leftovers::ancestors());
+        let marked = all.members(self.pid, self.started, Some(&self.marker)).into_iter();
+        let found = marked.map(|stat| stat.pid);
+        found
+            .filter(|pid| !inside.contains(pid) && (kin.contains(pid) || !spared.contains(pid)))
+            .collect()
+    }
+
+    /// To be called when its main process has ended and was not reaped yet: whether it ended in its cgroup. If it did not, or
+    /// if that is not to be seen any more, what it left elsewhere is looked for when the tree is killed.
+    pub fn look_back(&self) {
+        let Some(cgroup) = &self.cgroup else { return };
+        let stat = Stat::of(self.pid);
+        let is_it = stat.is_some_and(|stat| stat.state == 'Z' && stat.started == self.started);
+        if !(is_it && cgroup.holds(self.pid)) {
+            self.strayed.store(true, Ordering::Relaxed);
+        }
     }
 
     /// What is known without looking at environments; for figures, where a stray more or less matters
@@ -194,23 +176,19 @@ impl Tree {
         self.send_to(&self.pids(), signal)
     }
 
-    /// Kills every process of the tree. [`Tree::empty`] says when they are gone.
+    /// Kills every process of the tree. [`Tree::end`] sees to those that are forked meanwhile, and says when all are gone.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn kill(&self) -> io::Result<()> {
-        match &self.kept_by {
-            Keeper::Cgroup(cgroup) => {
-                // Before anybody ends: whose child a process is, is then not to be seen any more.
-                let outside = self.outside(&cgroup.pids().unwrap_or_default());
-                let killed = match cgroup.kill() {
-                    Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
-                    other => other,
-                };
-                if outside.is_empty() { killed } else { killed.and(self.kill_each(outside)) }
-            }
-            Keeper::Marker(_) => self.kill_each(self.pids()),
-        }
+        let Some(cgroup) = &self.cgroup else { return self.kill_each(self.pids()) };
+        // Before anybody ends: whose child a process is, is then not to be seen any more.
+        let outside = self.outside(cgroup, &cgroup.pids().unwrap_or_default());
+        let killed = match cgroup.kill() {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            other => other,
+        };
+        if outside.is_empty() { killed } else { killed.and(self.kill_each(outside)) }
     }
 
     /// Kills these, and whoever is found after that: they may fork while they are being killed.
@@ -230,7 +208,21 @@ impl Tree {
     /// # Errors
     /// When the kernel cannot be asked.
     pub async fn empty(&self) -> io::Result<()> {
-        if let Keeper::Cgroup(cgroup) = &self.kept_by {
+        self.wait(|_| {}).await
+    }
+
+    /// As [`Tree::empty`], and kills whoever was forked while the tree was killed. Others have their turn between two looks.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn end(&self) -> io::Result<()> {
+        // One that may not be killed is waited for.
+        self.wait(|pids| drop(self.send_to(pids, libc::SIGKILL))).await
+    }
+
+    /// Waits until none of its processes lives; `left` is told who does, at each look.
+    async fn wait(&self, left: impl Fn(&[u32])) -> io::Result<()> {
+        if let Some(cgroup) = &self.cgroup {
             match cgroup.empty().await {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => other?,
@@ -240,13 +232,19 @@ impl Tree {
             }
         }
         // Whoever comes first is waited for; then it is looked who is left.
-        while let Some(pid) = self.pids().first() {
-            if let Some(process) = open(*pid) {
-                let process = register(process, Interest::READABLE)?;
-                process.readable().await?.retain_ready();
+        loop {
+            let pids = self.pids();
+            let Some(first) = pids.first() else { return Ok(()) };
+            let process = open(*first);
+            left(&pids);
+            match process {
+                Some(process) => {
+                    let process = register(process, Interest::READABLE)?;
+                    process.readable().await?.retain_ready();
+                }
+                None => tokio::task::yield_now().await,
             }
         }
-        Ok(())
     }
 
     /// Removes what was made for it, once it is empty.
@@ -254,7 +252,7 @@ impl Tree {
     /// # Errors
     /// `EBUSY` when a process is left.
     pub fn remove(&self) -> io::Result<()> {
-        self.cgroup().map_or(Ok(()), WorkerCgroup::remove)
+        self.cgroup.as_ref().map_or(Ok(()), WorkerCgroup::remove)
     }
 
     /// Signals processes found by pid. Descriptors are taken first and the pids compared again, so that

@@ -8,7 +8,7 @@ use std::{
 
 use super::*;
 use crate::{
-    id::AppId,
+    id::{AppId, WorkerId},
     process::{
         cgroup::Hierarchy,
         spawn::{Bounds, Launch, spawn},
@@ -69,11 +69,85 @@ fn a_tree_that_has_left_its_cgroup_is_found_and_killed_to_the_last() {
     let worker = start(&format!("echo $$ > {}; sleep 1000", elsewhere.display()), Some(cgroup));
     wait_for(&worker, 2);
     let again = hierarchy.reopen_worker(AppId(0), WorkerId(1)).unwrap();
-    let adopted = Tree::adopt_in_cgroup(worker.pid(), worker.started(), again).unwrap();
+    let (pid, started) = (worker.pid(), worker.started());
+    let adopted = Tree::adopt_in_cgroup(pid, started, again, worker.marker.clone()).unwrap();
     adopted.kill().unwrap();
     finish(&worker);
     worker.remove().unwrap();
     hierarchy.remove().unwrap();
+}
+
+/// By its session, by its parents, and by nothing but its environment.
+#[test]
+fn what_a_worker_left_elsewhere_is_found_when_it_has_ended_by_itself() {
+    let Ok(hierarchy) = Hierarchy::open(&format!("test-gone-{}", std::process::id())) else {
+        eprintln!("skipped: no cgroup v2 here that may be written to");
+        return;
+    };
+    let elsewhere = hierarchy.top().join("cgroup.procs");
+    let cgroup = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
+    // It ends by what it is told, and then has left three: one without a parent, in a session of its own.
+    let script = format!(
+        "echo $$ > {}; sleep 1000 & (setsid sh -c 'sleep 1000 & exec sleep 1000' &); exec sleep 1000",
+        elsewhere.display()
+    );
+    let worker = start(&script, Some(cgroup));
+    let begin = Instant::now();
+    // Nobody looks at the tree while it lives.
+    while all_of(&worker).len() != 4 {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", all_of(&worker));
+        thread::sleep(Duration::from_millis(2));
+    }
+    worker.signal(libc::SIGSEGV).unwrap();
+    let watcher = || crate::process::watch::ExitWatcher::new(worker.process()).unwrap();
+    runtime().block_on(async { watcher().end().await.unwrap() });
+    worker.look_back();
+    assert!(matches!(
+        runtime().block_on(async { watcher().exit().await.unwrap() }),
+        ExitStatus::Signal { signal: libc::SIGSEGV, .. }
+    ));
+    assert_eq!(worker.pids().len(), 3);
+
+    worker.kill().unwrap();
+    runtime().block_on(worker.end()).unwrap();
+
+    assert_eq!(all_of(&worker), Vec::<u32>::new());
+    worker.remove().unwrap();
+    hierarchy.remove().unwrap();
+}
+
+#[test]
+fn a_worker_that_ends_in_its_cgroup_has_nothing_looked_for_elsewhere() {
+    let Ok(hierarchy) = Hierarchy::open(&format!("test-home-{}", std::process::id())) else {
+        eprintln!("skipped: no cgroup v2 here that may be written to");
+        return;
+    };
+    let cgroup = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
+    let worker = start("exit 3", Some(cgroup));
+    let watcher = || crate::process::watch::ExitWatcher::new(worker.process()).unwrap();
+    runtime().block_on(async { watcher().end().await.unwrap() });
+    worker.look_back();
+    assert!(!worker.strayed.load(Ordering::Relaxed));
+    assert_eq!(reap(worker.process()).unwrap(), Some(ExitStatus::Code(3)));
+    // Where it ended is not to be seen any more.
+    worker.look_back();
+    assert!(worker.strayed.load(Ordering::Relaxed));
+    worker.remove().unwrap();
+    hierarchy.remove().unwrap();
+}
+
+#[test]
+fn who_is_forked_while_a_tree_is_killed_is_killed_too() {
+    let worker = start("sleep 1000 & wait", None);
+    wait_for(&worker, 2);
+    // As if all the others had been forked after the last look.
+    worker.signal(libc::SIGKILL).unwrap();
+    runtime()
+        .block_on(async { tokio::time::timeout(Duration::from_secs(20), worker.end()).await })
+        .expect("all end")
+        .unwrap();
+    assert!(worker.pids().is_empty());
+    reap(worker.process()).unwrap().unwrap();
 }
 
 #[test]
@@ -117,7 +191,7 @@ fn usage_counts_the_whole_tree() {
 fn a_tree_is_adopted_by_pid_start_and_marker_together() {
     let worker = start("sleep 1000 & wait", None);
     wait_for(&worker, 2);
-    let Keeper::Marker(marker) = &worker.kept_by else { panic!("it has no cgroup") };
+    let marker = &worker.marker;
     let adopt = |pid, started, marker: &Marker| Tree::adopt_marked(pid, started, marker.clone());
     let (pid, started) = (worker.pid(), worker.started());
     assert_ne!(started, 0);
@@ -150,17 +224,20 @@ fn a_tree_is_adopted_by_pid_start_and_cgroup_together() {
     let (one, other) = (make(1), make(2));
     let (pid, started) = (one.pid(), one.started());
     assert_ne!(started, 0);
+    let adopt = |started, id| {
+        Tree::adopt_in_cgroup(pid, started, reopen(id), Marker::new("test", WorkerId(id)))
+    };
 
-    assert!(Tree::adopt_in_cgroup(pid, started, reopen(2)).is_none(), "it is in another cgroup");
-    assert!(Tree::adopt_in_cgroup(pid, started + 1, reopen(1)).is_none());
-    let adopted = Tree::adopt_in_cgroup(pid, started, reopen(1)).unwrap();
+    assert!(adopt(started, 2).is_none(), "it is in another cgroup");
+    assert!(adopt(started + 1, 1).is_none());
+    let adopted = adopt(started, 1).unwrap();
 
     adopted.kill().unwrap();
     // A zombie until its parent reaps it, and in its cgroup all the while.
     while Stat::of(pid).is_some_and(|stat| stat.state != 'Z') {
         thread::sleep(Duration::from_millis(1));
     }
-    assert!(Tree::adopt_in_cgroup(pid, started, reopen(1)).is_none(), "it has ended");
+    assert!(adopt(started, 1).is_none(), "it has ended");
     finish(&one);
     other.kill().unwrap();
     finish(&other);
@@ -187,10 +264,12 @@ fn start(script: &str, cgroup: Option<WorkerCgroup>) -> Tree {
         bounds: &Bounds::default(),
     })
     .unwrap();
-    match cgroup {
-        Some(cgroup) => Tree::in_cgroup(spawned.pid, spawned.process, cgroup),
-        None => Tree::marked(spawned.pid, spawned.process, marker),
-    }
+    Tree::new(spawned.pid, spawned.process, cgroup, marker)
+}
+
+fn all_of(worker: &Tree) -> Vec<u32> {
+    let members = Snapshot::take().members(worker.pid(), worker.started(), Some(&worker.marker));
+    members.into_iter().map(|stat| stat.pid).collect()
 }
 
 fn unique() -> u32 {
