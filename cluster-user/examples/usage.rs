@@ -70,8 +70,5 @@ fn start(hierarchy: &Hierarchy, in_cgroup: bool, worker: WorkerId) -> anyhow::Re
         filter: None,
         bounds: &Bounds::default(),
     })?;
-    Ok(match cgroup {
-        Some(cgroup) => Tree::in_cgroup(spawned.pid, spawned.process, cgroup),
-        None => Tree::marked(spawned.pid, spawned.process, marker),
-    })
+    Ok(Tree::new(spawned.pid, spawned.process, cgroup, marker))
 }
