@@ -12,6 +12,8 @@ use std::{
         unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     },
     path::PathBuf,
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -51,6 +53,9 @@ impl fmt::Display for LockError {
 
 impl std::error::Error for LockError {}
 
+/// Time in which whoever looks at the lock is done with it.
+const LOOK: Duration = Duration::from_secs(1);
+
 impl Lock {
     /// The lock that the supervisor before this one held in the same process.
     pub fn inherit(lock: OwnedFd) -> Result<Self, LockError> {
@@ -75,11 +80,22 @@ impl Lock {
     /// # Errors
     /// [`LockError`].
     pub fn acquire(home: &Home) -> Result<Self, LockError> {
-        let file = open(home).map_err(LockError::Failed)?;
-        let mut locked = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(locked) => locked,
-            Err((_, Errno::EWOULDBLOCK)) => return Err(LockError::Held),
-            Err((_, error)) => return Err(LockError::Failed(error.into())),
+        let mut file = open(home).map_err(LockError::Failed)?;
+        let until = Instant::now() + LOOK;
+        let mut locked = loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(locked) => break locked,
+                // Whoever only looks whether it is held shares it for a moment, and that is no daemon.
+                Err((again, Errno::EWOULDBLOCK)) if Instant::now() < until => {
+                    if Self::is_held(home) {
+                        return Err(LockError::Held);
+                    }
+                    file = again;
+                    thread::yield_now();
+                }
+                Err((_, Errno::EWOULDBLOCK)) => return Err(LockError::Held),
+                Err((_, error)) => return Err(LockError::Failed(error.into())),
+            }
         };
         let written = locked.set_len(0).and_then(|()| writeln!(locked, "{}", std::process::id()));
         written.map_err(LockError::Failed)?;
@@ -158,6 +174,8 @@ impl Reach {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -172,6 +190,24 @@ mod tests {
         drop(lock);
         assert!(!Lock::is_held(&home));
         drop(Lock::acquire(&home).unwrap());
+    }
+
+    #[test]
+    fn who_only_looks_keeps_no_daemon_from_beginning() {
+        let (_folder, home) = home("h");
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        Lock::is_held(&home);
+                    }
+                });
+            }
+            let acquired = (0..500).map(|_| Lock::acquire(&home).map(drop)).find(Result::is_err);
+            done.store(true, Ordering::Relaxed);
+            assert!(acquired.is_none(), "{acquired:?}");
+        });
     }
 
     #[tokio::test]
