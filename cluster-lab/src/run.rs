@@ -219,6 +219,10 @@ fn one(
         audience.pass(after + expected.saturating_sub(began.elapsed()));
         thread::sleep(LOOK);
     };
+    if !ended.success() {
+        // What a killed keeper has left may still hold what is read here.
+        arena::sweep();
+    }
     let said = running.stdout.take().and_then(|it| it.join().ok()).unwrap_or_default();
     let complained = running.stderr.take().and_then(|it| it.join().ok()).unwrap_or_default();
     let verdict = said.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
