@@ -205,7 +205,7 @@ mod tests {
         spec.hooks =
             Hooks { pre_start: Some("true".into()), timeout: Duration::ZERO, ..Hooks::default() };
         spec.recycle.max_memory = Some(1);
-        spec.recycle.max_lifetime = Some(Duration::from_secs(60));
+        spec.recycle.max_lifetime = Some(Duration::from_mins(1));
         spec.watch = Some(Watch {
             paths: vec!["lib".into(), "/srv".into()],
             ignore: Vec::new(),
