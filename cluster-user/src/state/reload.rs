@@ -193,7 +193,7 @@ impl State {
 
     /// What an app serves now, less what its new definition says it does not serve any more.
     fn served(&self, id: AppId, new: &AppSpec) -> Vec<GroupKey> {
-        let served = self.groups.values().filter(|group| group.app == id && group.open);
+        let served = self.open_groups_of(id);
         let served = served.filter(|group| !group.served_by(|id| self.is_online(id)).is_empty());
         let named =
             |key: &GroupKey| new.ports.is_empty() || new.ports.contains(&key.address.port());

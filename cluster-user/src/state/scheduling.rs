@@ -251,8 +251,7 @@ impl State {
 
     /// Whether a group of an app has not answered yet.
     pub(super) fn is_asking(&self, id: AppId) -> bool {
-        let mut of_app = self.groups.values().filter(|group| group.app == id && group.open);
-        of_app.any(|group| !group.rule.asked.is_empty())
+        self.open_groups_of(id).any(|group| !group.rule.asked.is_empty())
     }
 
     /// Whether a group of an app has still to be asked, or to answer, for the rule that the app shall have.
@@ -260,8 +259,8 @@ impl State {
         let Some(app) = self.apps.get(&id) else { return false };
         let switch = self.switches.iter().find_map(|switch| switch.to.get(&id));
         let wanted = app.in_effect(switch.unwrap_or(&app.spec().scheduling));
-        let mut of_app = self.groups.values().filter(|group| group.app == id && group.open);
-        of_app.any(|group| !group.rule.asked.is_empty() || group.rule.lacks(&wanted))
+        self.open_groups_of(id)
+            .any(|group| !group.rule.asked.is_empty() || group.rule.lacks(&wanted))
     }
 
     /// Tells who waits for a reload that its canary gets a share, which the policy of the app would not give it; when the last
@@ -271,10 +270,9 @@ impl State {
         let policy = &app.spec().scheduling.policy;
         let turns = app.in_effect(&app.spec().scheduling);
         let has = |group: &Group| group.rule.has.as_ref() == Some(&*turns);
-        let mut of_app = self.groups.values().filter(|group| group.app == id && group.open);
         if turns.policy == *policy
             || before.is_some_and(|before| before.policy == turns.policy)
-            || !of_app.all(has)
+            || !self.open_groups_of(id).all(has)
         {
             return;
         }
@@ -294,9 +292,8 @@ impl State {
         };
         let waiting = self.waiting_for(app);
         self.tell_of_datagrams(app, &waiting);
-        let mut of_app = self.groups.values().filter(|group| group.app == app && group.open);
         // Once, however many ports there are.
-        if of_app.next().is_some() && of_app.next().is_none() {
+        if self.open_groups_of(app).count() == 1 {
             self.tell_of_unguarded(app, &waiting);
         }
     }
@@ -320,8 +317,8 @@ impl State {
         };
         let asked = *guard != Guard::default() && *guard != Guard::OFF;
         let (guard, shed) = (asked.then_some(*guard), *shed);
-        let mut of_app = self.groups.values().filter(|group| group.app == app && group.open);
-        let is_udp = of_app.next().is_some_and(Group::is_udp) && of_app.all(Group::is_udp);
+        let is_udp = self.open_groups_of(app).next().is_some()
+            && self.open_groups_of(app).all(Group::is_udp);
         if is_udp && (asked || shed.is_some()) {
             for call in calls {
                 let name = self.name(app);
@@ -335,8 +332,7 @@ impl State {
         if matches!(spec.scheduling.policy, Policy::Sticky(_)) {
             return;
         }
-        let udp =
-            self.groups.values().filter(|group| group.app == app && group.open && group.is_udp());
+        let udp = self.open_groups_of(app).filter(|group| group.is_udp());
         let addresses: Vec<_> = udp.map(|group| group.key.address).collect();
         for address in addresses {
             for call in calls {

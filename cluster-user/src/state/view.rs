@@ -8,7 +8,7 @@ use super::{
     State,
     app::{App, Seat, SeatState},
     deployment::Deployment,
-    group::Vacancy,
+    group::{Group, Vacancy},
     rollout::Stage,
     why::Why,
     worker::{Phase, Worker},
@@ -172,6 +172,11 @@ impl State {
         self.groups.values().filter(|group| group.open).map(|group| group.id)
     }
 
+    /// The open groups of an app.
+    pub(super) fn open_groups_of(&self, app: AppId) -> impl Iterator<Item = &Group> + '_ {
+        self.groups.values().filter(move |group| group.app == app && group.open)
+    }
+
     /// The app of a group.
     #[cfg(test)]
     pub(super) fn app_of_group(&self, group: GroupId) -> Option<AppId> {
@@ -240,9 +245,7 @@ impl State {
 
     fn app<'a>(&'a self, app: &'a App) -> AppView<'a> {
         let mut ports: Vec<_> = self
-            .groups
-            .values()
-            .filter(|group| group.app == app.id && group.open)
+            .open_groups_of(app.id)
             .map(|group| {
                 // Not the turns of the route: a worker may have several.
                 let online = |id| self.workers.get(&id).is_some_and(Worker::online);
@@ -268,8 +271,8 @@ impl State {
             who: &rollout.who,
             began: rollout.began,
         });
-        let mut of_app = self.groups.values().filter(|group| group.app == app.id && group.open);
-        let unscheduled = of_app.find_map(|group| group.rule.refused.as_deref());
+        let unscheduled =
+            self.open_groups_of(app.id).find_map(|group| group.rule.refused.as_deref());
         AppView {
             id: app.id,
             spec: app.spec(),
