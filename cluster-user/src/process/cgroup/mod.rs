@@ -338,4 +338,4 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::process) mod tests;

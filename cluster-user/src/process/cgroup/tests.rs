@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn a_worker_lives_three_levels_below_the_top() {
-    let Some(hierarchy) = hierarchy("level") else { return };
+    let hierarchy = hierarchy("level");
     let worker = hierarchy.create_worker(AppId(3), WorkerId(9)).unwrap();
     assert!(worker.path().ends_with("app-3/worker-9"));
     let top = candidates()[0].path.clone();
@@ -21,7 +21,7 @@ fn a_worker_lives_three_levels_below_the_top() {
 
 #[test]
 fn all_of_a_tree_is_killed_and_its_end_is_an_event() {
-    let Some(hierarchy) = hierarchy("kill") else { return };
+    let hierarchy = hierarchy("kill");
     let worker = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
     assert!(!worker.populated().unwrap());
     let mut child = sleepers(&worker);
@@ -39,7 +39,7 @@ fn all_of_a_tree_is_killed_and_its_end_is_an_event() {
 
 #[test]
 fn without_cgroup_kill_processes_are_killed_one_by_one() {
-    let Some(hierarchy) = hierarchy("each") else { return };
+    let hierarchy = hierarchy("each");
     let worker = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
     let mut child = sleepers(&worker);
     worker.kill_each().unwrap();
@@ -50,7 +50,7 @@ fn without_cgroup_kill_processes_are_killed_one_by_one() {
 
 #[test]
 fn sub_cgroups_of_a_worker_count_as_the_worker() {
-    let Some(hierarchy) = hierarchy("sub") else { return };
+    let hierarchy = hierarchy("sub");
     let worker = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
     let below = worker.path().join("own/deeper");
     fs::create_dir_all(&below).unwrap();
@@ -66,7 +66,7 @@ fn sub_cgroups_of_a_worker_count_as_the_worker() {
 
 #[test]
 fn what_an_earlier_daemon_left_is_ended_and_named_unless_somebody_claims_it() {
-    let Some(earlier) = hierarchy("left") else { return };
+    let earlier = hierarchy("left");
     let lost = earlier.create_worker(AppId(1), WorkerId(7)).unwrap();
     let claimed = earlier.create_worker(AppId(2), WorkerId(8)).unwrap();
     let empty = earlier.create_worker(AppId(3), WorkerId(9)).unwrap();
@@ -77,7 +77,7 @@ fn what_an_earlier_daemon_left_is_ended_and_named_unless_somebody_claims_it() {
         fs::create_dir(path).unwrap();
     }
 
-    let next = hierarchy("left").unwrap();
+    let next = hierarchy("left");
     let found = next.found().unwrap();
     let seen: Vec<_> = found.iter().map(|one| (one.worker.0, one.pids.len(), one.id)).collect();
     assert_eq!(seen, [(7, 3, lost.id()), (8, 3, claimed.id()), (9, 0, empty.id())]);
@@ -104,7 +104,7 @@ fn what_an_earlier_daemon_left_is_ended_and_named_unless_somebody_claims_it() {
 
 #[test]
 fn cpu_time_is_counted() {
-    let Some(hierarchy) = hierarchy("cpu") else { return };
+    let hierarchy = hierarchy("cpu");
     let worker = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
     let before = worker.cpu_usec().unwrap();
     let script = format!(
@@ -116,15 +116,10 @@ fn cpu_time_is_counted() {
     hierarchy.remove().unwrap();
 }
 
-/// One of this test's own, or none where cgroups are not to be had.
-fn hierarchy(name: &str) -> Option<Hierarchy> {
-    match Hierarchy::open(&format!("test-{name}-{}", std::process::id())) {
-        Ok(hierarchy) => Some(hierarchy),
-        Err(missing) => {
-            eprintln!("skipped: {missing}");
-            None
-        }
-    }
+/// One of this test's own.
+pub(in crate::process) fn hierarchy(name: &str) -> Hierarchy {
+    Hierarchy::open(&format!("test-{name}-{}", std::process::id()))
+        .expect("this test needs a cgroup v2 that it may write to")
 }
 
 /// A shell and two sleeping children of it, all in `cgroup` when this returns.
@@ -146,7 +141,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 #[test]
 fn hooks_of_a_daemon_that_is_gone_are_ended_and_workers_that_are_claimed_are_not() {
-    let Some(hierarchy) = hierarchy("hooks") else { return };
+    let hierarchy = hierarchy("hooks");
     let worker = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
     let hook = hierarchy.create_hook(AppId(0), 5).unwrap();
     let (mut served, mut hooked) = (sleepers(&worker), sleepers(&hook));

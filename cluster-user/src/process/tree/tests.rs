@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     id::{AppId, WorkerId},
     process::{
-        cgroup::Hierarchy,
+        cgroup::tests::hierarchy,
         spawn::{Bounds, Launch, spawn},
         usage,
         watch::{ExitStatus, reap},
@@ -31,10 +31,7 @@ fn a_tree_without_a_cgroup_is_found_and_killed_to_the_last() {
 
 #[test]
 fn a_tree_in_a_cgroup_is_found_and_killed_to_the_last() {
-    let Ok(hierarchy) = Hierarchy::open(&format!("test-tree-{}", std::process::id())) else {
-        eprintln!("skipped: no cgroup v2 here that may be written to");
-        return;
-    };
+    let hierarchy = hierarchy("tree");
     let cgroup = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
     let worker = start(FAMILY, Some(cgroup));
     wait_for(&worker, 4);
@@ -46,10 +43,7 @@ fn a_tree_in_a_cgroup_is_found_and_killed_to_the_last() {
 
 #[test]
 fn a_tree_that_has_left_its_cgroup_is_found_and_killed_to_the_last() {
-    let Ok(hierarchy) = Hierarchy::open(&format!("test-stray-{}", std::process::id())) else {
-        eprintln!("skipped: no cgroup v2 here that may be written to");
-        return;
-    };
+    let hierarchy = hierarchy("stray");
     let cgroup = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
     let elsewhere = hierarchy.top().join("cgroup.procs");
     // One stays, and those who come after that are elsewhere.
@@ -80,10 +74,7 @@ fn a_tree_that_has_left_its_cgroup_is_found_and_killed_to_the_last() {
 /// By its session, by its parents, and by nothing but its environment.
 #[test]
 fn what_a_worker_left_elsewhere_is_found_when_it_has_ended_by_itself() {
-    let Ok(hierarchy) = Hierarchy::open(&format!("test-gone-{}", std::process::id())) else {
-        eprintln!("skipped: no cgroup v2 here that may be written to");
-        return;
-    };
+    let hierarchy = hierarchy("gone");
     let elsewhere = hierarchy.top().join("cgroup.procs");
     let cgroup = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
     // It ends by what it is told, and then has left three: one without a parent, in a session of its own.
@@ -118,10 +109,7 @@ fn what_a_worker_left_elsewhere_is_found_when_it_has_ended_by_itself() {
 
 #[test]
 fn a_worker_that_ends_in_its_cgroup_has_nothing_looked_for_elsewhere() {
-    let Ok(hierarchy) = Hierarchy::open(&format!("test-home-{}", std::process::id())) else {
-        eprintln!("skipped: no cgroup v2 here that may be written to");
-        return;
-    };
+    let hierarchy = hierarchy("home");
     let cgroup = hierarchy.create_worker(AppId(0), WorkerId(0)).unwrap();
     let worker = start("exit 3", Some(cgroup));
     let watcher = || crate::process::watch::ExitWatcher::new(worker.process()).unwrap();
@@ -210,10 +198,7 @@ fn a_tree_is_adopted_by_pid_start_and_marker_together() {
 
 #[test]
 fn a_tree_is_adopted_by_pid_start_and_cgroup_together() {
-    let Ok(hierarchy) = Hierarchy::open(&format!("test-adopt-{}", std::process::id())) else {
-        eprintln!("skipped: no cgroup v2 here that may be written to");
-        return;
-    };
+    let hierarchy = hierarchy("adopt");
     let make = |id| {
         let cgroup = hierarchy.create_worker(AppId(0), WorkerId(id)).unwrap();
         let worker = start("sleep 1000 & wait", Some(cgroup));
