@@ -244,13 +244,13 @@ fn traffic_counts_queued_connections_and_none_the_worker_made_itself() {
         world.publish(GROUP, &[1]);
         let _outgoing = elsewhere.accept().unwrap();
         let _waiting = TcpStream::connect("127.0.0.1:8080").unwrap();
+        let expected =
+            Traffic { queued: 1, established: 1, received: Some(1), ..Traffic::default() };
 
-        let traffic = world.kernel.traffic(worker).unwrap();
+        // A client is connected before the last segment of its handshake is at the worker.
+        wait_until("it is queued", || world.kernel.traffic(worker).unwrap().queued == 1);
 
-        assert_eq!(
-            traffic,
-            Traffic { queued: 1, established: 1, received: Some(1), ..Traffic::default() }
-        );
+        assert_eq!(world.kernel.traffic(worker).unwrap(), expected);
     });
 }
 

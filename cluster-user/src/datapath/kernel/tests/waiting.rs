@@ -147,7 +147,7 @@ fn refusing_refuses_the_newcomers_and_those_who_wait() {
         let workers = world.group_of(GROUP, 1, TCP, "0.0.0.0", 8080);
         world.publish(GROUP, &[]);
         let waiting = TcpStream::connect(ADDRESS).unwrap();
-        wait_until("it waits", || true);
+        wait_until("it is there", || world.kernel.serve());
 
         world.kernel.on_miss(GROUP, OnMiss::Refuse);
 
