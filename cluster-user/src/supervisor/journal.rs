@@ -4,7 +4,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hasher as _},
+    io,
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -92,13 +94,14 @@ fn may_be_of(bytes: &[u8], boot: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
-    written: Vec<u8>,
+    /// Hash of what was written last: itself, it is half a megabyte with hundreds of workers.
+    written: Option<u64>,
 }
 
 impl Journal {
     /// That of a home; nothing is read or written.
     pub(super) fn at(path: PathBuf) -> Self {
-        Self { path, written: Vec::new() }
+        Self { path, written: None }
     }
 
     /// Reads what the predecessor wrote.
@@ -131,7 +134,10 @@ impl Journal {
     /// When the file cannot be replaced; the one before it stays then.
     pub(super) fn write(&mut self, entry: &Entry<&State>) -> io::Result<()> {
         let bytes = serde_json::to_vec(entry)?;
-        if bytes == self.written {
+        let mut hash = DefaultHasher::new();
+        hash.write(&bytes);
+        let hash = Some(hash.finish());
+        if hash == self.written {
             return Ok(());
         }
         let new = self.path.with_extension("new");
@@ -140,7 +146,7 @@ impl Journal {
         let options = options.write(true).create(true).truncate(true).mode(0o600);
         options.open(&new)?.write_all(&bytes)?;
         fs::rename(&new, &self.path)?;
-        self.written = bytes;
+        self.written = hash;
         Ok(())
     }
 

@@ -20,6 +20,7 @@ mod hooks;
 mod worker_log;
 mod upkeep;
 mod manager;
+mod memory;
 mod makeshift;
 mod source;
 mod scheduling;

@@ -21,6 +21,7 @@ use super::{
     host::{Host, News},
     journal::{self, Entry, Journal},
     manager::{self, Manager},
+    memory::{self, Rest},
     options::DaemonOptions,
     source,
     succession::Inheritance,
@@ -54,24 +55,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// [`LockError::Held`](socket::LockError) when another daemon has this home, and whatever keeps it from
 /// beginning.
 pub fn run(options: DaemonOptions) -> anyhow::Result<()> {
-    give_memory_back();
+    memory::give_back_large_blocks();
     // Whoever starts it may have blocked what it is to hear: the end of orphans, and that it shall end itself.
     SigSet::empty().thread_set_mask().context("failed to hear signals")?;
     let runtime =
         Builder::new_current_thread().enable_all().build().context("failed to start a runtime")?;
     runtime.block_on(supervise(options))
-}
-
-/// Has large blocks go back to the kernel as soon as they are free.
-///
-/// glibc learns from a block of some megabytes that is freed (the kernel's description of its types is one) to keep as much
-/// for the next one, which never comes (`M_MMAP_THRESHOLD` in mallopt(3)): five megabytes for as long as the daemon lives.
-fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it sets a number of the allocator, before there are other threads; where it fails all stays as it was.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
-    }
 }
 
 async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
@@ -215,6 +204,7 @@ impl Supervisor {
         let mut pulse = self.host.manager.pulse();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rest = Rest::default();
         while !self.is_over() {
             self.tend();
             // 1. Wait. Workers come before users: what an answer shows is then as new as it can be.
@@ -245,6 +235,7 @@ impl Supervisor {
                 _ = look.tick(), if has_groups || managed => {
                     self.look_for_lost();
                     self.announce_status();
+                    rest.pass();
                     None
                 }
                 () = &mut begun, if !has_begun => {
@@ -257,6 +248,7 @@ impl Supervisor {
             };
             // 2. Decide. 3. Carry out.
             if let Some(event) = event {
+                rest.disturb();
                 self.handle(event);
             }
         }
