@@ -34,15 +34,6 @@ impl Kernel {
         options: &GroupOptions,
     ) -> anyhow::Result<Vec<Seated>> {
         ensure!(!self.groups.contains_key(&id), "group {} exists already", id.0);
-        let program = Program::open(record.program)
-            .with_context(|| format!("find program {} of the group", record.program))?;
-        // Numbers are used again: the moment of loading is not.
-        ensure!(
-            load::is_of_a_group(&program) && program.loaded == record.loaded,
-            "program {} ({}) is not the one that was loaded for the group",
-            program.id,
-            program.name
-        );
         let listening = diag::listeners(key.protocol, key.address.port())
             .context("ask who listens on the port")?;
         let listening: BTreeMap<u64, diag::Entry> = listening
@@ -50,14 +41,22 @@ impl Kernel {
             .filter(|entry| entry.key(key.protocol, key.netns) == *key)
             .map(|entry| (entry.cookie, entry))
             .collect();
-        let sockets = load::sockets(&program)?;
-        let held = load::cookies(sockets.as_fd());
-        ensure!(
-            held.iter().any(|(_, cookie)| listening.contains_key(cookie)),
-            "none of the sockets of program {} is on {}",
-            program.id,
-            key.address
-        );
+        let is_ours = |program: &Program| {
+            let sockets = load::sockets(program)?;
+            let held = load::cookies(sockets.as_fd());
+            ensure!(
+                held.iter().any(|(_, cookie)| listening.contains_key(cookie)),
+                "none of the sockets of program {} is on {}",
+                program.id,
+                key.address
+            );
+            Ok(())
+        };
+        let program = recorded(record).and_then(|program| is_ours(&program).map(|()| program));
+        // Its supervisor may have been killed when another program had taken that one's place, and before it could write
+        // that down. The sockets are where they were.
+        let program = program
+            .or_else(|error| programs().find(|program| is_ours(program).is_ok()).ok_or(error))?;
 
         let mut group = self.group_of(id, key, record, options, program)?;
         group.app.clone_from(&options.app);
@@ -132,12 +131,7 @@ impl Kernel {
         }
         let known: BTreeSet<u32> = self.groups.values().map(Group::program).collect();
         let mut found = Vec::new();
-        for id in ids::all_programs().filter(|id| !known.contains(id)) {
-            // Programs come and go meanwhile.
-            let Ok(program) = Program::open(id) else { continue };
-            if !load::is_of_a_group(&program) {
-                continue;
-            }
+        for program in programs().filter(|program| !known.contains(&program.id)) {
             let Ok(sockets) = load::sockets(&program) else { continue };
             let held = load::cookies(sockets.as_fd());
             let key = held.iter().find_map(|(_, cookie)| listening.get(cookie));
@@ -179,4 +173,24 @@ impl Kernel {
     pub fn detach(root: &Path) -> anyhow::Result<()> {
         super::join::remove(root)
     }
+}
+
+/// The program that a group had when its record was written.
+fn recorded(record: &GroupRecord) -> anyhow::Result<Program> {
+    let program = Program::open(record.program)
+        .with_context(|| format!("find program {} of the group", record.program))?;
+    // Numbers are used again: the moment of loading is not.
+    ensure!(
+        load::is_of_a_group(&program) && program.loaded == record.loaded,
+        "program {} ({}) is not the one that was loaded for the group",
+        program.id,
+        program.name
+    );
+    Ok(program)
+}
+
+/// The programs of all groups of the host.
+fn programs() -> impl Iterator<Item = Program> {
+    // They come and go meanwhile.
+    ids::all_programs().filter_map(|id| Program::open(id).ok()).filter(load::is_of_a_group)
 }

@@ -20,6 +20,7 @@ use super::{
     world::{TCP, UDP, World, answer, ask, ask_many, in_a_world, slot, step_back, wait_until},
 };
 use crate::{
+    config::scheduling::{Policy, Scheduling},
     datapath::{
         DataPath as _, GroupKey, GroupOptions, Report,
         record::{GroupRecord, Seated},
@@ -297,31 +298,60 @@ fn sockets_of_a_group_that_nobody_adopted_can_be_joined_to_a_new_one() {
 }
 
 #[test]
-fn a_record_that_is_not_of_this_group_changes_nothing() {
+fn a_group_is_found_whatever_program_its_record_names() {
     in_a_world(|world| {
         world.group_of(GROUP, 1, TCP, "0.0.0.0", 8080);
         world.group_of(GroupId(1), 1, TCP, "0.0.0.0", 9090);
         world.publish(GROUP, &[1]);
         let record = world.kernel.record(GROUP).unwrap();
         let other = world.kernel.record(GroupId(1)).unwrap();
-        world.die();
+        let wrong = [
+            GroupRecord { loaded: record.loaded + 1, ..record.clone() },
+            GroupRecord { program: other.program, loaded: other.loaded, ..record.clone() },
+            GroupRecord { program: joining_program(), ..record.clone() },
+            GroupRecord { program: u32::MAX, ..record.clone() },
+        ];
+        for (asked, wrong) in wrong.into_iter().enumerate() {
+            world.die();
+            world.succeed();
+            let elsewhere = world.kernel.adopt(GROUP, &key(7070), &wrong, &options());
+            assert!(elsewhere.is_err(), "nobody is there");
+            assert_eq!(adopt(world, &wrong).len(), 1);
+            assert_eq!(world.kernel.record(GROUP).unwrap().program, record.program);
+            let counted = world.kernel.counters(GROUP, slot(1)).selected;
+            assert_eq!(counted, u64::try_from(asked).unwrap(), "counting goes on");
+            assert_eq!(ask(ADDRESS).unwrap(), "1");
+        }
+    });
+}
+
+#[test]
+fn a_group_whose_program_was_replaced_and_not_written_down_is_taken_over() {
+    in_a_world(|world| {
+        let record = world.killed_after(|world| {
+            world.group_of(GROUP, 3, TCP, "0.0.0.0", 8080);
+            world.publish(GROUP, &[1, 2, 3]);
+            ask_many(ADDRESS, 30);
+            let record = world.kernel.record(GROUP).unwrap();
+            let policy = Policy::LeastConn;
+            let scheduling = Scheduling { policy, ..Scheduling::default() };
+            world.kernel.schedule(GROUP, &scheduling).unwrap();
+            record
+        });
+        let clients = Clients::start();
+
         world.succeed();
-        let mut refused = |record: &GroupRecord| {
-            let refused = world.kernel.adopt(GROUP, &key(8080), record, &options()).unwrap_err();
-            format!("{refused:#}")
-        };
+        let seats = adopt(world, &record);
+        world.kernel.settle();
 
-        let reused = refused(&GroupRecord { loaded: record.loaded + 1, ..record.clone() });
-        let elsewhere = refused(&other);
-        let joining = refused(&GroupRecord { program: joining_program(), ..record.clone() });
-        let gone = refused(&GroupRecord { program: u32::MAX, ..record.clone() });
-
-        assert!(reused.contains("is not the one that was loaded for the group"), "{reused}");
-        assert!(elsewhere.contains("none of the sockets"), "{elsewhere}");
-        assert!(joining.contains("is not the one"), "{joining}");
-        assert!(gone.contains("No such file"), "{gone}");
-        assert_eq!(adopt(world, &record).len(), 1, "nothing was changed");
-        assert_eq!(ask(ADDRESS).unwrap(), "1");
+        clients.stop();
+        assert_eq!(named(&seats), [(1, Some(1)), (2, Some(2)), (3, Some(3))]);
+        assert_ne!(world.kernel.record(GROUP).unwrap().program, record.program);
+        let counted: u64 = (1..=3).map(|at| world.kernel.counters(GROUP, slot(at)).selected).sum();
+        assert!(counted >= 30, "what was counted before is kept: {counted}");
+        // What the supervisor knows of is what there is.
+        world.kernel.schedule(GROUP, &Scheduling::default()).unwrap();
+        assert_eq!(ask_many(ADDRESS, 30).into_values().collect::<Vec<_>>(), [10, 10, 10]);
     });
 }
 
