@@ -312,6 +312,12 @@ impl State {
             // It ended while nobody looked, or was never spawned; nothing may be left of it in either case.
             return match worker.phase {
                 Phase::Sweeping => self.effects.push(Effect::Sweep { worker: id }),
+                // Asked for and not seen since: it has not failed because its supervisor was killed.
+                Phase::Spawning if worker.ending.is_none() => {
+                    let (app, instance, spec) =
+                        (worker.app, worker.instance, Arc::clone(&worker.spec));
+                    self.effects.push(Effect::Spawn { worker: id, app, instance, spec });
+                }
                 Phase::Spawning
                 | Phase::Starting { .. }
                 | Phase::Probing { .. }

@@ -8,7 +8,7 @@ use super::{
     effect::Effect,
     event::Exit,
     tests_reload::{GROUP, batch, online, reload, slots},
-    view::Status,
+    view::{RolloutStage, Status},
 };
 use crate::{
     config::spec::User,
@@ -59,6 +59,21 @@ fn a_reload_goes_on_with_the_next_supervisor() {
     }
     let view = world.state.app_of(AppId(0)).unwrap();
     assert!(view.rollout.is_none(), "{view:?}");
+}
+
+#[test]
+fn a_reload_does_not_fail_because_a_worker_was_not_spawned_any_more() {
+    let mut world = online(2);
+    reload(&mut world, batch(1));
+    let new = world.successor(0, 0).unwrap();
+    world.never_spawned(new);
+    world.take_over();
+    world.deliver_all();
+    assert_eq!(world.successor(0, 0), Some(new), "it is spawned now");
+    world.listen(new, 80);
+    world.deliver_all();
+    let rollout = world.state.app_of(AppId(0)).unwrap().rollout.unwrap();
+    assert_eq!(rollout.stage, RolloutStage::Forward);
 }
 
 #[test]

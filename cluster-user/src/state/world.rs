@@ -207,6 +207,11 @@ impl World {
         self.check();
     }
 
+    /// The supervisor was killed before it could spawn a worker that it had written down.
+    pub(super) fn never_spawned(&mut self, worker: WorkerId) {
+        self.alive.remove(&worker);
+    }
+
     /// The supervisor is killed, and the next one takes over with nothing but what was written down and what it finds.
     pub(super) fn take_over(&mut self) {
         let journal = serde_json::to_string(&self.journal).unwrap();
@@ -262,6 +267,8 @@ impl World {
                     let reason = "failed to execute".to_owned();
                     return self.answers.push_back(Event::SpawnFailed { worker, reason });
                 }
+                // It may have been spawned before, by one who was killed, and have ended unseen.
+                self.dying.remove(&worker);
                 self.alive.insert(worker, (app, instance));
                 self.answers.push_back(Event::Spawned { worker, pid: pid(worker) });
             }

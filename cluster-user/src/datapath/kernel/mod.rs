@@ -352,7 +352,8 @@ impl DataPath for Kernel {
     fn traffic(&mut self, worker: WorkerId) -> anyhow::Result<Traffic> {
         let known = self.watch.worker(worker);
         let known = known.with_context(|| format!("worker {worker} is not known"))?;
-        let traffic = diag::traffic(known.cgroup, &known.addresses, &self.moved_to(worker))
+        let moved = self.may_have_moved_to(worker);
+        let traffic = diag::traffic(known.cgroup, &known.addresses, &moved)
             .context("count the connections of a worker")?;
         let is_counted = !self.groups.values().any(Group::abstains);
         let sum =

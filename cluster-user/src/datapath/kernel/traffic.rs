@@ -34,6 +34,16 @@ impl Kernel {
         }
     }
 
+    /// As [`moved_to`](Self::moved_to). Of a worker that was there before this daemon it may not be known whether connections
+    /// have moved to it: then that is asked of it, whatever it takes, so that none is overlooked.
+    pub(super) fn may_have_moved_to(&self, id: WorkerId) -> BTreeSet<u64> {
+        if self.watch.worker(id).is_some_and(|worker| worker.taken_over) {
+            self.watch.sockets(id)
+        } else {
+            self.moved_to(id)
+        }
+    }
+
     /// What a worker has to do still, and the connections that are counted in it.
     pub(super) fn established(
         &self,
@@ -41,7 +51,7 @@ impl Kernel {
     ) -> anyhow::Result<(Traffic, Vec<diag::Entry>)> {
         let known = self.watch.worker(worker);
         let known = known.with_context(|| format!("worker {worker} is not known"))?;
-        let moved = self.moved_to(worker);
+        let moved = self.may_have_moved_to(worker);
         let mut found = Vec::new();
         let traffic =
             diag::traffic_with(known.cgroup, &known.addresses, &moved, |entry| found.push(*entry))

@@ -74,6 +74,8 @@ pub(super) struct Worker {
     pub(super) datagrams: Option<(u64, Instant)>,
     /// Seats of such sockets in which connections are counted still, the last one last.
     pub(super) leaving: Vec<Seat>,
+    /// Whether it was there before this daemon.
+    pub(super) taken_over: bool,
 }
 
 /// A socket whose ticket has not been answered.
@@ -135,6 +137,7 @@ impl Watch {
             distrusted: false,
             datagrams: None,
             leaving: Vec::new(),
+            taken_over: false,
         };
         self.workers.insert(id, worker);
         Ok(())
@@ -294,6 +297,7 @@ impl Watch {
         for worker in self.workers.values_mut() {
             let noted = |cookie: &u64| self.join.worker_of(*cookie) == Some(worker.cgroup);
             worker.seen.extend(seated.iter().copied().filter(noted));
+            worker.taken_over = true;
         }
         self.look_around(self.join.remembers());
         self.join.settle(&self.by_cgroup.keys().copied().collect());
