@@ -46,9 +46,12 @@ fn a_journal_that_cannot_be_written_is_said_to_who_wants_something(host: &Host) 
         .complains("cannot be written")
         .complains("hint: make room");
     fs::remove_dir(&new).unwrap();
-    host.cluster(&["scale", "app", "2"]).ok();
 
-    host.cluster(&["scale", "app", "3"]).ok().never_mentions("cannot be written");
+    host.cluster(&["scale", "app", "2"]).ok().never_mentions("cannot be written");
+
+    fs::create_dir_all(&new).unwrap();
+    host.cluster(&["scale", "app", "3"]).ok().complains("cannot be written");
+    fs::remove_dir(&new).unwrap();
 }
 
 /// Checks that workers are found without the journal, and that it is said loudly.

@@ -338,6 +338,23 @@ fn faulty() -> Vec<(Vec<u8>, String, bool)> {
     ]
 }
 
+#[test]
+fn a_saved_app_whose_program_has_gone_comes_back_and_takes_turns() {
+    let host = Host::kernel();
+    let path = write(&host, "mine.bpf.o", &always(0));
+    host.cluster(&["start", "app", "-i", "3", "--policy", "./mine.bpf.o", "--guard", "off"]).ok();
+    host.cluster(&["save"]).ok();
+    host.cluster(&["kill"]).ok();
+    fs::remove_file(path).unwrap();
+
+    let output = host.cluster(&["resurrect"]).ok();
+
+    output.complains("goes without what is refused").complains("no compiled program");
+    host.until_online("app", 3);
+    assert_eq!(host.app("app").policy, "round-robin");
+    http::assert_exact(local(8080), 30, 3);
+}
+
 /// A program that the kernel follows through so many rounds; at a million instructions it gives up.
 pub(crate) fn counting(from: i32) -> Vec<u8> {
     program(&[Set(R6, from), Add(R6, -1), SkipIfZero(R6, 1), Go(-3), Set(R0, 0), Exit])

@@ -57,7 +57,7 @@ pub(super) fn status(reason: Reason) -> StatusCode {
         Reason::BadRequest => StatusCode::BAD_REQUEST,
         Reason::NotFound => StatusCode::NOT_FOUND,
         Reason::Conflict => StatusCode::CONFLICT,
-        Reason::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        Reason::Failed | Reason::Unschedulable => StatusCode::INTERNAL_SERVER_ERROR,
         Reason::NotPermitted => StatusCode::FORBIDDEN,
         Reason::Unsupported => StatusCode::NOT_IMPLEMENTED,
         Reason::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

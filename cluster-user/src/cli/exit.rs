@@ -33,9 +33,11 @@ impl From<Reason> for Exit {
     fn from(reason: Reason) -> Self {
         match reason {
             Reason::BadRequest => Self::Usage,
-            Reason::NotFound | Reason::Conflict | Reason::Failed | Reason::Unavailable => {
-                Self::Failed
-            }
+            Reason::NotFound
+            | Reason::Conflict
+            | Reason::Failed
+            | Reason::Unschedulable
+            | Reason::Unavailable => Self::Failed,
             Reason::NotPermitted => Self::NotPermitted,
             Reason::Unsupported => Self::Unsupported,
         }

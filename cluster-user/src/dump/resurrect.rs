@@ -13,7 +13,7 @@ use crate::{
             TargetsRequest,
         },
     },
-    config::{home::Home, resolve::cpus, spec::AppSpec},
+    config::{home::Home, resolve::cpus, scheduling::Policy, spec::AppSpec},
 };
 
 /// What became of one app.
@@ -107,13 +107,13 @@ async fn one(home: &Home, mut app: SavedApp, known: Option<AppView>) -> Outcome 
     let name = app.spec.name.to_string();
     let mut notices = Vec::new();
     // What is there already is what it is.
-    let refused = if known.is_none() { mend(&mut app.spec) } else { Vec::new() };
+    let mut refused = if known.is_none() { mend(&mut app.spec) } else { Vec::new() };
     // What is not to be started with its definition alone, and ran all the same when it was saved.
     let then_starts = !app.stopped && !app.spec.autostart;
     let end_well = if app.stopped { End::Stopped } else { End::Up };
     let end = match request(app, known) {
         Next::Request(request) => {
-            let mut done = carry_out(home, &request, &mut notices).await;
+            let (request, mut done) = begin(home, request, &mut notices, &mut refused).await;
             if let (true, Ok(()), Request::Start(_)) = (then_starts, &done, &request) {
                 done = start_idle(home, &name, &mut notices).await;
             }
@@ -125,6 +125,30 @@ async fn one(home: &Home, mut app: SavedApp, known: Option<AppView>) -> Outcome 
         Next::End(end) => end,
     };
     Outcome { name, end, refused, notices }
+}
+
+/// Carries a request out. An app whose policy is not to be had, such as a program that has gone or is of another release, is
+/// better off without than not there: its workers take turns, and `refused` says why.
+async fn begin(
+    home: &Home,
+    request: Request,
+    notices: &mut Vec<Notice>,
+    refused: &mut Vec<String>,
+) -> (Request, Result<(), Failure>) {
+    let done = carry_out(home, &request, notices).await;
+    let (Request::Start(start), Err(failure)) = (&request, &done) else { return (request, done) };
+    let is_usual = start.spec.scheduling.policy == Policy::RoundRobin;
+    if is_usual || !matches!(failure.reason, Reason::Unschedulable | Reason::Unsupported) {
+        return (request, done);
+    }
+    let mut start = start.clone();
+    let spec = &mut start.spec;
+    refused.push(failure.message.clone());
+    spec.scheduling.policy = Policy::RoundRobin;
+    refused.extend(spec.scheduling.mend(spec.instances));
+    let request = Request::Start(start);
+    let done = carry_out(home, &request, notices).await;
+    (request, done)
 }
 
 enum Next {

@@ -1,5 +1,7 @@
 //! Memory that the allocator keeps, and the kernel could have.
 
+use std::time::Duration;
+
 /// Has large blocks go back to the kernel as soon as they are free.
 ///
 /// glibc learns from a block of some megabytes that is freed (the kernel's description of its types is one) to keep as much
@@ -12,34 +14,13 @@ pub(super) fn give_back_large_blocks() {
     }
 }
 
-/// When small blocks go back to the kernel: after much has happened, and it is quiet again.
+/// How long nothing may have happened when small blocks go back to the kernel.
+pub(super) const QUIET: Duration = Duration::from_secs(2);
+
+/// Has all that is free go back to the kernel.
 ///
 /// By itself glibc gives back only what is free at the end of its heap: a megabyte less after 500 workers have started.
-#[derive(Debug, Default)]
-pub(super) struct Rest {
-    /// Looks at the clock since something happened.
-    looks: u32,
-}
-
-impl Rest {
-    /// Looks at the clock until it is quiet.
-    const QUIET: u32 = 2;
-
-    /// Something happens.
-    pub(super) const fn disturb(&mut self) {
-        self.looks = 0;
-    }
-
-    /// Some time has passed. Gives back what is free when it has become quiet, and then no more until it is disturbed.
-    pub(super) fn pass(&mut self) {
-        self.looks = self.looks.saturating_add(1);
-        if self.looks == Self::QUIET {
-            give_back_what_is_free();
-        }
-    }
-}
-
-fn give_back_what_is_free() {
+pub(super) fn give_back_what_is_free() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it has no conditions (malloc_trim(3)).
     unsafe {

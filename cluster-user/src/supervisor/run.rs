@@ -21,7 +21,7 @@ use super::{
     host::{Host, News},
     journal::{self, Entry, Journal},
     manager::{self, Manager},
-    memory::{self, Rest},
+    memory,
     options::DaemonOptions,
     source,
     succession::Inheritance,
@@ -30,7 +30,7 @@ use crate::{
     api::{
         board::Note,
         exporter::Exporter,
-        message::What,
+        message::{Line, What},
         server::{self, Call},
         socket::{self, Lock},
     },
@@ -204,7 +204,8 @@ impl Supervisor {
         let mut pulse = self.host.manager.pulse();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut rest = Rest::default();
+        // When it will have been quiet long enough, once after each disturbance.
+        let mut quiet = Some(Moment::now() + memory::QUIET);
         while !self.is_over() {
             self.tend();
             // 1. Wait. Workers come before users: what an answer shows is then as new as it can be.
@@ -235,7 +236,6 @@ impl Supervisor {
                 _ = look.tick(), if has_groups || managed => {
                     self.look_for_lost();
                     self.announce_status();
-                    rest.pass();
                     None
                 }
                 () = &mut begun, if !has_begun => {
@@ -245,10 +245,15 @@ impl Supervisor {
                     None
                 }
                 () = next(&mut pulse) => { Manager::beat(); None }
+                () = sleep_until(quiet.unwrap_or_else(Moment::now).instant().into()), if quiet.is_some() => {
+                    quiet = None;
+                    memory::give_back_what_is_free();
+                    None
+                }
             };
             // 2. Decide. 3. Carry out.
             if let Some(event) = event {
-                rest.disturb();
+                quiet = Some(Moment::now() + memory::QUIET);
                 self.handle(event);
             }
         }
@@ -306,6 +311,10 @@ impl Supervisor {
                 if self.host.journal_fails.is_none() {
                     let path = self.journal.path().display();
                     log::error!("failed to write {path}: {error}");
+                    // Those whose wishes are carried out now.
+                    for reply in self.host.callers.values() {
+                        drop(reply.send(Line::Notice(self.unwritten(&error))));
+                    }
                 }
                 // Whoever wants something is told, until it works again.
                 self.host.journal_fails = Some(error);

@@ -56,7 +56,7 @@ impl Supervisor {
             return Err(Failure::new(Reason::Unsupported, message).hint(hint));
         }
         resolve::is_there(policy).map_err(|refusal: Refusal| {
-            let failure = Failure::new(Reason::Failed, refusal.message);
+            let failure = Failure::new(Reason::Unschedulable, refusal.message);
             match refusal.hint {
                 Some(hint) => failure.hint(hint),
                 None => failure,
@@ -69,7 +69,7 @@ impl Supervisor {
             tried = tried.and(verdict);
         }
         tried.map_err(|error| {
-            let failure = Failure::new(Reason::Failed, format!("app `{app}`: {error:#}"));
+            let failure = Failure::new(Reason::Unschedulable, format!("app `{app}`: {error:#}"));
             if let Policy::Custom(path) = policy {
                 let path = path.display();
                 return failure.hint(format!(

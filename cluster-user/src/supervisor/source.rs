@@ -109,13 +109,12 @@ impl Supervisor {
         for notice in found.into_iter().chain(std::mem::take(&mut self.host.upkeep.untold)) {
             drop(reply.send(Line::Notice(notice)));
         }
+        // There may be room by now.
+        if self.host.journal_fails.is_some() {
+            self.write_down();
+        }
         if let Some(error) = &self.host.journal_fails {
-            let path = self.journal.path().display();
-            let message = format!(
-                "the journal {path} cannot be written: {error}; a daemon after this one would not know what is done now"
-            );
-            let hint = Some("make room on its disk".to_owned());
-            drop(reply.send(Line::Notice(Notice { message, hint })));
+            drop(reply.send(Line::Notice(self.unwritten(error))));
         }
         self.host.callers.insert(id, reply);
         Some(Event::Command { call: id, command })
@@ -256,6 +255,16 @@ impl Supervisor {
                 Some(Notice { message, hint: Some(hint) })
             }
         }
+    }
+
+    /// What it means to whoever asks for something that the journal cannot be written.
+    pub(super) fn unwritten(&self, error: &str) -> Notice {
+        let path = self.journal.path().display();
+        let message = format!(
+            "the journal {path} cannot be written: {error}; a daemon after this one would not know what is done now"
+        );
+        let hint = Some("make room on its disk, or let the daemon write there".to_owned());
+        Notice { message, hint }
     }
 
     /// Whether this host and this daemon have what a definition asks for, before anything is started or changed.

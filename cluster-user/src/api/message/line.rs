@@ -180,6 +180,8 @@ pub enum Reason {
     NotPermitted,
     /// The host lacks what was asked for.
     Unsupported,
+    /// Connections cannot be given out by the policy that was asked for.
+    Unschedulable,
     /// The daemon is ending.
     Unavailable,
 }

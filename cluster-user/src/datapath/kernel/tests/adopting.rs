@@ -20,7 +20,6 @@ use super::{
     world::{TCP, UDP, World, answer, ask, ask_many, in_a_world, slot, step_back, wait_until},
 };
 use crate::{
-    config::scheduling::{Policy, Scheduling},
     datapath::{
         DataPath as _, GroupKey, GroupOptions, Report,
         record::{GroupRecord, Seated},
@@ -326,36 +325,6 @@ fn a_group_is_found_whatever_program_its_record_names() {
 }
 
 #[test]
-fn a_group_whose_program_was_replaced_and_not_written_down_is_taken_over() {
-    in_a_world(|world| {
-        let record = world.killed_after(|world| {
-            world.group_of(GROUP, 3, TCP, "0.0.0.0", 8080);
-            world.publish(GROUP, &[1, 2, 3]);
-            ask_many(ADDRESS, 30);
-            let record = world.kernel.record(GROUP).unwrap();
-            let policy = Policy::LeastConn;
-            let scheduling = Scheduling { policy, ..Scheduling::default() };
-            world.kernel.schedule(GROUP, &scheduling).unwrap();
-            record
-        });
-        let clients = Clients::start();
-
-        world.succeed();
-        let seats = adopt(world, &record);
-        world.kernel.settle();
-
-        clients.stop();
-        assert_eq!(named(&seats), [(1, Some(1)), (2, Some(2)), (3, Some(3))]);
-        assert_ne!(world.kernel.record(GROUP).unwrap().program, record.program);
-        let counted: u64 = (1..=3).map(|at| world.kernel.counters(GROUP, slot(at)).selected).sum();
-        assert!(counted >= 30, "what was counted before is kept: {counted}");
-        // What the supervisor knows of is what there is.
-        world.kernel.schedule(GROUP, &Scheduling::default()).unwrap();
-        assert_eq!(ask_many(ADDRESS, 30).into_values().collect::<Vec<_>>(), [10, 10, 10]);
-    });
-}
-
-#[test]
 fn nothing_is_attached_twice_however_many_daemons_there_were() {
     in_a_world(|world| {
         assert_eq!(hanging(world), 5);
@@ -482,7 +451,7 @@ pub(super) fn key(port: u16) -> GroupKey {
     key
 }
 
-fn named(seats: &[Seated]) -> Vec<(u16, Option<u64>)> {
+pub(super) fn named(seats: &[Seated]) -> Vec<(u16, Option<u64>)> {
     seats.iter().map(|seat| (seat.slot.get(), seat.worker.map(|worker| worker.0))).collect()
 }
 

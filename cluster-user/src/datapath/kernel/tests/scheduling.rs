@@ -9,7 +9,10 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use super::world::{TCP, World, ask, ask_many, in_a_world, slot, wait_until};
+use super::{
+    adopting::{Clients, adopt, named},
+    world::{TCP, World, ask, ask_many, in_a_world, slot, wait_until},
+};
 use crate::{
     config::scheduling::{Guard, Policy, Scheduling, Sticky},
     datapath::DataPath as _,
@@ -184,4 +187,32 @@ fn ask_from(address: [u8; 4]) -> String {
     let mut answer = String::new();
     TcpStream::from(socket).read_to_string(&mut answer).unwrap();
     answer.trim().to_owned()
+}
+
+#[test]
+fn a_group_whose_program_was_replaced_and_not_written_down_is_taken_over() {
+    in_a_world(|world| {
+        let record = world.killed_after(|world| {
+            world.group_of(GROUP, 3, TCP, "0.0.0.0", 8080);
+            world.publish(GROUP, &[1, 2, 3]);
+            ask_many(ADDRESS, 30);
+            let record = world.kernel.record(GROUP).unwrap();
+            world.kernel.schedule(GROUP, &unguarded(Policy::LeastConn)).unwrap();
+            record
+        });
+        let clients = Clients::start();
+
+        world.succeed();
+        let seats = adopt(world, &record);
+        world.kernel.settle();
+
+        clients.stop();
+        assert_eq!(named(&seats), [(1, Some(1)), (2, Some(2)), (3, Some(3))]);
+        assert_ne!(world.kernel.record(GROUP).unwrap().program, record.program);
+        let counted: u64 = (1..=3).map(|at| world.kernel.counters(GROUP, slot(at)).selected).sum();
+        assert!(counted >= 30, "what was counted before is kept: {counted}");
+        // What the supervisor knows of is what there is.
+        world.kernel.schedule(GROUP, &Scheduling::default()).unwrap();
+        assert_eq!(ask_many(ADDRESS, 30).into_values().collect::<Vec<_>>(), [10, 10, 10]);
+    });
 }
