@@ -20,6 +20,7 @@ in_both_modes!(
     one_worker_can_be_named,
     a_stubborn_worker_is_killed_after_its_time,
     what_has_left_its_cgroup_is_ended_with_what_it_started_there,
+    what_had_left_its_cgroup_is_ended_by_the_next_daemon,
     a_worker_that_ends_is_replaced_under_the_same_number,
     no_autorestart_means_what_it_says,
     exit_codes_can_mean_stop,
@@ -158,6 +159,21 @@ fn what_has_left_its_cgroup_is_ended_with_what_it_started_there(host: &Host) {
     assert_eq!(host.pids("leaves"), [second], "it is known still");
     host.cluster(&["kill"]).ok();
     wait::until_true("nobody is left", || host.processes().is_empty());
+}
+
+fn what_had_left_its_cgroup_is_ended_by_the_next_daemon(host: &Host) {
+    host.cluster(&["start", &fixture("leaves.py"), "--no-port", "--kill-timeout", "200ms"]).ok();
+    wait::until_true("it has a child", || host.processes().len() == 4);
+    let worker = host.pids("leaves")[0];
+    host.kill_daemon_and_guardian();
+    signal(worker, Signal::SIGKILL);
+    wait::until_true("its child is left", || host.processes().len() == 1);
+    let child = host.processes()[0];
+
+    host.cluster(&["list"]).ok();
+
+    wait::until_true("it is ended", || !is_alive(child));
+    host.until_online("leaves", 1);
 }
 
 fn a_worker_that_ends_is_replaced_under_the_same_number(host: &Host) {

@@ -35,7 +35,8 @@ use crate::{
 
 What is not said stays. Settings go with every policy but none, weights with round-robin alone:
   guard=on | off | KEY=VALUE,…   whom connections are kept away from; keys: stalled=TIME,
-                                 heartbeat=TIME, queue=N, slow-start=TIME
+                                 heartbeat=TIME, queue=N, slow-start=TIME; what is said
+                                 is all of it
   shed=N | off                   refuse, when every worker has N
   weights=N,… | off              shares, each 1 to 1000
 

@@ -303,14 +303,14 @@ impl Host {
     /// Ends the workers of this home that nobody knows.
     fn end_unclaimed(&self) -> anyhow::Result<Vec<Notice>> {
         let claimed: BTreeSet<_> = self.workers.keys().copied().collect();
-        let processes = match &self.hierarchy {
-            Some(hierarchy) => {
-                let left = hierarchy.end_unclaimed(&claimed);
-                let left = left.context("failed to end what a killed daemon left")?;
-                left.iter().map(|leftover| leftover.pids.len()).sum()
-            }
-            None => tree::end_unclaimed(&self.home.id(), &claimed),
-        };
+        let mut processes = 0;
+        if let Some(hierarchy) = &self.hierarchy {
+            let left = hierarchy.end_unclaimed(&claimed);
+            let left = left.context("failed to end what a killed daemon left")?;
+            processes = left.iter().map(|leftover| leftover.pids.len()).sum();
+        }
+        // What there were no cgroups for, and what had gone to another one before its worker ended.
+        processes += tree::end_unclaimed(&self.home.id(), &claimed);
         if processes == 0 {
             return Ok(Vec::new());
         }
