@@ -78,7 +78,7 @@ fn a_flood_loses_nothing_and_rotates() {
 fn flushing_empties_and_removes_only_what_it_should() {
     let mut test = Test::with(rotated(100, 5));
     let mut worker =
-        test.spawn(A, "seq 1 100; echo ready >&2; read line < /tmp/nowhere-$$; sleep 1000");
+        test.spawn(A, "seq 1 100; echo ready >&2; read line < /tmp/nowhere-$$; exec sleep 1000");
     let begin = Instant::now();
     while wait(test.output().tail(A, 1)).error.is_empty() {
         assert!(begin.elapsed() < Duration::from_secs(10));
@@ -181,7 +181,7 @@ fn not_a_line_is_lost_or_doubled_however_often_the_daemon_is_killed() {
 #[test]
 fn a_worker_that_has_closed_its_output_is_captured_as_far_as_it_is_there() {
     let mut test = Test::new();
-    let mut worker = test.spawn(A, "exec >&-; echo ready >&2; sleep 1000");
+    let mut worker = test.spawn(A, "exec >&-; echo ready >&2; exec sleep 1000");
     let begin = Instant::now();
     while wait(test.output().tail(A, 1)).error.is_empty() {
         assert!(begin.elapsed() < Duration::from_secs(10));
