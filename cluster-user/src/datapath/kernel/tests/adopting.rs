@@ -305,16 +305,22 @@ fn a_group_is_found_whatever_program_its_record_names() {
         let record = world.kernel.record(GROUP).unwrap();
         let other = world.kernel.record(GroupId(1)).unwrap();
         let wrong = [
-            GroupRecord { loaded: record.loaded + 1, ..record.clone() },
-            GroupRecord { program: other.program, loaded: other.loaded, ..record.clone() },
-            GroupRecord { program: joining_program(), ..record.clone() },
-            GroupRecord { program: u32::MAX, ..record.clone() },
+            (
+                GroupRecord { loaded: record.loaded + 1, ..record.clone() },
+                "is not the one that was",
+            ),
+            (
+                GroupRecord { program: other.program, loaded: other.loaded, ..record.clone() },
+                "none of the sockets",
+            ),
+            (GroupRecord { program: joining_program(), ..record.clone() }, "is not the one"),
+            (GroupRecord { program: u32::MAX, ..record.clone() }, "No such file"),
         ];
-        for (asked, wrong) in wrong.into_iter().enumerate() {
+        for (asked, (wrong, why)) in wrong.into_iter().enumerate() {
             world.die();
             world.succeed();
-            let elsewhere = world.kernel.adopt(GROUP, &key(7070), &wrong, &options());
-            assert!(elsewhere.is_err(), "nobody is there");
+            let elsewhere = world.kernel.adopt(GROUP, &key(7070), &wrong, &options()).unwrap_err();
+            assert!(format!("{elsewhere:#}").contains(why), "{elsewhere:#}");
             assert_eq!(adopt(world, &wrong).len(), 1);
             assert_eq!(world.kernel.record(GROUP).unwrap().program, record.program);
             let counted = world.kernel.counters(GROUP, slot(1)).selected;
