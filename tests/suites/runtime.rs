@@ -1,6 +1,6 @@
 //! `cluster runtime`: apps in the foreground, as process 1 of a container.
 
-use std::fs;
+use std::{fs, os::unix::fs::DirBuilderExt as _, path::Path};
 
 use cluster_tests::{
     built::{fixture, programs},
@@ -219,12 +219,31 @@ fn a_second_sigterm_does_not_wait() {
 
 #[test]
 fn a_file_system_that_is_read_only_is_no_hindrance() {
+    read_only(|_| {});
+}
+
+#[test]
+fn a_home_that_an_image_was_made_with_is_no_hindrance_where_nothing_can_be_written() {
+    read_only(|state| {
+        fs::DirBuilder::new().mode(0o700).create(state.join("cluster")).unwrap();
+        fs::write(state.join("cluster/daemon.lock"), "1\n").unwrap();
+    });
+}
+
+/// Runs an app where only `/run` can be written, with what `image` puts in the folder that is `/var/lib`.
+fn read_only(image: impl FnOnce(&Path)) {
     let host = Host::kernel();
-    let run = host.work().join("run");
-    fs::create_dir(&run).unwrap();
+    let [run, state] = ["run", "lib"].map(|name| host.work().join(name));
+    for folder in [&run, &state] {
+        fs::create_dir(folder).unwrap();
+    }
+    image(&state);
     let script = format!(
-        "mount --bind {} /run && mount -o remount,bind,ro / && exec cluster runtime app",
-        run.display()
+        "mount --bind {} /run && mount --bind {state} /var/lib && \
+         mount -o remount,bind,ro /var/lib && mount -o remount,bind,ro / && \
+         exec cluster runtime app",
+        run.display(),
+        state = state.display(),
     );
     let container = Container::changed(&host, &["sh", "-c", &script], |command| {
         command.env_remove("CLUSTER_HOME");

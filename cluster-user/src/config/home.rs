@@ -32,16 +32,20 @@ impl Home {
     pub fn from_env() -> Result<Self, Refusal> {
         let usual = Self::usual();
         let given = env::var_os(VARIABLE).is_some_and(|value| !value.is_empty());
-        if given || usual.as_ref().is_ok_and(|home| home.lock().exists()) {
+        // A lock where nothing can be written is of another time: an image may have been made with it.
+        let used = |home: &Self| home.lock().exists() && home.is_fit();
+        if given || usual.as_ref().is_ok_and(used) {
             return usual;
         }
-        let lived_in = |home: &Self| {
-            let metadata = fs::metadata(home.path());
-            // Anybody may make a folder of that name in /tmp.
-            metadata.is_ok_and(|metadata| check(home.path(), &metadata, Uid::effective()).is_ok())
-                && home.socket().exists()
-        };
+        // Anybody may make a folder of that name in /tmp.
+        let lived_in = |home: &Self| home.socket().exists() && home.is_fit();
         Self::spares().into_iter().find(lived_in).map_or(usual, Ok)
+    }
+
+    /// Whether the folder is there and a daemon can live in it.
+    fn is_fit(&self) -> bool {
+        fs::metadata(&self.0)
+            .is_ok_and(|metadata| check(&self.0, &metadata, Uid::effective()).is_ok())
     }
 
     /// Folders that can be written where the usual one cannot: what is in there does not outlive the host.
