@@ -5,6 +5,7 @@
 
 pub mod id;
 pub mod moment;
+mod environ;
 pub mod config;
 pub mod state;
 pub mod process;

@@ -30,7 +30,10 @@ const WALL: &[Side] = &[
             "cluster_common::route::ROUTE_ENTRIES",
         ],
     },
-    Side { folder: "process", may: &["crate::process", "crate::id", "crate::config"] },
+    Side {
+        folder: "process",
+        may: &["crate::process", "crate::id", "crate::config", "crate::environ"],
+    },
     Side { folder: "upkeep", may: &["crate::upkeep", "crate::id", "crate::config"] },
     Side { folder: "health", may: &["crate::health", "crate::id", "crate::config"] },
     Side { folder: "site", may: &["crate::site"] },

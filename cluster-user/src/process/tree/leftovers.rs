@@ -7,6 +7,7 @@ use std::{
 
 use super::{Marker, open, send};
 use crate::{
+    environ,
     id::WorkerId,
     process::proc::{self, Stat},
 };
@@ -56,7 +57,7 @@ pub fn end_unclaimed(home_id: &str, claimed: &BTreeSet<WorkerId>) -> usize {
 
 fn worker_of(pid: u32, home_id: &str) -> Option<WorkerId> {
     let lives = Stat::of(pid).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'));
-    let value = lives.then(|| proc::variable(pid, Marker::NAME)).flatten()?;
+    let value = lives.then(|| environ::variable(pid, Marker::NAME)).flatten()?;
     Marker::worker_of(home_id, &value)
 }
 

@@ -28,11 +28,8 @@ pub use self::{
     marker::Marker,
     remains::Remains,
 };
-use super::{
-    cgroup::WorkerCgroup,
-    proc::{self, Stat},
-    ready::register,
-};
+use super::{cgroup::WorkerCgroup, proc::Stat, ready::register};
+use crate::environ;
 
 /// Rounds of SIGKILL at once for a tree without a cgroup that forks while it is being killed. Each reads all of `/proc`, and
 /// whoever calls has others to look after: [`Tree::end`] goes on.
@@ -84,7 +81,7 @@ impl Tree {
     /// As [`Tree::adopt_in_cgroup`], of a process that has `marker` in its environment.
     pub fn adopt_marked(pid: u32, started: u64, marker: Marker) -> Option<Self> {
         let process = open(pid)?;
-        let member = proc::has_variable(pid, &marker.to_string());
+        let member = environ::has_variable(pid, &marker.to_string());
         let strayed = AtomicBool::new(false);
         let tree = Self { pid, process, started, cgroup: None, marker, strayed };
         (member && lives(pid, started)).then_some(tree)

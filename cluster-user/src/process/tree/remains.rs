@@ -4,10 +4,7 @@ use std::{collections::BTreeSet, fs, net::SocketAddr, path::PathBuf};
 
 use procfs::{net::TcpState, process::Process};
 
-use crate::{
-    config::spec::User,
-    process::proc::{self, Stat},
-};
+use crate::{config::spec::User, environ, process::proc::Stat};
 
 /// A running worker as `/proc` tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +44,7 @@ impl Remains {
             program: fs::read_link(folder.join("exe")).ok()?,
             args: args.split(|byte| *byte == 0).map(text).collect(),
             cwd: fs::read_link(folder.join("cwd")).ok()?,
-            env: proc::environment(main.pid),
+            env: environ::of(main.pid),
             user: user(main.pid)?,
             listening: listening(pids),
         })

@@ -6,6 +6,7 @@ use super::{
     super::proc::{self, Stat},
     Marker,
 };
+use crate::environ;
 
 /// All living processes at one moment, zombies left out.
 #[derive(Debug)]
@@ -36,7 +37,9 @@ impl Snapshot {
         let founds = |stat: &Stat| {
             stat.started >= started
                 && (!reused && (stat.pid == main || stat.session == main)
-                    || marker.as_ref().is_some_and(|marker| proc::has_variable(stat.pid, marker)))
+                    || marker
+                        .as_ref()
+                        .is_some_and(|marker| environ::has_variable(stat.pid, marker)))
         };
         let mut pids: BTreeSet<u32> =
             self.0.iter().filter(|stat| founds(stat)).map(|stat| stat.pid).collect();

@@ -23,6 +23,8 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal},
 };
 
+use crate::environ;
+
 /// In the environment of the program and of everything it starts, so that all of it is found again.
 pub(in crate::config::file) const MARK: &str = "CLUSTER_EVALUATION";
 /// More than this is not kept of what it prints.
@@ -219,10 +221,7 @@ fn mark() -> String {
 /// Kills what carries the mark, and says how many there were.
 fn end_marked(mark: &str) -> usize {
     let wanted = format!("{MARK}={mark}");
-    let carries = |pid: i32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
-    };
+    let carries = |pid: i32| environ::has_variable(pid.unsigned_abs(), &wanted);
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let mut ended = 0;
