@@ -188,6 +188,24 @@ fn a_broken_dump_starts_nothing_and_names_the_one_before_it() {
 }
 
 #[test]
+fn an_app_whose_saved_definition_cannot_be_read_does_not_keep_the_others_down() {
+    let host = Host::plain();
+    host.cluster(&["start", "app"]).ok();
+    host.cluster(&["start", "app", "--name", "other", "--env", "PORT=8081"]).ok();
+    host.cluster(&["save"]).ok();
+    host.cluster(&["kill"]).ok();
+    edit(&dump(&host), |saved| saved["apps"][0]["spec"]["colour"] = "red".into());
+
+    let said = host.cluster(&["resurrect"]).code(1);
+    said.complains("app `app`").complains("colour").complains("1 of 2 saved apps");
+
+    host.until_online("other", 1);
+    assert_eq!(host.apps().len(), 1);
+    host.cluster(&["start", "app"]).ok();
+    host.cluster(&["resurrect"]).ok().complains("app: runs already");
+}
+
+#[test]
 fn a_full_or_read_only_disk_leaves_the_dump_that_was_there() {
     let host = Host::plain();
     namespace::mount_small_disk(&host.home(), 256 << 10);

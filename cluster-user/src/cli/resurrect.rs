@@ -11,7 +11,7 @@ use crate::{
     api::message::{Detail, Notice},
     config::home::Home,
     dump::{
-        self, Dump, DumpError,
+        self, DumpError, Saved,
         resurrect::{End, Outcome, resurrect},
     },
 };
@@ -30,16 +30,16 @@ pub(super) struct Resurrect {
 impl Resurrect {
     pub(super) fn run(self) -> Result<(), Error> {
         let session = Session::new()?;
-        let dump = read(&session.home)?;
-        if dump.apps.is_empty() {
+        let saved = read(&session.home)?;
+        if saved.is_empty() {
             output::quiet("no app was saved: cluster save writes down those that run");
         }
-        let of = dump.apps.len();
+        let of = saved.len();
         let (failed, apps) = block_on(async {
             // It starts the daemon if there is none.
             drop(session.connect_or_launch().await?);
             let mut failed = Vec::new();
-            resurrect(&session.home, dump, |outcome| failed.extend(told(outcome))).await?;
+            resurrect(&session.home, saved, |outcome| failed.extend(told(outcome))).await?;
             Ok((failed, session.apps(&[], Detail::Usual).await?.unwrap_or_default()))
         })?;
         if self.json {
@@ -60,7 +60,7 @@ impl Resurrect {
 }
 
 /// Reads a dump, or says what to do about it.
-fn read(home: &Home) -> Result<Dump, Error> {
+fn read(home: &Home) -> Result<Saved, Error> {
     dump::read(home).map_err(|error| {
         let kept = dump::backup(home);
         let kept = kept.display();

@@ -9,11 +9,15 @@ use std::{
 };
 
 use semver::Version;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use super::{Dump, FORMAT};
-use crate::config::home::Home;
+use super::{Dump, FORMAT, Saved, Unread};
+use crate::{
+    api::message::{Failure, Reason},
+    config::home::Home,
+};
 
 /// Why there is no dump to be had. Displays as a fragment that names the file.
 #[derive(Debug)]
@@ -74,8 +78,8 @@ pub fn backup(home: &Home) -> PathBuf {
 /// Reads the dump of a home.
 ///
 /// # Errors
-/// [`DumpError`].
-pub fn read(home: &Home) -> Result<Dump, DumpError> {
+/// [`DumpError`], also when not one of its apps can be read.
+pub fn read(home: &Home) -> Result<Saved, DumpError> {
     let path = home.dump();
     match fs::read(&path) {
         Ok(bytes) => decode(path, &bytes),
@@ -117,7 +121,7 @@ fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn decode(path: PathBuf, bytes: &[u8]) -> Result<Dump, DumpError> {
+fn decode(path: PathBuf, bytes: &[u8]) -> Result<Saved, DumpError> {
     /// What every version of the file has.
     #[derive(Deserialize)]
     struct Header {
@@ -128,21 +132,75 @@ fn decode(path: PathBuf, bytes: &[u8]) -> Result<Dump, DumpError> {
         Ok(header) => header,
         Err(error) => return Err(DumpError::Broken { path, why: format!("is no dump: {error}") }),
     };
-    let newer = Version::parse(&header.release).is_ok_and(|release| {
+    let is_newer = Version::parse(&header.release).is_ok_and(|release| {
         Version::parse(env!("CARGO_PKG_VERSION")).is_ok_and(|own| own < release)
     });
     let release: String = header.release.escape_debug().take(40).collect();
     if header.format > FORMAT {
         return Err(DumpError::Newer { path, release });
     }
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        if newer {
-            return DumpError::Newer { path, release };
+    let nonsense = |path: PathBuf, (place, why): (String, String)| {
+        if is_newer {
+            return DumpError::Newer { path, release: release.clone() };
         }
-        let place = error.path().to_string();
-        DumpError::Broken { path, why: format!("makes no sense at `{place}`: {}", error.inner()) }
-    })
+        DumpError::Broken { path, why: format!("makes no sense at `{place}`: {why}") }
+    };
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let dump: Dump<Value> = match understand(&mut json) {
+        Ok(dump) => dump,
+        Err(error) => return Err(nonsense(path, error)),
+    };
+    let mut saved = Saved::default();
+    let mut first = None;
+    for (app, number) in dump.apps.into_iter().zip(0..) {
+        let name = app.pointer("/spec/name").and_then(Value::as_str).map(str::to_owned);
+        match understand(app) {
+            Ok(app) => saved.apps.push(app),
+            Err((place, why)) => {
+                let whole = format!("apps[{number}]");
+                let release = is_newer.then_some(release.as_str());
+                saved.unread.push(unread(
+                    name.unwrap_or_else(|| whole.clone()),
+                    &place,
+                    &why,
+                    release,
+                ));
+                first.get_or_insert((format!("{whole}.{place}"), why));
+            }
+        }
+    }
+    match first {
+        Some(first) if saved.apps.is_empty() => Err(nonsense(path, first)),
+        Some(_) | None => Ok(saved),
+    }
+}
+
+/// The value, or where there is something else than was expected, and what.
+fn understand<'de, T: DeserializeOwned>(
+    json: impl serde::Deserializer<'de, Error = serde_json::Error>,
+) -> Result<T, (String, String)> {
+    serde_path_to_error::deserialize(json)
+        .map_err(|error| (error.path().to_string(), error.into_inner().to_string()))
+}
+
+/// An app that makes no sense at `place`, perhaps because a newer `release` saved it.
+fn unread(name: String, place: &str, why: &str, release: Option<&str>) -> Unread {
+    let failure = match release {
+        Some(release) => Failure::new(
+            Reason::Failed,
+            format!(
+                "release {release} saved something of it that release {} does not know: `{place}`: {why}",
+                env!("CARGO_PKG_VERSION")
+            ),
+        )
+        .hint("install that release of cluster, or start the app and save anew"),
+        None => Failure::new(
+            Reason::Failed,
+            format!("what was saved of it makes no sense at `{place}`: {why}"),
+        )
+        .hint("mend that, or start the app and save anew"),
+    };
+    Unread { name, failure }
 }
 
 #[cfg(test)]
@@ -157,7 +215,7 @@ mod tests {
         let (_folder, home) = home();
         assert!(matches!(read(&home), Err(DumpError::Absent { .. })));
         write(&home, &dump(&["web", "api"])).unwrap();
-        assert_eq!(read(&home).unwrap(), dump(&["web", "api"]));
+        assert_eq!(read(&home).unwrap().apps, dump(&["web", "api"]).apps);
         let mode = fs::metadata(home.dump()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "environments are in it");
     }
@@ -169,7 +227,7 @@ mod tests {
             write(&home, &dump(names)).unwrap();
         }
         let before = decode(backup(&home), &fs::read(backup(&home)).unwrap()).unwrap();
-        assert_eq!(before, dump(&["a"]));
+        assert_eq!(before.apps, dump(&["a"]).apps);
         assert_eq!(fs::metadata(backup(&home)).unwrap().permissions().mode() & 0o777, 0o600);
         let files = fs::read_dir(home.path()).unwrap().count();
         assert_eq!(files, 2, "nothing else is left");
@@ -193,6 +251,30 @@ mod tests {
         for text in [&format, &field] {
             fs::write(home.dump(), text).unwrap();
             assert!(matches!(read(&home), Err(DumpError::Newer { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_app_that_cannot_be_read_does_not_hide_the_others() {
+        let (_folder, home) = home();
+        write(&home, &dump(&["web", "api", "jobs"])).unwrap();
+        let whole = fs::read_to_string(home.dump()).unwrap();
+        let wrong = whole.replacen("\"stopped\"", "\"new\": 1, \"stopped\"", 1);
+        let nameless = wrong.replacen("\"web\"", "7", 1);
+        let newer = wrong.replacen(&dump(&[]).release, "99.0.0", 1);
+        for (text, name, why) in [
+            (&wrong, "web", "makes no sense at `new`: unknown field"),
+            (&nameless, "apps[0]", "makes no sense at"),
+            (&newer, "web", "release 99.0.0 saved something of it"),
+        ] {
+            fs::write(home.dump(), text).unwrap();
+            let saved = read(&home).unwrap();
+            assert_eq!(saved.apps, dump(&["api", "jobs"]).apps);
+            assert_eq!(saved.len(), 3);
+            let [unread] = &saved.unread[..] else { panic!("{:?}", saved.unread) };
+            assert_eq!(unread.name, name);
+            let message = unread.failure.to_string();
+            assert!(message.contains(why), "{message}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, path::Path};
 
 use tokio::task::JoinSet;
 
-use super::{Dump, SavedApp, is_stopped, mend::mend};
+use super::{Saved, SavedApp, Unread, is_stopped, mend::mend};
 use crate::{
     api::{
         client::{Client, ClientError},
@@ -59,11 +59,16 @@ pub enum End {
 /// When the daemon does not say what runs.
 pub async fn resurrect(
     home: &Home,
-    dump: Dump,
+    saved: Saved,
     mut tell: impl FnMut(Outcome),
 ) -> Result<(), ClientError> {
     let known = known(home).await?;
-    let mut waiting: VecDeque<_> = dump.apps.into();
+    for Unread { name, failure } in saved.unread {
+        let runs = known.iter().any(|known| known.name == name && !is_down(known));
+        let end = if runs { End::Running } else { End::Failed(failure) };
+        tell(Outcome { name, end, refused: Vec::new(), notices: Vec::new() });
+    }
+    let mut waiting: VecDeque<_> = saved.apps.into();
     let mut begun = JoinSet::new();
     // They start as many processes as they have workers, all of which want a CPU.
     let at_once = usize::try_from(cpus()).unwrap_or(2).max(2);

@@ -69,8 +69,8 @@ pub(super) async fn resurrect_saved(home: Home) {
 }
 
 async fn start_saved(home: &Home) {
-    let dump = match dump::read(home) {
-        Ok(dump) => dump,
+    let saved = match dump::read(home) {
+        Ok(saved) => saved,
         Err(error @ DumpError::Absent { .. }) => {
             log::info!("{error}; cluster save writes down the apps to start");
             return;
@@ -80,9 +80,9 @@ async fn start_saved(home: &Home) {
             return;
         }
     };
-    let of = dump.apps.len();
+    let of = saved.len();
     let mut failed = 0;
-    let resurrected = resurrect(home, dump, |outcome| failed += u32::from(!told(outcome)));
+    let resurrected = resurrect(home, saved, |outcome| failed += u32::from(!told(outcome)));
     if let Err(error) = resurrected.await {
         log::error!("failed to start the saved apps: {error}");
         return;
