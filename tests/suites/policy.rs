@@ -259,6 +259,20 @@ fn a_stopped_app_has_its_policy_when_it_starts() {
 }
 
 #[test]
+fn the_options_of_start_are_options_of_policy_and_a_policy_without_an_app_is_recognized() {
+    let host = Host::kernel();
+    host.cluster(&["start", "app", "-i", "2", "--weights", "3,1"]).ok();
+    host.cluster(&["policy", "app", "--weights", "1,4", "--shed", "100"]).ok();
+    host.cluster(&["policy", "app", "weights=1,4", "--weights", "1,4"]).fails().code(USAGE);
+    assert_eq!(turns(&host, 50), [10, 40]);
+    host.cluster(&["policy", "app", "least-conn", "--guard", "queue=3"]).ok();
+    assert_eq!(scheduling(&host).to_string(), "least-conn guard=queue=3 shed=100");
+
+    host.cluster(&["policy", "least-conn"]).fails().complains("cluster policy APP least-conn");
+    host.cluster(&["policy", "--shed", "5"]).fails().code(USAGE);
+}
+
+#[test]
 fn datagrams_are_spread_one_by_one_and_that_is_said() {
     let host = Host::kernel();
     let script = fixture("udp.py");

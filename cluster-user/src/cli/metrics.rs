@@ -49,6 +49,7 @@ impl Metrics {
             let text = block_on(async { Ok(session.connect().await?.text("/metrics").await?) })?;
             return Ok(output::answer(&text)?);
         };
+        let mut open = None;
         let request = if listen.is_empty() {
             Request::Exporter
         } else {
@@ -56,7 +57,7 @@ impl Metrics {
             let address = config::metrics::parse(&listen).map_err(|error| {
                 Error::usage(error).hint("such as: cluster metrics --listen 9400")
             })?;
-            address.into_iter().filter(is_open).for_each(warn);
+            open = address.filter(is_open);
             Request::Export(ExportRequest { listen })
         };
         let is_set = matches!(request, Request::Export(_));
@@ -80,6 +81,7 @@ impl Metrics {
                 | None => Err(nonsense()),
             }
         })?;
+        open.into_iter().for_each(warn);
         Ok(output::answer(&shown(&view))?)
     }
 }

@@ -47,7 +47,8 @@ bytes:HEX (what is sent first), several of them with commas, or * for the rest; 
 POLICY is round-robin, least-conn, random or hash. Whom none fits reaches all workers in turn, and
 so do clients of a class of whose workers none is there.
 
-The same words are --policy, --weights, --guard and --shed of start, and keys of files.
+The same words are --policy, --weights, --guard and --shed of start, and keys of files; the last
+three are options here, too.
 
 With --json: an array with one object per app: id, name, mode, policy, weights, guard, shed (null
 for never); after a switch in the shape of `cluster list --json`; with --list an object per policy:
@@ -60,6 +61,18 @@ pub(super) struct Policy {
     /// Name of a policy and its keys, or settings
     #[arg(value_name = "POLICY|KEY=VALUE")]
     words: Vec<String>,
+
+    /// The same as weights=N,…
+    #[arg(long, value_name = "N,…", requires = "target")]
+    weights: Option<String>,
+
+    /// The same as guard=…
+    #[arg(long, value_name = "GUARD", requires = "target")]
+    guard: Option<String>,
+
+    /// The same as shed=…
+    #[arg(long, value_name = "N|off", requires = "target")]
+    shed: Option<String>,
 
     /// Every policy there is
     #[arg(long, conflicts_with_all = ["target", "words"])]
@@ -81,7 +94,17 @@ impl Policy {
         }
         let targets: Vec<_> = self.target.iter().cloned().collect();
         Selection::parse(&targets)?;
-        if self.words.is_empty() { self.show(&targets) } else { self.switch(targets) }
+        let words = self.words();
+        if words.is_empty() { self.show(&targets) } else { self.switch(targets, &words) }
+    }
+
+    /// What is asked for, as words.
+    fn words(&self) -> Vec<String> {
+        let options = [("weights", &self.weights), ("guard", &self.guard), ("shed", &self.shed)];
+        let options = options
+            .into_iter()
+            .filter_map(|(key, value)| value.as_ref().map(|value| format!("{key}={value}")));
+        self.words.iter().cloned().chain(options).collect()
     }
 
     fn show(&self, targets: &[String]) -> Result<(), Error> {
@@ -100,9 +123,8 @@ impl Policy {
         Ok(output::answer(&policies(width, colour))?)
     }
 
-    fn switch(&self, targets: Vec<String>) -> Result<(), Error> {
-        let switch =
-            Switch::of_words(&self.words).map_err(|error| Error::usage(error.to_string()))?;
+    fn switch(&self, targets: Vec<String>, words: &[String]) -> Result<(), Error> {
+        let switch = Switch::of_words(words).map_err(|error| Error::usage(error.to_string()))?;
         let switch = located(switch)?;
         let session = Session::new()?;
         let request = Request::Policy(Box::new(PolicyRequest { targets, switch }));

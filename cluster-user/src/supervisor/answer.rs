@@ -8,7 +8,11 @@ use super::run::Supervisor;
 use crate::{
     api::message::{Detail, Done, Failure, Line, Notice, Progress, Reason, Rolling, Step},
     config::{
-        instances::MAX_INSTANCES, name::Name, pace::Canary, scheduling::Policy, spec::Readiness,
+        instances::MAX_INSTANCES,
+        name::Name,
+        pace::Canary,
+        scheduling::{Policy, known::POLICIES},
+        spec::Readiness,
     },
     datapath::{Mode, Protocol, holder, socket},
     id::{AppId, Instance, WorkerId},
@@ -379,6 +383,12 @@ fn refused(refusal: &Refusal) -> Failure {
 pub(super) fn unknown(target: &str, names: &[String]) -> Failure {
     let hint = if names.is_empty() {
         "no app has been started: cluster start <script>".to_owned()
+    } else if POLICIES.iter().any(|policy| policy.name == target) {
+        // Whoever leaves the app out means the policy.
+        format!(
+            "policies follow an app: cluster policy APP {target}; there is {}",
+            names.join(", ")
+        )
     } else {
         format!("there is {}", names.join(", "))
     };
