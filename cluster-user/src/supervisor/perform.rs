@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Lines of a worker's output that explain its end.
-const LAST_WORDS: usize = 20;
+const LAST_WORDS: usize = 30;
 /// Workers whose last words are kept until somebody asks: a reload that failed has ended by then.
 const WORDS_KEPT: usize = 64;
 
