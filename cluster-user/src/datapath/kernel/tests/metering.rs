@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 use super::{
     super::bpf,
     scheduling::{ADDRESS, GROUP, hold, live, unguarded, with_workers},
-    world::{World, ask_many, in_a_world, slot, wait_until},
+    world::{SILENT, World, ask_many, in_a_world, slot, wait_until},
 };
 use crate::{
     config::scheduling::Policy,
@@ -87,6 +87,38 @@ fn a_killed_workers_connections_are_taken_off_and_what_moves_is_counted_where_it
         assert_eq!(telemetry[&workers[1]].accepted, Some(20));
         let killed = &telemetry[&workers[0]];
         assert_eq!((killed.migrated_out, killed.accepted), (Some(10), Some(0)));
+    });
+}
+
+/// Who drains it waits for them: nobody else knows whose they are, since they stay in the cgroup of who is gone.
+#[test]
+fn what_moved_to_a_worker_before_there_was_this_daemon_is_found_with_it() {
+    in_a_world(|world| {
+        let workers = world.group_of(GROUP, 2, SILENT, "0.0.0.0", 8080);
+        world.publish(GROUP, &[1, 2]);
+        for worker in &workers {
+            world.signal(*worker, Signal::SIGSTOP);
+        }
+        let held = hold(6);
+        wait_until("they are there", || live(world, workers[1]) == 3);
+        world.kill(workers[0]);
+        wait_until("they have moved", || live(world, workers[1]) == 6);
+        world.signal(workers[1], Signal::SIGCONT);
+        let traffic = |world: &mut World| world.kernel.traffic(workers[1]).unwrap();
+        wait_until("they are accepted", || traffic(world).queued == 0);
+        assert_eq!(traffic(world).established, 6);
+
+        world.die();
+        world.succeed();
+        world.kernel.settle();
+        let [socket] = &world.all_listening()[..] else { panic!("one worker listens") };
+        // It is in a group that has not seen them move.
+        world.open(GROUP, socket);
+        world.kernel.join(socket.ticket, GROUP, slot(1)).unwrap();
+
+        assert_eq!(traffic(world).established, 6);
+        drop(held);
+        wait_until("they are closed", || traffic(world).established == 0);
     });
 }
 
