@@ -26,11 +26,24 @@ pub(super) fn build(workers: &[Turns]) -> Vec<Slot> {
         // No room for that; nobody may be left out.
         return workers.iter().flat_map(|worker| worker.sockets.iter().copied()).collect();
     }
+    // Equal shares are plain turns: what follows comes to the same, and looks at all workers for each turn.
+    if weights.windows(2).all(|pair| pair[0] == pair[1]) {
+        let turns = length / workers.len().max(1);
+        let turn =
+            |nth| workers.iter().map(move |worker| worker.sockets[nth % worker.sockets.len()]);
+        return (0..turns).flat_map(turn).collect();
+    }
+    spread(workers, &weights, length)
+}
+
+/// Takes `length` turns, each by the worker that is furthest behind its share.
+fn spread(workers: &[Turns], weights: &[u64], length: usize) -> Vec<Slot> {
+    let total: u64 = weights.iter().sum();
     let mut ahead = vec![0_i64; workers.len()];
     let mut taken = vec![0_usize; workers.len()];
     let mut route = Vec::with_capacity(length);
     for _ in 0..length {
-        for (ahead, weight) in ahead.iter_mut().zip(&weights) {
+        for (ahead, weight) in ahead.iter_mut().zip(weights) {
             *ahead += i64::try_from(*weight).unwrap_or(i64::MAX);
         }
         // The first of those furthest behind: `max_by_key` takes the last of equals.
@@ -94,6 +107,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn equal_shares_are_spread_as_others_are(
+            sockets in prop::collection::vec(1u16..4, 1..20), weight in 1u32..6,
+        ) {
+            let first = |nth: usize| 10 * u16::try_from(nth).unwrap();
+            let slots = |(nth, count): (usize, &u16)| (0..*count).map(|n| first(nth) + n).collect::<Vec<_>>();
+            let workers: Vec<_> =
+                sockets.iter().enumerate().map(|it| worker(&slots(it), weight)).collect();
+            let route = build(&workers);
+            prop_assert_eq!(&route, &spread(&workers, &fitting(&workers), route.len()));
+        }
+
         #[test]
         fn shares_are_exact_where_they_fit(weights in prop::collection::vec(1u32..60, 1..30)) {
             let workers: Vec<_> =

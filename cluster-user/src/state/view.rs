@@ -156,6 +156,17 @@ impl State {
         self.apps.get(&id).map(|app| self.app(app))
     }
 
+    /// What the app of that number is.
+    pub fn spec_of_app(&self, id: AppId) -> Option<&AppSpec> {
+        self.apps.get(&id).map(|app| &**app.spec())
+    }
+
+    /// How a seat is.
+    pub fn status_at(&self, app: AppId, instance: Instance) -> Option<Status> {
+        let seat = self.seat_at(app, instance)?;
+        Some(status(seat, seat.worker().and_then(|worker| self.workers.get(&worker))))
+    }
+
     /// Whether connections may be waiting for a worker now.
     pub fn anybody_waits(&self) -> bool {
         self.groups.values().any(|group| matches!(group.vacancy, Vacancy::Waiting(_)))

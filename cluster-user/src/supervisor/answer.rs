@@ -52,7 +52,7 @@ impl Supervisor {
             }
             Tale::Refused(refusal) => Line::Failed(refused(&refusal)),
             Tale::Rolling { app, instance, generation, doing } => {
-                let app = self.state.app_of(app).map(|view| view.spec.name.to_string());
+                let app = self.state.spec_of_app(app).map(|spec| spec.name.to_string());
                 let (step, detail) = step(&doing);
                 let app = app.unwrap_or_default();
                 drop(reply.send(Line::Rolling(Rolling {
@@ -65,7 +65,7 @@ impl Supervisor {
                 return;
             }
             Tale::Back { app, why } => {
-                let name = self.state.app_of(app).map(|view| view.spec.name.to_string());
+                let name = self.state.spec_of_app(app).map(|spec| spec.name.to_string());
                 let why = why.map(|(instance, why)| format!(": worker {instance} {why}"));
                 let (name, why) = (name.unwrap_or_default(), why.unwrap_or_default());
                 let message = format!("rolling app `{name}` back{why}");
@@ -108,16 +108,15 @@ impl Supervisor {
     }
 
     fn progress(
-        &mut self,
+        &self,
         app: AppId,
         instance: Instance,
         reached: u32,
         wanted: u32,
     ) -> Option<Progress> {
-        let view = self.state.app_of(app)?;
-        let seat = view.seats.iter().find(|seat| seat.instance == instance)?;
-        let status = super::view::status(seat.status);
-        Some(Progress { app: view.spec.name.to_string(), instance, status, reached, wanted })
+        let status = super::view::status(self.state.status_at(app, instance)?);
+        let app = self.state.spec_of_app(app)?.name.to_string();
+        Some(Progress { app, instance, status, reached, wanted })
     }
 
     fn failed(&self, failed: &Failed<'_>) -> Failure {
@@ -175,7 +174,7 @@ impl Supervisor {
 
     /// Whether the workers of an app are expected to listen.
     fn must_listen(&self, app: AppId) -> bool {
-        self.state.app_of(app).is_some_and(|view| view.spec.readiness != Readiness::Running)
+        self.state.spec_of_app(app).is_some_and(|spec| spec.readiness != Readiness::Running)
     }
 
     /// Who holds an address that a worker could not bind.
@@ -188,7 +187,7 @@ impl Supervisor {
         let ours = holder.process.as_ref().and_then(|(pid, _)| {
             let running =
                 self.host.workers.values().find(|worker| worker.tree.pids().contains(pid))?;
-            let app = self.state.app_of(running.app)?.spec.name.clone();
+            let app = self.state.spec_of_app(running.app)?.name.clone();
             Some((format!("worker {} of app `{app}`", running.instance), app))
         });
         Some(match ours {

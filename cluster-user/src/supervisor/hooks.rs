@@ -235,7 +235,7 @@ impl Supervisor {
             log::error!("failed to remove the cgroup of a hook: {error}");
         }
         let Turn { hook, app, spec, worker, instance, .. } = turn;
-        if self.state.app_of(app).is_none()
+        if self.state.spec_of_app(app).is_none()
             && let Some(hierarchy) = &self.host.hierarchy
             && let Err(error) = hierarchy.remove_app(app)
             && !self.host.hooks.has_of(app)

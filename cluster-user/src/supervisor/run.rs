@@ -1,8 +1,8 @@
 //! The loop: wait for what happens next, decide, carry out.
 
 use std::{
-    collections::VecDeque,
     future::{pending, poll_fn, ready},
+    iter::{from_fn, once},
     path::PathBuf,
     pin::Pin,
 };
@@ -46,6 +46,8 @@ use crate::{
 
 /// Requests that wait while the loop is busy.
 const CALLS: usize = 64;
+/// News that are heard at once: others have their turn after so many.
+const NEWS: usize = 64;
 /// How often it is looked for sockets that live workers have closed.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -212,49 +214,53 @@ impl Supervisor {
             let deadline = self.state.deadline();
             let has_groups = self.state.open_groups().next().is_some();
             let [terminate, interrupt, quit] = &mut signals.end;
-            let event = select! {
+            let events: Vec<Event> = select! {
                 biased;
-                Some(news) = news.recv() => Some(self.news(news)),
+                Some(first) = news.recv() => {
+                    // Hundreds of workers end together, and are written down together.
+                    let more = from_fn(|| news.try_recv().ok()).take(NEWS);
+                    once(first).chain(more).map(|news| self.news(news)).collect()
+                }
                 Some(news) = self.host.health.news.recv() => {
                     for event in self.heard(news) {
                         self.handle(event);
                     }
-                    None
+                    Vec::new()
                 }
-                Some(done) = self.host.hooks.done.recv() => self.hooked(done),
-                Some(news) = self.host.upkeep.news.recv() => { self.kept_up(news); None }
-                Some(verified) = self.host.verifying.done.recv() => { self.verified(verified); None }
-                report = poll_fn(|context| self.host.datapath.poll_report(context)) => Some(source::report(report)),
-                () = sleep_until(deadline.unwrap_or_else(Moment::now).instant().into()), if deadline.is_some() => Some(Event::Tick),
-                Some(call) = requests.recv() => self.call(call),
-                _ = terminate.recv() => Some(self.ask_to_end()),
-                _ = interrupt.recv() => Some(self.ask_to_end()),
-                _ = quit.recv() => Some(self.ask_to_end()),
-                _ = signals.reopen.recv() => { self.host.output.reopen(); None }
-                _ = signals.hangup.recv() => None,
-                _ = signals.child.recv() => { self.reap_strays(); None }
+                Some(done) = self.host.hooks.done.recv() => Vec::from_iter(self.hooked(done)),
+                Some(news) = self.host.upkeep.news.recv() => { self.kept_up(news); Vec::new() }
+                Some(verified) = self.host.verifying.done.recv() => { self.verified(verified); Vec::new() }
+                reports = poll_fn(|context| source::poll_reports(&mut *self.host.datapath, context)) => reports,
+                () = sleep_until(deadline.unwrap_or_else(Moment::now).instant().into()), if deadline.is_some() => vec![Event::Tick],
+                Some(call) = requests.recv() => Vec::from_iter(self.call(call)),
+                _ = terminate.recv() => vec![self.ask_to_end()],
+                _ = interrupt.recv() => vec![self.ask_to_end()],
+                _ = quit.recv() => vec![self.ask_to_end()],
+                _ = signals.reopen.recv() => { self.host.output.reopen(); Vec::new() }
+                _ = signals.hangup.recv() => Vec::new(),
+                _ = signals.child.recv() => { self.reap_strays(); Vec::new() }
                 _ = look.tick(), if has_groups || managed => {
                     self.look_for_lost();
                     self.announce_status();
-                    None
+                    Vec::new()
                 }
                 () = &mut begun, if !has_begun => {
                     has_begun = true;
                     self.begun = true;
                     self.announce_begin();
-                    None
+                    Vec::new()
                 }
-                () = next(&mut pulse) => { Manager::beat(); None }
+                () = next(&mut pulse) => { Manager::beat(); Vec::new() }
                 () = sleep_until(quiet.unwrap_or_else(Moment::now).instant().into()), if quiet.is_some() => {
                     quiet = None;
                     memory::give_back_what_is_free();
-                    None
+                    Vec::new()
                 }
             };
             // 2. Decide. 3. Carry out.
-            if let Some(event) = event {
+            if !events.is_empty() {
                 quiet = Some(Moment::now() + memory::QUIET);
-                self.handle(event);
+                self.handle_all(events);
             }
         }
     }
@@ -270,29 +276,45 @@ impl Supervisor {
 
     /// Lets the core decide and carries out what it asks for, and what follows from that.
     pub(super) fn handle(&mut self, event: Event) {
-        if matches!(event, Event::Command { command: Command::Kill, .. }) {
-            self.announce_end();
+        self.handle_all(vec![event]);
+    }
+
+    /// The same with events that came together, in their order.
+    fn handle_all(&mut self, events: Vec<Event>) {
+        let mut all = Vec::new();
+        let mut is_to_be_written = false;
+        for event in events {
+            if matches!(event, Event::Command { command: Command::Kill, .. }) {
+                self.announce_end();
+            }
+            let is_beat = matches!(event, Event::Said { word: Word::Watchdog, .. });
+            let effects = self.state.handle(Moment::now(), event);
+            // Many workers say very often that they live, and a supervisor that takes over begins to wait for it anew.
+            is_to_be_written |= !is_beat || !effects.is_empty();
+            all.extend(effects);
         }
-        let is_beat = matches!(event, Event::Said { word: Word::Watchdog, .. });
-        let effects = self.state.handle(Moment::now(), event);
-        // Many workers say very often that they live, and a supervisor that takes over begins to wait for it anew.
-        if !is_beat || !effects.is_empty() {
-            self.carry_out(effects);
+        if is_to_be_written {
+            self.carry_out(all);
         }
     }
 
     /// Carries out what the core asks for, and what follows from that.
-    fn carry_out(&mut self, effects: Vec<Effect>) {
-        self.write_down();
-        let mut events = VecDeque::new();
-        for effect in effects {
-            events.extend(self.perform(effect));
-        }
-        while let Some(event) = events.pop_front() {
-            let effects = self.state.handle(Moment::now(), event);
+    ///
+    /// The core decides upon everything that came of the effects before the effects of that are carried out. It decides as
+    /// it would one by one, since it hears and asks for the same in the same order; but it is written down once.
+    fn carry_out(&mut self, mut effects: Vec<Effect>) {
+        loop {
             self.write_down();
+            let mut events = Vec::new();
             for effect in effects {
                 events.extend(self.perform(effect));
+            }
+            if events.is_empty() {
+                break;
+            }
+            effects = Vec::new();
+            for event in events {
+                effects.extend(self.state.handle(Moment::now(), event));
             }
         }
         self.close_unused();
@@ -334,9 +356,8 @@ impl Supervisor {
     fn look_for_lost(&mut self) {
         let groups: Vec<_> = self.state.open_groups().collect();
         for group in groups {
-            for slot in self.host.datapath.lost(group) {
-                self.handle(Event::Lost { group, slot });
-            }
+            let lost = self.host.datapath.lost(group);
+            self.handle_all(lost.into_iter().map(|slot| Event::Lost { group, slot }).collect());
         }
     }
 

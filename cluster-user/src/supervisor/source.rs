@@ -1,5 +1,7 @@
 //! What happened, as events of the core: one of the two files that know both worlds.
 
+use std::task::{Context, Poll};
+
 use super::{host::News, perform, run::Supervisor, verify::Verdicts};
 use crate::{
     api::{
@@ -13,14 +15,31 @@ use crate::{
         spec::AppSpec,
         target::{Target, TargetError},
     },
-    datapath::{Mode, Report},
+    datapath::{DataPath, Mode, Report},
     id::{AppId, Instance},
     process::{pid_file, watch::ExitStatus},
     state::event::{CallId, Command, Event, Exit, Reload},
 };
 
-/// A report of the data path.
-pub(super) fn report(report: Report) -> Event {
+/// Reports of the data path that are heard at once: others have their turn after so many.
+const REPORTS: usize = 64;
+
+/// Waits until the data path has something to report, and takes what there is: hundreds of workers that start together are
+/// written down together.
+pub(super) fn poll_reports(
+    datapath: &mut dyn DataPath,
+    context: &mut Context<'_>,
+) -> Poll<Vec<Event>> {
+    let mut events = Vec::new();
+    while events.len() < REPORTS
+        && let Poll::Ready(next) = datapath.poll_report(context)
+    {
+        events.push(report(next));
+    }
+    if events.is_empty() { Poll::Pending } else { Poll::Ready(events) }
+}
+
+fn report(report: Report) -> Event {
     match report {
         Report::Listening { worker, ticket, key } => Event::Listening { worker, ticket, key },
         Report::Binding { worker, protocol, address } => {

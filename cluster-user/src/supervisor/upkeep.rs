@@ -222,8 +222,8 @@ impl Supervisor {
             News::Due { app } => self.due(app),
             News::Changed { app, files } => self.changed(app, files),
             News::Blind { app, why } => {
-                let Some(view) = self.state.app_of(app) else { return };
-                let message = format!("app {}: {why}", view.spec.name);
+                let Some(spec) = self.state.spec_of_app(app) else { return };
+                let message = format!("app {}: {why}", spec.name);
                 log::warn!("{message}");
                 if let Some(hint) = why.hint() {
                     self.host.upkeep.untold.push(notice(&message, hint));
@@ -235,7 +235,7 @@ impl Supervisor {
                 let limit = self
                     .state
                     .seat_of(worker)
-                    .and_then(|(app, _)| self.state.app_of(app)?.spec.recycle.max_memory);
+                    .and_then(|(app, _)| self.state.spec_of_app(app)?.recycle.max_memory);
                 if let Some(max) = limit.filter(|max| used > *max) {
                     self.wear(worker, Worn::Memory { used, max });
                 }
@@ -245,8 +245,8 @@ impl Supervisor {
 
     /// A time of its cron line has come for an app.
     fn due(&mut self, app: AppId) {
-        let Some(view) = self.state.app_of(app) else { return };
-        let (name, spec) = (view.spec.name.clone(), view.spec);
+        let Some(spec) = self.state.spec_of_app(app) else { return };
+        let name = spec.name.clone();
         let Some(cron) = spec.recycle.cron.as_ref().map(ToString::to_string) else { return };
         if self.state.is_busy(app) {
             log::warn!("app {name}: the reload of cron ({cron}) is skipped, another is under way");
@@ -278,12 +278,12 @@ impl Supervisor {
     }
 
     fn tell_of_echo(&mut self, app: AppId, wait: Duration) {
-        let Some(view) = self.state.app_of(app) else { return };
+        let Some(spec) = self.state.spec_of_app(app) else { return };
         let Some(kept) = self.host.upkeep.apps.get(&app) else { return };
-        let files = kept.changed.show(&view.spec.cwd);
+        let files = kept.changed.show(&spec.cwd);
         let message = format!(
             "app {}: each reload seems to change {files}, which is watched; the next one waits {} s",
-            view.spec.name,
+            spec.name,
             wait.as_secs()
         );
         log::warn!("{message}");
@@ -312,9 +312,9 @@ impl Supervisor {
             begins.push((*app, kept.echo.files.clone()));
         }
         for (app, files) in begins {
-            let Some(view) = self.state.app_of(app) else { continue };
-            let files = files.show(&view.spec.cwd);
-            log::info!("app {}: reload, for {files} changed", view.spec.name);
+            let Some(spec) = self.state.spec_of_app(app) else { continue };
+            let files = files.show(&spec.cwd);
+            log::info!("app {}: reload, for {files} changed", spec.name);
             self.reload_for(app, format!("watch: {files}"));
         }
     }

@@ -179,19 +179,24 @@ fn measure_many(arena: &Arena, report: &mut Report) -> anyhow::Result<()> {
     let cluster = which::which_in("cluster", path_of(&start), ".").context("no `cluster`")?;
     start.arg("start").arg(cluster).args(["--name", APP, "-i", &MANY.to_string()]);
     start.args(["--listen-timeout", "60s", "--", "lab-worker", "--address", "127.0.0.1:8090"]);
-    process::run(&mut start)?;
+    timed("start", &mut start, report)?;
     for _ in 0..10 {
-        let began = Instant::now();
-        process::run(arena.command("cluster")?.arg("list"))?;
-        let took = began.elapsed().as_secs_f64() * 1e3;
-        let name = format!("list, {MANY} workers");
-        report.note(&name, "ms", Better::Less, Contestant::Cluster, took);
+        timed("list", arena.command("cluster")?.arg("list"), report)?;
     }
     // What is kept, not what was needed for a moment: until it is quiet.
     thread::sleep(Duration::from_secs(3));
     let megabytes = process::resident(serving.daemon()?)? as f64 / 1e6;
     let name = format!("daemon, resident memory, {MANY} workers");
     report.note(&name, "MB", Better::Less, Contestant::Cluster, megabytes);
+    timed("reload", arena.command("cluster")?.args(["reload", APP]), report)
+}
+
+/// Has a command done for all of them, and notes how long it took.
+fn timed(what: &str, command: &mut Command, report: &mut Report) -> anyhow::Result<()> {
+    let began = Instant::now();
+    process::run(command)?;
+    let took = began.elapsed().as_secs_f64() * 1e3;
+    report.note(&format!("{what}, {MANY} workers"), "ms", Better::Less, Contestant::Cluster, took);
     Ok(())
 }
 
