@@ -100,6 +100,8 @@ pub fn shown(differences: &[Difference], width: Option<u16>) -> String {
             "one seed".to_owned()
         };
         let verdict = match (it.significant, value < usual) {
+            // Of one seed there is no saying.
+            (false, _) if !low.is_finite() => "",
             (false, _) => "chance",
             (true, true) => "less",
             (true, false) => "more",

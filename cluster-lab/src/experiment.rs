@@ -356,7 +356,8 @@ impl Link {
 
 /// What is wrong with a file, where, and what was meant.
 fn refuse(text: &str, name: &str, error: &toml::de::Error) -> Refusal {
-    let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+    let before = |span: std::ops::Range<usize>| text.get(..span.start).unwrap_or(text);
+    let line = error.span().map(|span| before(span).matches('\n').count() + 1);
     let place = line.map_or_else(|| name.to_owned(), |line| format!("{name}:{line}"));
     let message = error.message();
     // A word of ours that is wrong has come through serde, hint and all.
@@ -392,6 +393,7 @@ mod tests {
     fn mistakes_are_refused_with_their_line_and_the_nearest_word() {
         for (text, message, hint) in [
             ("polices = []", "a.toml:1: `polices` is unknown", Some("did you mean `policies`?")),
+            ("name = 'a'\n\npolices = []", "a.toml:3: `polices` is unknown", None),
             (
                 "name = 'a'\nkind = ['slep']",
                 "a.toml:2: `slep` is unknown",

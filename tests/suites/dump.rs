@@ -201,8 +201,11 @@ fn an_app_whose_saved_definition_cannot_be_read_does_not_keep_the_others_down() 
 
     host.until_online("other", 1);
     assert_eq!(host.apps().len(), 1);
+    host.cluster(&["save"]).code(1).complains("app `app` was saved and is not there");
     host.cluster(&["start", "app"]).ok();
     host.cluster(&["resurrect"]).ok().complains("app: runs already");
+    host.cluster(&["save"]).ok();
+    host.cluster(&["resurrect"]).ok();
 }
 
 #[test]

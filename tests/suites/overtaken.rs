@@ -2,7 +2,8 @@
 
 use std::{fs, net::TcpStream, time::Duration};
 
-use cluster_tests::{command::Begun, host::Host, wait};
+use cluster_tests::{built::fixture, command::Begun, host::Host, wait};
+use cluster_user::api::message::Status;
 
 use super::own_policy::{always, counting, write};
 
@@ -74,6 +75,17 @@ fn whoever_waits_for_a_verdict_hears_of_an_upgrade() {
     host.cluster(&["upgrade"]).ok();
     switching.end().fails().complains("the daemon ended before");
     assert_eq!(host.app("app").policy, "round-robin");
+}
+
+#[test]
+fn whoever_waits_for_workers_hears_of_an_upgrade_and_it_goes_on() {
+    let host = Host::kernel();
+    let slow = ["start", &fixture("exits.py"), "--env", "AFTER=600", "--listen-timeout", "600s"];
+    let starting = host.begin(&slow);
+    wait::until_true("it starts", || host.apps().iter().any(|app| app.name == "exits"));
+    host.cluster(&["upgrade"]).ok();
+    starting.end().fails().complains("which goes on with what was asked for");
+    assert_eq!(host.app("exits").status, Status::Starting);
 }
 
 /// Asks for a program that is being looked at when this returns.

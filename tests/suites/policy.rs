@@ -269,6 +269,7 @@ fn the_options_of_start_are_options_of_policy_and_a_policy_without_an_app_is_rec
     assert_eq!(scheduling(&host).to_string(), "least-conn guard=queue=3 shed=100");
 
     host.cluster(&["policy", "least-conn"]).fails().complains("cluster policy APP least-conn");
+    host.cluster(&["policy", "guard=off"]).fails().complains("cluster policy APP guard=off");
     host.cluster(&["policy", "--shed", "5"]).fails().code(USAGE);
 }
 

@@ -31,7 +31,8 @@ With --json: an array with one object per app. Its members:
   id, name, namespace, mode (kernel | plain), status, online, instances, generation, reload (null,
   or {generation, stage (canary | forward | back), canary, who, began_ms}), ports [{protocol,
   address, workers}], policy (in plain mode hash, which is the kernel's own and not the policy of
-  that name), restarts, cpu_percent, memory_bytes, uptime_ms, created_ms, spec, and
+  that name), unscheduled (why it has not its policy, or null), history, restarts, cpu_percent,
+  memory_bytes, uptime_ms, created_ms, spec, and
   workers [{instance, generation, pid, status, reason, restarts, unstable, cpu_percent,
   memory_bytes, uptime_ms, connections (with -v), selected, migrated, logs {out, err}, and with -v
   connections_per_second and telemetry,
@@ -41,9 +42,10 @@ With --json: an array with one object per app. Its members:
   status: starting | ready | online | draining | stopping | backoff | errored | stopped.
   With -v, telemetry is what the kernel counted, of the app since its start and of each worker:
   {selected, accepted, live, queued, queued_peak, migrated_in, migrated_out, dropped, guarded,
-  bytes_in, bytes_out, lifetime, wait, round_trip, missing}, of ports {misses, waited, refused,
-  shed, other, hashed, runs}. null: this host cannot count it, and missing says why. Histograms
-  are {buckets, sum} in microseconds; buckets[n] counts values below 2^n that others do not.
+  stalled, bytes_in, bytes_out, lifetime, wait, round_trip, missing}, of ports {misses, waited,
+  refused, shed, other, hashed, runs}. null: this host cannot count it, and missing says why.
+  Histograms are {buckets, sum} in microseconds; buckets[n] counts values below 2^n that others do
+  not.
   Members may be added, never changed. spec.env is left empty: see `cluster env`.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is one option of the command line")]
 pub(super) struct List {

@@ -12,7 +12,7 @@ use super::{
     verb,
 };
 use crate::{
-    api::message::Detail,
+    api::message::{AppView, Detail},
     config::home::Home,
     dump::{self, Dump},
 };
@@ -26,7 +26,7 @@ it, secrets included. The one before it is kept as dump.json.bak. Apps that are 
 
 Nothing is saved by itself: after a change that is to outlive a reboot, save again.")]
 pub(super) struct Save {
-    /// Save even when there is no app
+    /// Save even when there is no app, or one that was saved and cannot be read would be lost
     #[arg(long, short)]
     force: bool,
 }
@@ -55,9 +55,14 @@ impl Save {
                 "what was saved before is kept; cluster save --force saves that there is none",
             ));
         }
+        if !self.force {
+            loses_nothing(&session.home, &apps)?;
+        }
         let names = verb::names(&apps);
         let path = write(&session.home, &Dump::of(apps))?;
-        let names = if names.is_empty() { "no app".to_owned() } else { names };
+        if names.is_empty() {
+            return Ok(output::answer(&format!("saved to {path} that there is no app"))?);
+        }
         output::answer(&format!("saved {names} to {path}"))?;
         output::quiet("cluster resurrect starts them; cluster startup does so at every boot");
         Ok(())
@@ -76,6 +81,21 @@ impl Cleardump {
         };
         Ok(output::answer(&format!("{path} has no app any more{kept}"))?)
     }
+}
+
+/// An app that was saved and cannot be read is not there, and would be saved no more.
+fn loses_nothing(home: &Home, apps: &[AppView]) -> Result<(), Error> {
+    // One that cannot be read at all is kept aside, and who resurrects has heard of it.
+    let unread = dump::read(home).map(|saved| saved.unread).unwrap_or_default();
+    let lost = unread.iter().find(|unread| apps.iter().all(|app| app.name != unread.name));
+    let Some(lost) = lost else { return Ok(()) };
+    let name = &lost.name;
+    Err(Error::failed(format!("app `{name}` was saved and is not there: {}", lost.failure)).hint(
+        format!(
+            "mend {} and resurrect it, or start it, or cluster save --force does without it",
+            home.dump().display()
+        ),
+    ))
 }
 
 /// Writes a dump, and says where to.

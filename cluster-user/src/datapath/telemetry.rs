@@ -27,7 +27,8 @@ pub struct Telemetry {
     pub dropped: Option<u64>,
     /// Times a policy's pick was kept away from it by the guard.
     pub guarded: Option<u64>,
-    /// Whether it accepts nothing although connections wait, so that the guard keeps others away.
+    /// Whether it accepts nothing although connections wait, so that the guard keeps others away: seen by the guard, or at the
+    /// second time that this is asked.
     #[serde(default)]
     pub stalled: Option<bool>,
     /// Bytes received over its connections, counted when they are closed. The kernel counts the end of a stream as one.

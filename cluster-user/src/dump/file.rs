@@ -137,7 +137,9 @@ fn decode(path: PathBuf, bytes: &[u8]) -> Result<Saved, DumpError> {
     });
     let release: String = header.release.escape_debug().take(40).collect();
     if header.format > FORMAT {
-        return Err(DumpError::Newer { path, release });
+        let why = format!("has format {}, and this release reads up to {FORMAT}", header.format);
+        let broken = DumpError::Broken { path: path.clone(), why };
+        return Err(if is_newer { DumpError::Newer { path, release } } else { broken });
     }
     let nonsense = |path: PathBuf, (place, why): (String, String)| {
         if is_newer {
@@ -153,19 +155,18 @@ fn decode(path: PathBuf, bytes: &[u8]) -> Result<Saved, DumpError> {
     let mut saved = Saved::default();
     let mut first = None;
     for (app, number) in dump.apps.into_iter().zip(0..) {
-        let name = app.pointer("/spec/name").and_then(Value::as_str).map(str::to_owned);
+        // It may be anything.
+        let name = app.pointer("/spec/name").and_then(Value::as_str);
+        let name = name.map(|name| name.escape_debug().take(60).collect());
         match understand(app) {
             Ok(app) => saved.apps.push(app),
             Err((place, why)) => {
                 let whole = format!("apps[{number}]");
+                // A dot stands for all of it.
+                let place = if place == "." { whole.clone() } else { format!("{whole}.{place}") };
                 let release = is_newer.then_some(release.as_str());
-                saved.unread.push(unread(
-                    name.unwrap_or_else(|| whole.clone()),
-                    &place,
-                    &why,
-                    release,
-                ));
-                first.get_or_insert((format!("{whole}.{place}"), why));
+                saved.unread.push(unread(name.unwrap_or(whole), &place, &why, release));
+                first.get_or_insert((place, why));
             }
         }
     }
@@ -244,8 +245,11 @@ mod tests {
             assert!(matches!(read(&home), Err(DumpError::Broken { .. })), "{text}");
         }
         assert!(read(&home).unwrap_err().to_string().contains("apps[0].spec.instances"));
-        let format = whole.replacen("\"format\": 1", "\"format\": 99", 1);
         let release = dump(&[]).release;
+        let format = whole.replacen("\"format\": 1", "\"format\": 99", 1);
+        fs::write(home.dump(), &format).unwrap();
+        assert!(read(&home).unwrap_err().to_string().contains("has format 99"));
+        let format = format.replacen(&release, "99.0.0", 1);
         let field = whole.replacen("\"stopped\"", "\"new\": 1, \"stopped\"", 1);
         let field = field.replacen(&release, "99.0.0", 1);
         for text in [&format, &field] {
@@ -261,10 +265,14 @@ mod tests {
         let whole = fs::read_to_string(home.dump()).unwrap();
         let wrong = whole.replacen("\"stopped\"", "\"new\": 1, \"stopped\"", 1);
         let nameless = wrong.replacen("\"web\"", "7", 1);
+        let mut null: Value = serde_json::from_str(&whole).unwrap();
+        null["apps"][0] = Value::Null;
+        let null = null.to_string();
         let newer = wrong.replacen(&dump(&[]).release, "99.0.0", 1);
         for (text, name, why) in [
-            (&wrong, "web", "makes no sense at `new`: unknown field"),
+            (&wrong, "web", "makes no sense at `apps[0].new`: unknown field"),
             (&nameless, "apps[0]", "makes no sense at"),
+            (&null, "apps[0]", "makes no sense at `apps[0]`: invalid type: null"),
             (&newer, "web", "release 99.0.0 saved something of it"),
         ] {
             fs::write(home.dump(), text).unwrap();

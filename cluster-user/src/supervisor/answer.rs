@@ -382,14 +382,18 @@ fn refused(refusal: &Refusal) -> Failure {
 pub(super) fn unknown(target: &str, names: &[String]) -> Failure {
     let hint = if names.is_empty() {
         "no app has been started: cluster start <script>".to_owned()
-    } else if POLICIES.iter().any(|policy| policy.name == target) {
-        // Whoever leaves the app out means the policy.
-        format!(
-            "policies follow an app: cluster policy APP {target}; there is {}",
-            names.join(", ")
-        )
     } else {
-        format!("there is {}", names.join(", "))
+        let there = format!("there is {}", names.join(", "));
+        // Whoever leaves the app out means what follows it.
+        let what = if POLICIES.iter().any(|policy| policy.name == target) {
+            Some("policies")
+        } else {
+            target.contains('=').then_some("settings")
+        };
+        match what {
+            Some(what) => format!("{what} follow an app: cluster policy APP {target}; {there}"),
+            None => there,
+        }
     };
     Failure::new(Reason::NotFound, format!("no app, worker or namespace is meant by `{target}`"))
         .hint(hint)

@@ -118,6 +118,10 @@ impl Supervisor {
                 if matches!(opened, Some(Event::Opened { .. })) {
                     self.learn_groups();
                 }
+                if matches!(opened, Some(Event::OpenFailed { .. })) {
+                    // It may have been learned of with another one.
+                    self.host.ledger.closed(group, None);
+                }
                 return opened;
             }
             Effect::Schedule { group, scheduling } => {

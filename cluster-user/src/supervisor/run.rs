@@ -30,7 +30,7 @@ use crate::{
     api::{
         board::Note,
         exporter::Exporter,
-        message::{Line, What},
+        message::{Failure, Line, Reason, What},
         server::{self, Call},
         socket::{self, Lock},
     },
@@ -118,6 +118,9 @@ async fn supervise(mut options: DaemonOptions) -> anyhow::Result<()> {
     supervisor.work(news, requests, signals, begun).await;
     // The server waits for their answers below.
     supervisor.host.verifying.end();
+    if !matches!(supervisor.end, Some(End::Orderly) | None) {
+        supervisor.leave_callers();
+    }
     let how = match &supervisor.end {
         Some(End::Upgrade(program)) => format!("{} takes its place", program.display()),
         Some(End::HandOver) => "another takes its place".to_owned(),
@@ -218,7 +221,7 @@ impl Supervisor {
                 biased;
                 Some(first) = news.recv() => {
                     // Hundreds of workers end together, and are written down together.
-                    let more = from_fn(|| news.try_recv().ok()).take(NEWS);
+                    let more = from_fn(|| news.try_recv().ok()).take(NEWS - 1);
                     once(first).chain(more).map(|news| self.news(news)).collect()
                 }
                 Some(news) = self.host.health.news.recv() => {
@@ -341,6 +344,19 @@ impl Supervisor {
                 // Whoever wants something is told, until it works again.
                 self.host.journal_fails = Some(error);
             }
+        }
+    }
+
+    /// Tells everybody who waits for an answer that they need not: whoever comes next has no way to them.
+    fn leave_callers(&mut self) {
+        for reply in std::mem::take(&mut self.host.callers).into_values() {
+            let message =
+                "the daemon became another one meanwhile, which goes on with what was asked for";
+            let failure = Failure::new(Reason::Unavailable, message).hint(
+                "cluster list shows how far it is, cluster history NAME what came of a reload",
+            );
+            // They may have gone.
+            drop(reply.send(Line::Failed(failure)));
         }
     }
 

@@ -137,6 +137,10 @@ impl Compare {
         if self.json {
             return Ok(output::json(&differences)?);
         }
+        if differences.is_empty() {
+            output::quiet("no difference is more than chance: more seeds tell smaller ones");
+            return Ok(());
+        }
         Ok(output::answer(&compare::shown(&differences, width()))?)
     }
 }

@@ -32,6 +32,7 @@ mod rescue;
 mod room;
 mod selftest;
 mod spare;
+mod stall;
 mod steering;
 mod telemetry;
 mod trace;
@@ -70,6 +71,7 @@ use self::{
     load::Select,
     meter::Meter,
     spare::Spare,
+    stall::Stalls,
     watch::{Pending, Watch},
 };
 use super::{
@@ -93,6 +95,7 @@ pub struct Kernel {
     meter: Meter,
     /// How many connections the guard had kept away from workers when that was last asked.
     spared: BTreeMap<WorkerId, u64>,
+    stalls: Stalls,
     groups: BTreeMap<GroupId, Group>,
     drain: Drain,
     hub: Arc<Hub>,
@@ -147,8 +150,8 @@ impl Kernel {
             unsafe { AsyncFd::register_with_interest(Arc::clone(&hub), Interest::READABLE) };
         let arrivals = Arc::new(arrivals.map_err(io::Error::from)?);
         let (groups, drain, logs) = (BTreeMap::new(), Drain::new(root), logs.to_owned());
-        let spared = BTreeMap::new();
-        Ok(Self { spare, watch, meter, spared, groups, drain, hub, arrivals, logs })
+        let (spared, stalls) = (BTreeMap::new(), Stalls::default());
+        Ok(Self { spare, watch, meter, spared, stalls, groups, drain, hub, arrivals, logs })
     }
 
     /// Deals with what has arrived; `false` if there was nothing.

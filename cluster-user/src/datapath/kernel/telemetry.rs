@@ -1,6 +1,6 @@
 //! Telemetry: what is counted in the seats of a worker's sockets, put together.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::Context as _;
 
@@ -10,6 +10,7 @@ use super::{
     Kernel,
     group::{Group, Seated},
     meter::Reading,
+    stall::Stalls,
 };
 use crate::{
     datapath::{
@@ -34,13 +35,17 @@ impl Kernel {
                 diag::listeners(Protocol::Udp, 0).context("ask for datagram sockets")?;
             seen.extend(receivers.into_iter().map(|entry| (entry.cookie, entry)));
         }
-        let told = |id: WorkerId| (id, self.telemetry_of(id, &seen));
-        Ok(self.watch.workers().map(told).collect())
+        let mut stalls = std::mem::take(&mut self.stalls);
+        stalls.keep(|cookie| seen.contains_key(&cookie));
+        let told = |id: WorkerId| (id, self.telemetry_of(id, &seen, &mut stalls));
+        let told = self.watch.workers().map(told).collect();
+        self.stalls = stalls;
+        Ok(told)
     }
 
     /// See [`DataPath::counted`](crate::datapath::DataPath::counted).
     pub(super) fn counted_for(&self, id: WorkerId) -> Telemetry {
-        let counted = self.telemetry_of(id, &BTreeMap::new());
+        let counted = self.telemetry_of(id, &BTreeMap::new(), &mut Stalls::default());
         Telemetry { live: None, queued: None, ..counted }
     }
 
@@ -78,7 +83,12 @@ impl Kernel {
     }
 
     /// What was counted for a worker; `seen` are its sockets as the kernel describes them now, by cookie.
-    fn telemetry_of(&self, id: WorkerId, seen: &BTreeMap<u64, diag::Entry>) -> Telemetry {
+    fn telemetry_of(
+        &self,
+        id: WorkerId,
+        seen: &BTreeMap<u64, diag::Entry>,
+        stalls: &mut Stalls,
+    ) -> Telemetry {
         let Some(worker) = self.watch.worker(id) else { return Telemetry::default() };
         let mut sum = worker.left.clone();
         for reading in worker.leaving.iter().filter_map(|seat| self.meter.read(*seat)) {
@@ -86,7 +96,7 @@ impl Kernel {
         }
         for group in self.groups.values() {
             for socket in group.sockets().filter(|socket| worker.seen.contains(&socket.cookie)) {
-                sum.add(&self.telemetry_in(group, &socket, seen.get(&socket.cookie)));
+                sum.add(&self.telemetry_in(group, &socket, seen.get(&socket.cookie), stalls));
             }
         }
         if sum.wait.is_none() && sum.missing.is_none() {
@@ -102,6 +112,7 @@ impl Kernel {
         group: &Group,
         socket: &Seated,
         seen: Option<&diag::Entry>,
+        stalls: &mut Stalls,
     ) -> Telemetry {
         let mut one = placed(group.counters(socket.slot));
         one.dropped = seen.map(|seen| seen.drops.into());
@@ -112,8 +123,11 @@ impl Kernel {
         match self.meter.read(socket.seat) {
             Some(reading) => {
                 add(&mut one, &reading, queued);
-                // Nobody looks again where nothing comes any more: then what waited may have been accepted.
-                one.stalled = Some(reading.stalled && queued > 0);
+                let accepted = one.accepted.unwrap_or_default();
+                let now = Instant::now();
+                let is_seen = stalls.look(socket.cookie, accepted, queued, group.patience(), now);
+                // The guard does not look again where nothing comes any more: then what waited may have been accepted.
+                one.stalled = Some(is_seen || reading.stalled && queued > 0);
             }
             None => one.missing = Some("there was no room to count it in".to_owned()),
         }

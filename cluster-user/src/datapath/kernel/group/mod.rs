@@ -318,6 +318,11 @@ impl Group {
         self.settle()
     }
 
+    /// How many ticks a worker may leave connections waiting before the guard keeps others away; 0 for ever.
+    pub(super) fn patience(&self) -> u32 {
+        if self.told.abstains == 0 { self.told.patience } else { 0 }
+    }
+
     /// Whether everything is left to the kernel's hash, which counts nothing.
     pub(super) fn abstains(&self) -> bool {
         self.told.abstains != 0

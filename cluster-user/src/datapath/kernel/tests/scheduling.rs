@@ -94,6 +94,30 @@ fn least_conn_goes_to_whoever_has_fewest() {
     });
 }
 
+/// It is not picked, since connections wait at it: the guard never comes to look at it twice.
+#[test]
+fn a_stopped_worker_that_is_not_picked_any_more_is_seen_to_be_stalled() {
+    for policy in [Policy::LeastConn, Policy::Queue, Policy::P2c] {
+        with_workers(3, policy.clone(), |world, workers| {
+            let scheduling = Scheduling { policy, ..Scheduling::default() };
+            world.kernel.schedule(GROUP, &scheduling).unwrap();
+            world.signal(workers[0], Signal::SIGSTOP);
+            let stalled = |world: &mut World, worker| {
+                world.kernel.telemetry().unwrap()[&worker].stalled.unwrap()
+            };
+            let mut held = Vec::new();
+            wait_until("a connection waits at it", || {
+                held.extend(hold(1));
+                world.kernel.telemetry().unwrap()[&workers[0]].queued == Some(1)
+            });
+            wait_until("it is seen", || stalled(world, workers[0]));
+            assert!(!stalled(world, workers[1]) && !stalled(world, workers[2]));
+            world.signal(workers[0], Signal::SIGCONT);
+            wait_until("it goes on", || !stalled(world, workers[0]));
+        });
+    }
+}
+
 #[test]
 fn a_stopped_worker_gets_no_more_connections_by_the_usual_guard() {
     with_workers(4, Policy::RoundRobin, |world, workers| {
