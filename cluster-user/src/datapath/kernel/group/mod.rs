@@ -250,6 +250,10 @@ impl Group {
             // A socket is in one slot at most, and setting it again is refused like setting another.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && self.holds(slot, cookie) => {
             }
+            // It has listened twice (shutdown(2) and listen(2) again) before the first time was dealt with, and is here.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && self.has(cookie) => {
+                return Err(JoinError::Gone);
+            }
             // A group that nobody adopted has it still.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
                 self.take_from_others(slot, socket, cookie)
@@ -428,6 +432,12 @@ impl Group {
     /// Whether a slot has the socket with this cookie.
     fn holds(&self, slot: Slot, cookie: u64) -> bool {
         self.cookie_in(slot) == Some(cookie)
+    }
+
+    /// Whether any slot has it.
+    fn has(&self, cookie: u64) -> bool {
+        let mut filled = self.filled.iter();
+        filled.any(|(slot, filled)| filled.cookie == cookie && self.holds(*slot, cookie))
     }
 
     fn cookie_in(&self, slot: Slot) -> Option<u64> {

@@ -54,6 +54,29 @@ fn a_founder_is_opened_joined_and_published() {
     });
 }
 
+/// Listens, stops it, and listens again with the same socket.
+const AGAIN: &str = "
+import socket, sys
+s = socket.socket(); s.bind((sys.argv[1], int(sys.argv[2])))
+s.listen(100); s.shutdown(socket.SHUT_RDWR); s.listen(100)
+while True:
+    c, _ = s.accept(); c.sendall(sys.argv[3].encode()); c.close()
+";
+
+#[test]
+fn a_socket_that_listens_again_before_it_joined_is_one_member() {
+    in_a_world(|world| {
+        world.spawn(AGAIN, &["0.0.0.0", "8080", "1"]);
+        let (first, second) = (world.listening(), world.listening());
+        world.open(GROUP, &first);
+        world.kernel.join(first.ticket, GROUP, slot(1)).unwrap();
+        let again = world.kernel.join(second.ticket, GROUP, slot(2)).unwrap_err();
+        assert!(matches!(again, JoinError::Gone), "{again}");
+        world.publish(GROUP, &[1]);
+        assert_eq!(ask("127.0.0.1:8080").unwrap(), "1");
+    });
+}
+
 #[test]
 fn a_strangers_group_is_left_alone() {
     in_a_world(|world| {
