@@ -145,23 +145,37 @@ fn environment(pid: Pid) -> Vec<u8> {
 }
 
 /// Ends what runs in the arena of a dead keeper: without a world of its own nothing has ended it.
+///
+/// Workers of a daemon are known by their parent alone. Was that killed while it starts one, nobody would find it: all are
+/// stopped first, and killed when a look finds nobody who had not stopped before it.
 fn end_processes(folder: &Path) {
     let end = Instant::now() + PATIENCE;
-    while Instant::now() < end {
+    let (mut told, mut still) = (BTreeSet::new(), BTreeSet::new());
+    loop {
         let left = processes(folder);
+        let is_late = Instant::now() >= end;
         if left.is_empty() {
             return;
         }
-        for pid in left {
-            kill(pid, Signal::SIGKILL).unwrap_or_default();
+        let stand_still = left.iter().all(|place| still.contains(&place.pid));
+        let signal = if stand_still || is_late { Signal::SIGKILL } else { Signal::SIGSTOP };
+        for Place { pid, runs, .. } in left {
+            if told.contains(&pid) && !runs {
+                still.insert(pid);
+            }
+            kill(pid, signal).unwrap_or_default();
+            told.insert(pid);
         }
-        thread::sleep(Duration::from_millis(5));
+        if is_late {
+            return;
+        }
+        thread::sleep(Duration::from_millis(2));
     }
 }
 
 /// Those that say so in their environment, whatever descends from them, and who shares a session with one of all
 /// these: there are programs that write their title over their environment.
-fn processes(folder: &Path) -> Vec<Pid> {
+fn processes(folder: &Path) -> Vec<Place> {
     let wanted = format!("{VARIABLE}={}", folder.display());
     let is_marked = |pid: Pid| {
         environment(pid).split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
@@ -184,7 +198,7 @@ fn processes(folder: &Path) -> Vec<Pid> {
         });
         let more: Vec<Pid> = more.map(|place| place.pid).collect();
         if more.is_empty() {
-            return found.into_iter().collect();
+            return all.into_iter().filter(|place| found.contains(&place.pid)).collect();
         }
         found.extend(more);
     }
@@ -196,6 +210,8 @@ struct Place {
     pid: Pid,
     parent: Pid,
     session: Pid,
+    /// Whether it runs or may do so at any time: neither is it stopped, nor does it wait in the kernel.
+    runs: bool,
 }
 
 impl Place {
@@ -205,11 +221,13 @@ impl Place {
         // Its name may have anything in it, brackets too (proc_pid_stat(5)).
         let (_, rest) = stat.rsplit_once(')')?;
         let mut fields = rest.split_whitespace();
-        let lives = !matches!(fields.next()?, "Z" | "X");
+        let state = fields.next()?;
+        let lives = !matches!(state, "Z" | "X");
+        let runs = matches!(state, "R" | "S");
         let parent = fields.next()?.parse().ok()?;
         let session = fields.nth(1)?.parse().ok()?;
         let [parent, session] = [parent, session].map(Pid::from_raw);
-        lives.then_some(Self { pid, parent, session })
+        lives.then_some(Self { pid, parent, session, runs })
     }
 }
 
@@ -288,6 +306,38 @@ mod tests {
         let end = Instant::now() + PATIENCE;
         while path.exists() && Instant::now() < end {
             thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn who_is_started_meanwhile_and_says_nothing_is_ended_too() {
+        for _ in 0..5 {
+            let folder = tempfile::tempdir().unwrap();
+            // Nobody else sleeps for as long.
+            let length = format!("1003.{}", std::process::id());
+            let script = "while :; do setsid env -u $0 sleep $1 & done";
+            let mut parent = Command::new("sh")
+                .args(["-c", script, VARIABLE, &length])
+                .env(VARIABLE, folder.path())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let sleeps = || {
+                let of = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("cmdline"));
+                let entries = fs::read_dir("/proc").unwrap().flatten();
+                let lines = entries.filter_map(|entry| of(entry).ok());
+                lines.filter(|line| *line == format!("sleep\0{length}\0")).count()
+            };
+            let end = Instant::now() + PATIENCE;
+            while sleeps() < 3 && Instant::now() < end {}
+            end_processes(folder.path());
+            parent.wait().unwrap();
+            // Who is killed may need a moment to end.
+            while sleeps() > 0 && Instant::now() < end {
+                thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(sleeps(), 0);
         }
     }
 
