@@ -225,9 +225,9 @@ impl Supervisor {
                     once(first).chain(more).map(|news| self.news(news)).collect()
                 }
                 Some(news) = self.host.health.news.recv() => {
-                    for event in self.heard(news) {
-                        self.handle(event);
-                    }
+                    // A sign of life is no disturbance: the loop stays quiet.
+                    let events = self.heard(news);
+                    self.handle_all(events);
                     Vec::new()
                 }
                 Some(done) = self.host.hooks.done.recv() => Vec::from_iter(self.hooked(done)),

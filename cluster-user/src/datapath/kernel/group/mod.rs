@@ -324,7 +324,7 @@ impl Group {
 
     /// How many ticks a worker may leave connections waiting before the guard keeps others away; 0 for ever.
     pub(super) fn patience(&self) -> u32 {
-        if self.told.abstains == 0 { self.told.patience } else { 0 }
+        if self.abstains() { 0 } else { self.told.patience }
     }
 
     /// Whether everything is left to the kernel's hash, which counts nothing.
